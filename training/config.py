@@ -1,6 +1,7 @@
 """Typed configuration: a frozen dataclass, filled from a YAML file and command-line overrides by jsonargparse."""
 
 import dataclasses
+import itertools
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -72,7 +73,7 @@ def _normalise(argument: str) -> str:
 
 
 def _config_files(arguments: Sequence[str]) -> list[Path]:
-    following = [Path(b) for a, b in zip(arguments, arguments[1:], strict=False) if a == "--config"]
+    following = [Path(b) for a, b in itertools.pairwise(arguments) if a == "--config"]
     return following + [Path(a.split("=", 1)[1]) for a in arguments if a.startswith("--config=")]
 
 
@@ -83,11 +84,11 @@ def _nest(keys: Sequence[str]) -> dict[str, Any]:
 def _unknown_keys(config_type: type, content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, list[str]]]:
     """(key, known keys beside it) for each key, at any depth, that is no field of the dataclass."""
     types = get_type_hints(config_type)
-    known = [field.name for field in dataclasses.fields(config_type)]  # type: ignore[arg-type]
+    known = [field.name for field in dataclasses.fields(config_type)]
     unknown = []
     for key, value in content.items():
         if key not in known:
             unknown.append((prefix + str(key), [prefix + name for name in known]))
         elif isinstance(value, Mapping) and dataclasses.is_dataclass(types[key]):
-            unknown += _unknown_keys(types[key], value, f"{prefix}{key}.")  # type: ignore[arg-type]
+            unknown += _unknown_keys(types[key], value, f"{prefix}{key}.")
     return unknown
