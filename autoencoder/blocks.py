@@ -1,0 +1,54 @@
+"""Building blocks of the autoencoders: all local operators, so that windows of a volume can be cut exactly."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class VoxelRMSNorm(nn.Module):
+    """Root-mean-square norm of each voxel over its channels (Zhang & Sennrich 2019), with a learned gain per channel.
+
+    Statistics never mix voxels, unlike group or instance norm: a decoded window equals the window of the full decode.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> same shape."""
+        scale = torch.rsqrt(x.float().square().mean(dim=1, keepdim=True) + self.eps).to(x.dtype)
+        return x * scale * self.gain.to(x.dtype)[:, None, None, None]
+
+
+class ResBlock(nn.Module):
+    """Two normalised 3x3x3 convolutions beside the identity; receptive field 5 voxels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1 = VoxelRMSNorm(channels)
+        self.conv1 = nn.Conv3d(channels, channels, 3, padding=1)
+        self.norm2 = VoxelRMSNorm(channels)
+        self.conv2 = nn.Conv3d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)  # starts as the identity, which lets deep stacks train at once
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> same shape."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        return x + self.conv2(F.silu(self.norm2(h)))
+
+
+def level(channels: int, blocks: int) -> nn.Sequential:
+    """`blocks` residual blocks of one width and resolution."""
+    return nn.Sequential(*[ResBlock(channels) for _ in range(blocks)])
+
+
+def downsample(channels_in: int, channels_out: int) -> nn.Conv3d:
+    """Halves D, H, W: each output voxel sees its own 2x2x2 cube only."""
+    return nn.Conv3d(channels_in, channels_out, 2, stride=2)
+
+
+def upsample(channels_in: int, channels_out: int) -> nn.ConvTranspose3d:
+    """Doubles D, H, W: each input voxel fills its own 2x2x2 cube."""
+    return nn.ConvTranspose3d(channels_in, channels_out, 2, stride=2)

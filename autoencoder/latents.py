@@ -1,0 +1,53 @@
+"""Latent statistics: the diffusion model works on latents of zero mean and unit variance per channel."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def standardise(latent: Tensor, config: Mapping[str, Any]) -> Tensor:
+    """(latent - latents_mean) / latents_std per channel; (B, C, d, h, w), the autoencoder's config."""
+    mean, std = _statistics(latent, config)
+    return (latent - mean) / std
+
+
+def unstandardise(latent: Tensor, config: Mapping[str, Any]) -> Tensor:
+    """The inverse of :func:`standardise`: what the autoencoder decodes."""
+    mean, std = _statistics(latent, config)
+    return latent * std + mean
+
+
+def _statistics(latent: Tensor, config: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    if config.get("latents_mean") is None or config.get("latents_std") is None:
+        raise ValueError(
+            "the autoencoder's config has no latents_mean and latents_std; run scripts/encode_latents.py, which "
+            "measures them on the training set and stores them with the model"
+        )
+    shape = (1, -1, 1, 1, 1)
+    mean = torch.tensor(config["latents_mean"], dtype=latent.dtype, device=latent.device).view(shape)
+    std = torch.tensor(config["latents_std"], dtype=latent.dtype, device=latent.device).view(shape)
+    return mean, std
+
+
+def latent_statistics(posteriors: Iterable[tuple[Tensor, Tensor]]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel of latents drawn from the posteriors N(mean, std^2).
+
+    The variance is that of the mixture: Var[posterior mean] + E[posterior variance]; accumulated in float64.
+
+    Args:
+        posteriors: Pairs (mean, std), each (B, C, d, h, w).
+    Returns: (latents_mean, latents_std), C floats each, in the latent's own unit.
+    Raises: ValueError: If there is no posterior at all.
+    """
+    count, total, square = 0, torch.zeros(1), torch.zeros(1)
+    for mean, std in posteriors:
+        mean, std = mean.double(), std.double()
+        count += mean.numel() // mean.shape[1]
+        total = total + mean.sum(dim=(0, 2, 3, 4)).cpu()
+        square = square + (mean.square() + std.square()).sum(dim=(0, 2, 3, 4)).cpu()
+    if not count:
+        raise ValueError("latent statistics of no latents; the training split is empty")
+    average = total / count
+    return average.tolist(), (square / count - average.square()).clamp_min(1e-12).sqrt().tolist()
