@@ -1,0 +1,144 @@
+"""A model's grid around a point of a scan, and the way back.
+
+Geometry lives in `SimpleITK.Image`. Points are physical, (x, y, z) in mm, in the DICOM patient frame as SimpleITK
+gives them; arrays, sizes, indices and spacings are (z, y, x), as everywhere else.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+
+AIR_HU = -1024.0
+FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
+
+
+def point_of_index(image: sitk.Image, index_zyx: Sequence[float]) -> tuple[float, ...]:
+    """Physical point (x, y, z) in mm of a voxel index (z, y, x), which may be fractional."""
+    return image.TransformContinuousIndexToPhysicalPoint([float(i) for i in reversed(index_zyx)])
+
+
+def index_of_point(image: sitk.Image, point_xyz_mm: Sequence[float]) -> tuple[float, ...]:
+    """Fractional voxel index (z, y, x) of a physical point (x, y, z) in mm."""
+    return tuple(reversed(image.TransformPhysicalPointToContinuousIndex([float(x) for x in point_xyz_mm])))
+
+
+def mask_centroid(mask_image: sitk.Image) -> tuple[float, ...]:
+    """Physical centroid (x, y, z) in mm of the voxels above 0.
+
+    Raises: ValueError: If there is none.
+    """
+    indices = np.argwhere(sitk.GetArrayViewFromImage(mask_image) > 0)
+    if len(indices) == 0:
+        raise ValueError("the lesion mask is empty, expected at least one voxel above 0")
+    return point_of_index(mask_image, indices.mean(axis=0))
+
+
+def sample_grid(
+    image: sitk.Image,
+    point_xyz_mm: Sequence[float],
+    size: int | Sequence[int],
+    spacing_mm: float | Sequence[float] | None,
+    fill_hu: float = AIR_HU,
+    order: Literal["linear", "nearest"] = "linear",
+) -> tuple[np.ndarray, np.ndarray, sitk.Image]:
+    """Sample a grid centred on a point, along the image's own axes.
+
+    Values below `fill_hu` are raised to it first, so that a scanner's padding of -2000 HU and below does not bleed
+    into its neighbours. Linear sampling at a coarser spacing would alias noise into texture that is not there;
+    each such axis is first smoothed by the Gaussian that widens the image's point spread to the grid's (Cardoso et
+    al. 2015, "Scale factor point spread function matching": FWHM² = spacing_grid² - spacing_image²). On an axis
+    whose spacing is the image's own, the centre moves by up to half a voxel onto the image's voxels, so that values
+    are copied and keep their noise.
+
+    Args:
+        image: 3D scalar image, HU.
+        point_xyz_mm: Physical point (x, y, z); must lie inside the image.
+        size: Voxels, one number or (D, H, W).
+        spacing_mm: One number or (z, y, x); None keeps the image's own.
+        fill_hu: Value of the grid outside the image, and lower bound inside.
+        order: "linear", or "nearest" without smoothing, for label images (with `fill_hu` 0).
+    Returns:
+        `ct_hu` float32 (D, H, W); `valid_mask` uint8 (D, H, W), 0 where the grid reaches outside the image; and
+        the grid itself as an image that carries `ct_hu` and its geometry.
+    Raises: ValueError: If the image is not 3D and scalar, size or spacing are not positive, or the point lies outside.
+    """
+    _check_scalar_3d(image, "image")
+    size_zyx = np.broadcast_to(np.asarray(size, int), 3)
+    own = np.array(image.GetSpacing()[::-1])
+    spacing = own if spacing_mm is None else np.broadcast_to(np.asarray(spacing_mm, float), 3)
+    if not (np.all(size_zyx > 0) and np.all(spacing > 0)):
+        raise ValueError(f"size {size} voxels at spacing_mm {spacing_mm}, expected positive numbers (z, y, x)")
+    centre = np.array(index_of_point(image, point_xyz_mm))
+    extent = np.array(image.GetSize()[::-1])
+    if np.any(centre < -0.5) or np.any(centre > extent - 0.5):
+        raise ValueError(
+            f"point {_rounded(point_xyz_mm)} mm (x, y, z) is voxel {_rounded(centre)} (z, y, x), outside the image "
+            f"of {tuple(extent.tolist())} voxels; give a physical point inside the scan"
+        )
+    step = spacing / own
+    start = centre - step * (size_zyx - 1) / 2
+    start = np.where(np.isclose(step, 1, rtol=1e-4), np.rint(start), start)
+
+    margin = np.ceil(3 * step) + 1  # more than three sigmas of the smoothing below
+    lower = np.clip(np.floor(start - margin), 0, extent - 1).astype(int)
+    upper = np.clip(np.ceil(start + step * (size_zyx - 1) + margin) + 1, lower + 1, extent).astype(int)
+    region = image[tuple(slice(int(a), int(b)) for a, b in zip(lower[::-1], upper[::-1], strict=True))]
+    ones = sitk.Image(region.GetSize(), sitk.sitkUInt8) + 1
+    ones.CopyInformation(region)
+    region = sitk.Maximum(sitk.Cast(region, sitk.sitkFloat32), fill_hu)
+    if order == "linear":
+        region = _widen_point_spread(region, spacing)
+
+    resample = sitk.ResampleImageFilter()
+    resample.SetSize(size_zyx[::-1].tolist())
+    resample.SetOutputSpacing(spacing[::-1].tolist())
+    resample.SetOutputOrigin(point_of_index(image, start))
+    resample.SetOutputDirection(image.GetDirection())
+    resample.SetInterpolator(sitk.sitkNearestNeighbor)
+    valid_mask = sitk.GetArrayFromImage(resample.Execute(ones))
+    resample.SetInterpolator(sitk.sitkLinear if order == "linear" else sitk.sitkNearestNeighbor)
+    resample.SetDefaultPixelValue(fill_hu)
+    grid = resample.Execute(region)
+    return sitk.GetArrayFromImage(grid), valid_mask, grid
+
+
+def sample_mask(mask_image: sitk.Image, grid: sitk.Image) -> np.ndarray:
+    """Bring a lesion mask to a grid: linear interpolation of the binary mask, 1 from 0.5 on, 0 outside the image.
+
+    Linear with a threshold keeps the volume as nearest does, and turns the steps of thick slices into slopes; no
+    smoothing comes first, because it would shrink a lesion of few voxels.
+
+    Args:
+        mask_image: 3D image, lesion above 0.
+        grid: Image whose geometry is asked for, such as the one of `sample_grid`.
+    Returns: `lesion_mask` uint8 (D, H, W).
+    """
+    _check_scalar_3d(mask_image, "mask")
+    binary = sitk.Cast(mask_image > 0, sitk.sitkFloat32)
+    weight = sitk.Resample(binary, grid, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32)
+    return (sitk.GetArrayViewFromImage(weight) >= 0.5).astype(np.uint8)
+
+
+def _widen_point_spread(image: sitk.Image, spacing_mm: np.ndarray) -> sitk.Image:
+    """Gaussian smoothing along the axes on which `spacing_mm` (z, y, x) is coarser than the image's."""
+    own = np.array(image.GetSpacing()[::-1])
+    variance = np.maximum(spacing_mm**2 - own**2, 0) / FWHM_PER_SIGMA**2
+    for axis in np.flatnonzero(variance > (0.01 * own) ** 2):
+        along = np.zeros(3)
+        along[2 - axis] = variance[axis]
+        image = sitk.DiscreteGaussian(image, variance=along.tolist(), maximumKernelWidth=64, useImageSpacing=True)
+    return image
+
+
+def _check_scalar_3d(image: sitk.Image, name: str) -> None:
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise ValueError(
+            f"{name} has {image.GetDimension()} dimensions and {image.GetNumberOfComponentsPerPixel()} components per "
+            "voxel, expected a 3D image of one component"
+        )
+
+
+def _rounded(values: Sequence[float] | np.ndarray) -> tuple[float, ...]:
+    return tuple(round(float(v), 2) for v in values)

@@ -1,0 +1,114 @@
+"""Prepare nodules given as NIfTI pairs (`<nodule>_ct.nii.gz`, `<nodule>_mask.nii.gz`, `nodules.csv`) for training.
+
+python scripts/prepare_nodules.py --data nodules --out data/nodules48 --crop-size 48 --spacing-mm 1.0
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk  # noqa: N813
+from datasets import DatasetDict
+from tqdm import tqdm
+
+from imaging.nifti_pairs import read_nodule_pair, read_nodule_table
+from imaging.nodule_dataset import check_output, save_nodule_dataset
+from training.config import parse_config
+
+BATCH = 64  # nodules handed to the workers at a time, which bounds the memory
+
+
+@dataclass(frozen=True)
+class PrepareNodulesConfig:
+    """What to read and the grid to bring it to.
+
+    Attributes:
+        data: Folder with the NIfTI pairs and nodules.csv.
+        out: Folder of the prepared dataset, to be created.
+        crop_size: Edge of the cubic crops around each lesion's centroid, voxels.
+        spacing_mm: Isotropic spacing of the crops; null keeps each file's own grid.
+        source: Name stored with each row; the name of the data folder if null.
+        workers: Processes that read and resample.
+        overwrite: Replace a prepared dataset that is there already.
+    """
+
+    data: Path
+    out: Path
+    crop_size: int = 48
+    spacing_mm: float | None = 1.0
+    source: str | None = None
+    workers: int = 1
+    overwrite: bool = False
+
+
+def main(config: PrepareNodulesConfig) -> None:
+    if config.crop_size < 1 or (config.spacing_mm is not None and not config.spacing_mm > 0) or config.workers < 1:
+        raise ValueError(
+            f"crop_size {config.crop_size}, spacing_mm {config.spacing_mm}, workers {config.workers}: expected "
+            "positive numbers (or spacing_mm null)"
+        )
+    check_output(config.out, config.overwrite)
+    table = read_nodule_table(config.data, config.source or config.data.resolve().name)
+    cut: list[str] = []
+    rows = read_rows(config, table.rows, cut)
+    dataset = save_nodule_dataset(rows, config.out, config.crop_size, table.extra, config.overwrite)
+    print(summary(dataset))
+    if cut:
+        print(f"{len(cut)} lesions are larger than the crop and were cut: {', '.join(cut)}")
+    print(f"wrote {config.out}")
+
+
+def read_rows(config: PrepareNodulesConfig, metadata: list[dict[str, Any]], cut: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the dataset's rows; ids of lesions that the crop cuts are added to `cut`.
+
+    Raises: ValueError: After the last nodule, with every file that could not be used.
+    """
+    problems = []
+    crop = partial(try_pair, config.data, config.crop_size, config.spacing_mm)
+    with ProcessPoolExecutor(config.workers, initializer=use_one_thread) as pool, tqdm(total=len(metadata)) as bar:
+        for start in range(0, len(metadata), BATCH):
+            for row, inside, problem in pool.map(crop, metadata[start : start + BATCH]):
+                bar.update()
+                if problem is not None:
+                    problems.append(problem)
+                    continue
+                if not inside:
+                    cut.append(row["nodule_id"])
+                yield row
+    if problems:
+        raise ValueError(
+            f"{config.data}: {len(problems)} nodules cannot be used; mend them or take them out of nodules.csv\n"
+            + "\n".join(problems)
+        )
+
+
+def try_pair(
+    data: Path, crop_size: int, spacing_mm: float | None, row: dict[str, Any]
+) -> tuple[dict, bool, str | None]:
+    try:
+        return *read_nodule_pair(data, row, crop_size, spacing_mm), None
+    except ValueError as error:
+        return row, False, str(error)
+
+
+def use_one_thread() -> None:
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+
+
+def summary(dataset: DatasetDict) -> str:
+    """Counts by split and rounded malignancy, as a small table."""
+    ratings = ["1", "2", "3", "4", "5", "not rated"]
+    lines = [f"{'malignancy':<10}" + "".join(f"{rating:>10}" for rating in [*ratings, "nodules", "patients"])]
+    for split, nodules in dataset.items():
+        counts = Counter("not rated" if m is None else f"{m:.0f}" for m in nodules["malignancy"])
+        columns = [*(counts[rating] for rating in ratings), len(nodules), len(set(nodules["patient_id"]))]
+        lines.append(f"{split:<10}" + "".join(f"{count:>10}" for count in columns))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(parse_config(PrepareNodulesConfig))
