@@ -1,0 +1,15 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hub_server import hub_server  # noqa: F401 - a fixture
+
+
+@pytest.fixture
+def real_data_dir() -> Path:
+    """The folder of real LIDC data; the test is skipped where there is none."""
+    if "LESION_DIFFUSION_DATA" not in os.environ:
+        pytest.skip("set LESION_DIFFUSION_DATA to the folder of real LIDC data")
+    return Path(os.environ["LESION_DIFFUSION_DATA"])
