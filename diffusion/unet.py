@@ -1,0 +1,163 @@
+"""Stage 2: the denoising 3D U-Net whose every residual block is modulated by the semantic map."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.unets.unet_3d_condition import UNet3DConditionOutput
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffusion.blocks import SPADE, Attention3D, Modulation, ResBlock3D, group_count
+
+
+class SPADEUNet3D(ModelMixin, ConfigMixin):
+    """Denoiser of the latent, conditioned by concatenation (blanked CT, mask), by SPADE (map) and by voxel spacing.
+
+    LSDM (METHODS.md B) in 3D. The semantic map enters as one-hot channels, max-pooled to the resolution of each level
+    so that a small lesion never vanishes.
+
+    Args:
+        latent_channels: Channels of the latent, which the network predicts.
+        condition_channels: Channels concatenated to the noisy latent: the blanked CT's latent and the mask's coverage.
+        num_labels: Labels of the semantic map, 0 ... num_labels - 1; 2 means background and lesion.
+        map_factor: Voxels of the map per latent cell along each axis: the autoencoder's factor.
+        map_channels: Width of the embedded map.
+        channels: Width of each level, finest first.
+        blocks_per_level: Residual blocks at each level of either half.
+        attention: Whether the lowest level attends over all its voxels.
+    Raises: ValueError: If there are fewer than two labels or no level.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 4,
+        condition_channels: int = 5,
+        num_labels: int = 2,
+        map_factor: int = 4,
+        map_channels: int = 32,
+        channels: tuple[int, ...] = (64, 128, 192),
+        blocks_per_level: int = 2,
+        attention: bool = True,
+    ) -> None:
+        super().__init__()
+        if num_labels < 2 or not channels:
+            raise ValueError(f"num_labels {num_labels} (at least 2), channels {channels} (at least one level)")
+        channels = tuple(channels)
+        time_channels = 4 * channels[0]
+        self.time_features = Timesteps(channels[0], flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = TimestepEmbedding(channels[0], time_channels)
+        self.spacing_embedding = nn.Sequential(
+            nn.Linear(3, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels)
+        )
+        self.map_embedding = nn.ModuleList([nn.Conv3d(num_labels, map_channels, 3, padding=1) for _ in channels])
+
+        def block(channels_in: int, channels_out: int) -> ResBlock3D:
+            return ResBlock3D(channels_in, channels_out, time_channels, map_channels)
+
+        self.conv_in = nn.Conv3d(latent_channels + condition_channels, channels[0], 3, padding=1)
+        self.encoder = nn.ModuleList(
+            [nn.ModuleList([block(width, width) for _ in range(blocks_per_level)]) for width in channels]
+        )
+        self.down = nn.ModuleList([nn.Conv3d(a, b, 3, stride=2, padding=1) for a, b in pairwise(channels)])
+        self.middle = nn.ModuleList([block(channels[-1], channels[-1]) for _ in range(2)])
+        self.middle_attention = Attention3D(channels[-1]) if attention else nn.Identity()
+        self.decoder = nn.ModuleList(  # each block takes the skip of its mirror image, concatenated
+            [nn.ModuleList([block(2 * width, width) for _ in range(blocks_per_level)]) for width in reversed(channels)]
+        )
+        self.up = nn.ModuleList([nn.Conv3d(b, a, 3, padding=1) for a, b in reversed(list(pairwise(channels)))])
+        self.norm_out = nn.GroupNorm(group_count(channels[0]), channels[0])
+        self.conv_out = nn.Conv3d(channels[0], latent_channels, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.spacing_embedding[2].weight)  # type: ignore[arg-type]
+
+    @property
+    def size_multiple(self) -> int:
+        """D, H and W of the CT crop must be multiples of this."""
+        return self.config["map_factor"] * 2 ** (len(self.config["channels"]) - 1)
+
+    def modulate(self, semantic_map: Tensor) -> list[Modulation]:
+        """γ and β of every SPADE norm, in the order of use; independent of timestep and noisy latent.
+
+        Args:
+            semantic_map: Labels, integer (B, 1, D, H, W) at the CT's resolution.
+        Raises: ValueError: If a label is outside 0 ... num_labels - 1 or a size no multiple of `size_multiple`.
+        """
+        labels, size = self.config["num_labels"], semantic_map.shape[2:]
+        if semantic_map.ndim != 5 or any(edge % self.size_multiple for edge in size):
+            raise ValueError(
+                f"semantic_map of shape {tuple(semantic_map.shape)}: expected (B, 1, D, H, W) with D, H, W "
+                f"multiples of {self.size_multiple}; choose another crop size"
+            )
+        low, high = int(semantic_map.min()), int(semantic_map.max())
+        if low < 0 or high >= labels:
+            raise ValueError(f"semantic_map has labels {low} ... {high}, the model knows 0 ... {labels - 1}")
+        one_hot = F.one_hot(semantic_map[:, 0].long(), labels).movedim(-1, 1).to(self.conv_in.weight.dtype)
+        embedded = []
+        for index, conv in enumerate(self.map_embedding):
+            factor = self.config["map_factor"] * 2**index
+            embedded.append(F.silu(conv(F.max_pool3d(one_hot, factor))))
+        return [
+            norm.modulation(embedded[level])
+            for level, block in self._blocks()
+            for norm in (block.norm1, block.norm2)
+            if isinstance(norm, SPADE)
+        ]
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float,
+        semantic_map: Tensor | None = None,
+        spacing_mm: Tensor | None = None,
+        modulation: Sequence[Modulation] | None = None,
+        return_dict: bool = True,
+    ) -> Any:
+        """Predict the training target (ε, v or x0) for a noisy latent.
+
+        Args:
+            sample: Noisy latent and conditions concatenated, (B, latent_channels + condition_channels, d, h, w).
+            timestep: (B,) or scalar, 0 clean.
+            semantic_map: Labels (B, 1, D, H, W); not needed where `modulation` is given.
+            spacing_mm: Voxel spacing z, y, x of the CT grid, (B, 3); None means 1 mm.
+            modulation: Result of :meth:`modulate` for this map, to be reused over the steps.
+        Returns: `UNet3DConditionOutput.sample`, (B, latent_channels, d, h, w), or a tuple of it.
+        Raises: ValueError: If neither map nor modulation is given.
+        """
+        if modulation is None:
+            if semantic_map is None:
+                raise ValueError("give semantic_map, or modulation = unet.modulate(semantic_map)")
+            modulation = self.modulate(semantic_map)
+        modulations = iter(modulation)
+        B = sample.shape[0]
+        timestep = torch.as_tensor(timestep, device=sample.device).expand(B)
+        spacing = sample.new_ones(B, 3) if spacing_mm is None else spacing_mm.to(sample)
+        t = self.time_embedding(self.time_features(timestep).to(sample.dtype)) + self.spacing_embedding(spacing.log())
+
+        h, skips = self.conv_in(sample), []
+        for index, blocks in enumerate(self.encoder):
+            h = self.down[index - 1](h) if index else h
+            for block in blocks:  # type: ignore[attr-defined]
+                h = block(h, t, modulations)
+                skips.append(h)
+        h = self.middle[0](h, t, modulations)
+        h = self.middle[1](self.middle_attention(h), t, modulations)
+        for index, blocks in enumerate(self.decoder):
+            h = self.up[index - 1](F.interpolate(h, scale_factor=2.0, mode="nearest")) if index else h
+            for block in blocks:  # type: ignore[attr-defined]
+                h = block(torch.cat([h, skips.pop()], dim=1), t, modulations)
+        out = self.conv_out(F.silu(self.norm_out(h)))
+        return UNet3DConditionOutput(sample=out) if return_dict else (out,)
+
+    def _blocks(self) -> list[tuple[int, ResBlock3D]]:
+        """(level, block) in the order of `forward`."""
+        lowest = len(self.encoder) - 1
+        encoder = [(level, block) for level, blocks in enumerate(self.encoder) for block in blocks]  # type: ignore[attr-defined]
+        middle = [(lowest, block) for block in self.middle]
+        decoder = [(lowest - i, block) for i, blocks in enumerate(self.decoder) for block in blocks]  # type: ignore[attr-defined]
+        return encoder + middle + decoder

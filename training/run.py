@@ -1,0 +1,274 @@
+"""What every training script shares: the run folder, Accelerate, EMA, checkpoints, the time limit, logs and curves."""
+
+import json
+import logging
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from training.config import config_dict
+from training.curves import plot_curves
+from training.draws import DrawSampler
+
+logger = logging.getLogger(__name__)
+
+FREE_ON_RESUME = ("max_minutes", "workers", "log_every", "checkpoint_every", "evaluate_every")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Fields of every training run.
+
+    Attributes:
+        data: The prepared dataset (train_vae, encode_latents) or the encoded one (train_ldm, train_classifier).
+        out: Run folder: config, checkpoint, logs, pictures and, at the end, the model. The same command continues it.
+        seed: Of everything random; a run is a function of its config.
+        steps: Optimisation steps in all.
+        batch_size: Samples per process and step.
+        learning_rate: Peak of the schedule.
+        warmup_steps: Linear rise of the learning rate.
+        weight_decay: Of AdamW.
+        max_grad_norm: Gradients are clipped to this norm.
+        ema_decay: Highest decay of the averaged weights, which are what is saved.
+        mixed_precision: "no", "bf16" or "fp16".
+        workers: Loader processes; 0 loads in the main process.
+        log_every: Steps between log lines.
+        evaluate_every: Steps between evaluations with pictures.
+        checkpoint_every: Steps between checkpoints; `kill -9` loses at most these.
+        max_minutes: Stop cleanly after this time; the same command goes on.
+    """
+
+    data: Path
+    out: Path
+    seed: int = 0
+    steps: int = 10_000
+    batch_size: int = 4
+    learning_rate: float = 3e-4
+    warmup_steps: int = 100
+    weight_decay: float = 1e-4
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.999
+    mixed_precision: str = "no"
+    workers: int = 0
+    log_every: int = 20
+    evaluate_every: int = 500
+    checkpoint_every: int = 200
+    max_minutes: float | None = None
+
+
+class TrainingRun:
+    """One run in its folder; used from top to bottom of a training script.
+
+    Example:
+        run = TrainingRun(config)
+        run.prepare(model)                       # optimiser, schedule, EMA, resume
+        for batch in run.batches(dataset):
+            run.update(loss_of(run.model(batch)), {"l1": ...})
+            if run.evaluation_due(): ...
+        if run.finished: run.save(model folder)
+
+    Raises: ValueError: If the folder holds a run with another config, naming the fields that differ.
+    """
+
+    def __init__(self, config: TrainingConfig) -> None:
+        if config.mixed_precision not in ("no", "bf16", "fp16"):
+            raise ValueError(f'mixed_precision "{config.mixed_precision}"; choose "no", "bf16" or "fp16"')
+        self.config = config
+        self.accelerator = Accelerator(
+            mixed_precision=config.mixed_precision, log_with="tensorboard", project_dir=str(config.out)
+        )
+        self.device = self.accelerator.device
+        self.step = 0
+        self._stop = False
+        if self.accelerator.is_main_process:
+            _claim_folder(config)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.init_trackers("tensorboard")
+
+    def prepare(self, model: nn.Module) -> None:
+        """Build optimiser, schedule and EMA for `model`, hand them to Accelerate and continue from the checkpoint."""
+        config = self.config
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+        )
+        self.ema = EMAModel(model.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
+        self.ema.to(self.device)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.schedule = get_scheduler(
+            "cosine", optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=config.steps
+        )
+        self.step = load_checkpoint(config.out / "checkpoint", self._parts())
+        if self.step:
+            logger.info("%s: continuing at step %d of %d", config.out, self.step, config.steps)
+
+    def batches(self, dataset: Dataset, weights: list[float] | None = None) -> Iterator[Any]:
+        """This process's batches from the current step to the last, with progress bar, checkpoints and time limit.
+
+        Args:
+            dataset: Indexed by (row, draw number); see `training.draws`.
+            weights: Sampling weight per row; None for permutations.
+        """
+        config, accelerator = self.config, self.accelerator
+        sampler = DrawSampler(
+            len(dataset),  # type: ignore[arg-type]
+            config.batch_size,
+            (self.step, config.steps),
+            config.seed,
+            accelerator.process_index,
+            accelerator.num_processes,
+            weights,
+        )
+        loader = DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            num_workers=config.workers,
+            pin_memory=self.device.type == "cuda",
+            persistent_workers=config.workers > 0,
+        )
+        self._started = time.monotonic()
+        previous = {number: signal.signal(number, self._ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        bar = tqdm(
+            total=config.steps, initial=self.step, desc=config.out.name, disable=not accelerator.is_local_main_process
+        )
+        self._bar = bar
+        try:
+            for batch in loader:
+                self.model.train()
+                done = self.step
+                yield _to_device(batch, self.device)
+                if self.step != done + 1:
+                    raise RuntimeError("a training loop calls run.update exactly once per batch")
+                bar.update()
+                stop = self._out_of_time()
+                if stop or self.step % config.checkpoint_every == 0 or self.step == config.steps:
+                    self._checkpoint()
+                if stop:
+                    bar.write(f"stopped after step {self.step} of {config.steps}; the same command continues")
+                    break
+        finally:
+            bar.close()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            accelerator.end_training()
+
+    def update(self, loss: Tensor, logs: Mapping[str, Tensor | float] | None = None) -> None:
+        """Backward, clip, optimise, average: one step. `logs` are written every `log_every` steps."""
+        if not torch.isfinite(loss.detach()).all():
+            raise RuntimeError(f"step {self.step}: loss {loss.item()}; lower the learning rate or check the data")
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        self.ema.step(self.model.parameters())
+        self.step += 1
+        if self.step % self.config.log_every == 0:
+            rate = self.schedule.get_last_lr()[0]
+            self.log({"loss": loss, **(logs or {}), "gradient_norm": norm, "learning_rate": rate})
+
+    def log(self, values: Mapping[str, Tensor | float]) -> None:
+        """Write scalars to the tracker, `metrics.jsonl` and the progress bar (main process; its own values)."""
+        scalars = {name: float(value) for name, value in values.items()}
+        self.accelerator.log(scalars, step=self.step)
+        if self.accelerator.is_main_process:
+            with (self.config.out / "metrics.jsonl").open("a") as lines:
+                lines.write(json.dumps({"step": self.step, **scalars}) + "\n")
+            self._bar.set_postfix({name: f"{value:.4g}" for name, value in list(scalars.items())[:3]}, refresh=False)
+
+    def evaluation_due(self) -> bool:
+        """True on the main process every `evaluate_every` steps and after the last one."""
+        due = self.step % self.config.evaluate_every == 0 or self.step == self.config.steps
+        return due and self.accelerator.is_main_process
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.config.steps
+
+    def averaged(self) -> nn.Module:
+        """The unwrapped model holding the EMA weights, in eval mode, until :meth:`restore`."""
+        model = self.accelerator.unwrap_model(self.model)
+        self.ema.store(model.parameters())
+        self.ema.copy_to(model.parameters())
+        return model.eval()
+
+    def restore(self) -> None:
+        """Put the trained weights back after :meth:`averaged`."""
+        model = self.accelerator.unwrap_model(self.model)
+        self.ema.restore(model.parameters())
+        model.train()
+
+    def save_model(self, name: str = "model") -> Path:
+        """Save the EMA weights as `out/name` (config and safetensors), atomically; returns the folder."""
+        folder = self.config.out / name
+        if self.accelerator.is_main_process:
+            model = self.averaged()
+            write_atomically(folder, lambda temporary: model.save_pretrained(temporary))  # type: ignore[operator]
+            self.restore()
+        self.accelerator.wait_for_everyone()
+        return folder
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {
+            "model": self.accelerator.unwrap_model(self.model),
+            "ema": self.ema,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+        }
+        return parts | ({"scaler": self.accelerator.scaler} if self.accelerator.scaler is not None else {})
+
+    def _checkpoint(self) -> None:
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.config.out / "checkpoint", self.step, self._parts())
+            plot_curves(self.config.out / "metrics.jsonl", self.config.out / "curves.png")
+        self.accelerator.wait_for_everyone()
+
+    def _ask_to_stop(self, number: int, frame: object) -> None:
+        self._stop = True  # the step in hand is finished and checkpointed first
+
+    def _out_of_time(self) -> bool:
+        limit = self.config.max_minutes
+        stop = self._stop or (limit is not None and time.monotonic() - self._started > 60 * limit)
+        if self.accelerator.num_processes > 1:  # all stop at the same step
+            return bool(self.accelerator.reduce(torch.tensor(float(stop), device=self.device), reduction="sum") > 0)
+        return stop
+
+
+def _claim_folder(config: TrainingConfig) -> None:
+    """Write config.yaml and the git commit into a new run folder; refuse a folder of a run with another config."""
+    path = config.out / "config.yaml"
+    resolved = config_dict(config)
+    if path.exists():
+        earlier = yaml.safe_load(path.read_text())
+        differing = [key for key in resolved if key not in FREE_ON_RESUME and earlier.get(key) != resolved[key]]
+        if differing:
+            changes = "; ".join(f"{key}: {earlier.get(key)} -> {resolved[key]}" for key in differing)
+            raise ValueError(f"{config.out} holds a run with another config ({changes}); choose another --out")
+    config.out.mkdir(parents=True, exist_ok=True)
+    commit = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"],
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    text = f"# git commit: {commit or 'unknown'}\n" + yaml.safe_dump(resolved, sort_keys=False)
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+def _to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {
+        key: value.to(device, non_blocking=True) if torch.is_tensor(value) else value for key, value in batch.items()
+    }
