@@ -1,5 +1,6 @@
 """CT files in and out: a DICOM series folder, NIfTI or MetaImage <-> a `SimpleITK.Image` in Hounsfield units."""
 
+import gzip
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
+from imaging.geometry import check_same_grid
+
 READ_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd")
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
 WRITE_SUFFIXES = (".nii.gz", ".nii", ".mha")
+NIFTI_FLOATS = {16: "f4", 64: "f8"}  # datatype codes of the NIfTI header
 GAP_TOLERANCE = 0.1  # of the median slice distance; scanners round positions, a missing slice is off by 1
 DUPLICATE_MM = 1e-3  # slices closer than this are the same position
-GEOMETRY_TOLERANCE_MM = 1e-2  # a mask's voxel corners may differ from the CT's by this; NIfTI stores float32
 
 
 def read_ct(path: str | Path, series_uid: str | None = None) -> sitk.Image:
@@ -38,6 +42,8 @@ def read_ct(path: str | Path, series_uid: str | None = None) -> sitk.Image:
         image = _read_slices(series)
     elif path.name.lower().endswith(READ_SUFFIXES):
         image = _read_file(path)
+        if path.name.lower().endswith(NIFTI_SUFFIXES):
+            _check_nifti_finite(path)
     else:
         raise ValueError(
             f"{path}: expected {', '.join(READ_SUFFIXES)}, or for DICOM the folder that holds the whole series"
@@ -65,7 +71,7 @@ def read_mask(path: str | Path, ct_image: sitk.Image | None = None) -> sitk.Imag
     if not sitk.GetArrayViewFromImage(mask_image).any():
         raise ValueError(f"{path}: the mask is empty, expected at least one voxel above 0")
     if ct_image is not None:
-        _check_same_grid(path, mask_image, ct_image)
+        check_same_grid(mask_image, ct_image, str(path))
         mask_image.CopyInformation(ct_image)
     return mask_image
 
@@ -132,10 +138,15 @@ def _tag(reader: sitk.ImageFileReader, tag: str) -> str:
 def _find_series(folder: Path) -> list[_Series]:
     """All image series in a folder and the folders below it, a series' files joined across folders."""
     files: dict[str, list[str]] = {}
-    for parent, _, names in os.walk(folder, followlinks=True):
-        if names:
-            for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(parent):
-                files.setdefault(uid, []).extend(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(parent, uid))
+    for parent, below, names in os.walk(folder, followlinks=True):
+        below.sort()
+        left = {str(Path(parent, name)) for name in names}
+        for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(parent) if names else ():
+            files.setdefault(uid, []).extend(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(parent, uid))
+            left -= set(files[uid])
+        broken = sorted(file for file in left if _claims_to_be_ct(file))  # GDCM passes over them in silence
+        if broken:
+            raise ValueError(f"{broken[0]}: CT slice that cannot be read ({len(broken)} such files); is it complete?")
     series = []
     for uid, names_of_series in sorted(files.items()):
         header = _header(names_of_series[0])
@@ -143,6 +154,13 @@ def _find_series(folder: Path) -> list[_Series]:
         modality = _tag(header, "0008|0060") or "no modality"
         series.append(_Series(uid, names_of_series, modality, _tag(header, "0008|103e"), localizer))
     return series
+
+
+def _claims_to_be_ct(file: str) -> bool:
+    """Whether a file begins as a DICOM file of the class CT Image Storage."""
+    with open(file, "rb") as stream:
+        start = stream.read(1024)
+    return start[128:132] == b"DICM" and b"1.2.840.10008.5.1.4.1.1.2\0" in start
 
 
 def _choose_series(folder: Path, found: list[_Series], uid: str | None) -> _Series:
@@ -238,9 +256,33 @@ def _check_volume(path: Path, image: sitk.Image) -> None:
     if image.GetDimension() != 3:
         raise ValueError(f"{path}: {image.GetDimension()}D image of size {image.GetSize()}, expected a 3D volume")
     voxels = sitk.GetArrayViewFromImage(image)
-    if np.issubdtype(voxels.dtype, np.floating) and not np.isfinite(voxels).all():
-        count = int(np.count_nonzero(~np.isfinite(voxels)))
-        raise ValueError(f"{path}: {count} voxels are NaN or infinite, expected finite HU; fill them first")
+    if np.issubdtype(voxels.dtype, np.floating):
+        _refuse_non_finite(path, voxels)
+
+
+def _refuse_non_finite(path: Path, voxels: np.ndarray) -> None:
+    count = voxels.size - int(np.count_nonzero(np.isfinite(voxels)))
+    if count:
+        raise ValueError(f"{path}: {count} voxels are NaN or infinite, expected finite values; fill them first")
+
+
+def _check_nifti_finite(path: Path) -> None:
+    """Look at a NIfTI file's floating voxels directly: the NIfTI library under SimpleITK turns NaN into 0 unasked.
+
+    Offsets as in the NIfTI-1 (header of 348 bytes) and NIfTI-2 (540 bytes) standards.
+    """
+    with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as stream:
+        header = stream.read(540)
+        order = "<" if int.from_bytes(header[:4], "little") in (348, 540) else ">"
+        is_nifti_1 = np.frombuffer(header, f"{order}i4", 1)[0] == 348
+        code = np.frombuffer(header, f"{order}i2", 1, 70 if is_nifti_1 else 12)[0]
+        if code not in NIFTI_FLOATS:
+            return
+        start = np.frombuffer(header, f"{order}{'f4' if is_nifti_1 else 'i8'}", 1, 108 if is_nifti_1 else 168)[0]
+        stream.seek(int(start))
+        body = stream.read()
+    dtype = np.dtype(f"{order}{NIFTI_FLOATS[code]}")
+    _refuse_non_finite(path, np.frombuffer(body, dtype, len(body) // dtype.itemsize))
 
 
 def _as_hu_type(path: Path, image: sitk.Image) -> sitk.Image:
@@ -251,29 +293,6 @@ def _as_hu_type(path: Path, image: sitk.Image) -> sitk.Image:
     limits = np.iinfo(np.int16)
     exact = limits.min <= voxels.min() and voxels.max() <= limits.max and np.array_equal(voxels, np.trunc(voxels))
     return sitk.Cast(image, sitk.sitkInt16 if exact else sitk.sitkFloat32)
-
-
-def _check_same_grid(path: Path, mask_image: sitk.Image, ct_image: sitk.Image) -> None:
-    if mask_image.GetSize() != ct_image.GetSize():
-        raise ValueError(
-            f"{path}: mask of {mask_image.GetSize()} voxels (x, y, z), but the CT has {ct_image.GetSize()}; "
-            "expected the same grid; resample the mask to the CT"
-        )
-    far = [n - 1 for n in ct_image.GetSize()]
-    corners = [[0, 0, 0], [far[0], 0, 0], [0, far[1], 0], [0, 0, far[2]]]
-    apart = max(
-        float(
-            np.linalg.norm(
-                np.subtract(mask_image.TransformIndexToPhysicalPoint(c), ct_image.TransformIndexToPhysicalPoint(c))
-            )
-        )
-        for c in corners
-    )
-    if apart > GEOMETRY_TOLERANCE_MM:
-        raise ValueError(
-            f"{path}: the mask's corners lie up to {apart:.2f} mm from the CT's, expected the same grid; resample the "
-            "mask to the CT"
-        )
 
 
 def _numbers(reader: sitk.ImageFileReader, tag: str) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
 AIR_HU = -1024.0
+SAME_GRID_MM = 0.01  # NIfTI stores its geometry in float32
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
 
@@ -85,8 +86,8 @@ def sample_grid(
     lower = np.clip(np.floor(start - margin), 0, extent - 1).astype(int)
     upper = np.clip(np.ceil(start + step * (size_zyx - 1) + margin) + 1, lower + 1, extent).astype(int)
     region = image[tuple(slice(int(a), int(b)) for a, b in zip(lower[::-1], upper[::-1], strict=True))]
-    ones = sitk.Image(region.GetSize(), sitk.sitkUInt8) + 1
-    ones.CopyInformation(region)
+    inside = sitk.Image(region.GetSize(), sitk.sitkUInt8) + 1
+    inside.CopyInformation(region)
     region = sitk.Maximum(sitk.Cast(region, sitk.sitkFloat32), fill_hu)
     if order == "linear":
         region = _widen_point_spread(region, spacing)
@@ -97,7 +98,7 @@ def sample_grid(
     resample.SetOutputOrigin(point_of_index(image, start))
     resample.SetOutputDirection(image.GetDirection())
     resample.SetInterpolator(sitk.sitkNearestNeighbor)
-    valid_mask = sitk.GetArrayFromImage(resample.Execute(ones))
+    valid_mask = sitk.GetArrayFromImage(resample.Execute(inside))
     resample.SetInterpolator(sitk.sitkLinear if order == "linear" else sitk.sitkNearestNeighbor)
     resample.SetDefaultPixelValue(fill_hu)
     grid = resample.Execute(region)
@@ -119,6 +120,142 @@ def sample_mask(mask_image: sitk.Image, grid: sitk.Image) -> np.ndarray:
     binary = sitk.Cast(mask_image > 0, sitk.sitkFloat32)
     weight = sitk.Resample(binary, grid, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32)
     return (sitk.GetArrayViewFromImage(weight) >= 0.5).astype(np.uint8)
+
+
+def paste_difference(
+    image: sitk.Image,
+    grid: sitk.Image,
+    difference_hu: np.ndarray,
+    weight_image: sitk.Image,
+    order: Literal["linear", "bspline"] = "linear",
+) -> sitk.Image:
+    """Add a change made on a grid to the scan it was sampled from, inside a mask only.
+
+    Only the difference is resampled, so the scan's own noise stays; voxels of weight 0 are bit-identical. Where the
+    scan is coarser than the grid (thick slices), the difference is first smoothed as in `sample_grid`.
+
+    Args:
+        image: Scan, 3D scalar, HU.
+        grid: Grid of `sample_grid`.
+        difference_hu: (D, H, W) on that grid, generated minus sampled, HU.
+        weight_image: Weights in [0, 1] on the scan's voxels: a lesion mask, or `soft_edge` of one.
+        order: Interpolation; "bspline" (cubic) keeps more of fine texture, and can overshoot beside steep edges.
+    Returns: A new image of the scan's pixel type, geometry and metadata. Integers are rounded, and values that leave
+        the type's range are clamped to it.
+    Raises: ValueError: If shapes or geometries do not fit, the difference is not finite, the weights are all 0 or
+        leave [0, 1], or they reach outside the grid.
+    """
+    _check_scalar_3d(image, "image")
+    if difference_hu.shape != grid.GetSize()[::-1]:
+        raise ValueError(f"difference_hu has shape {difference_hu.shape}, expected the grid's {grid.GetSize()[::-1]}")
+    if not np.isfinite(difference_hu).all():
+        raise ValueError("difference_hu has NaN or infinite values, expected finite HU")
+    check_same_grid(weight_image, image, "weight_image")
+    box = _bounding_box(weight_image)
+    weights = sitk.GetArrayFromImage(weight_image[box]).astype(np.float32)
+    if weights.min() < 0 or weights.max() > 1:
+        raise ValueError(f"weight_image spans {weights.min()} ... {weights.max()}, expected weights in [0, 1]")
+    native = image[box]
+
+    difference = sitk.GetImageFromArray(np.asarray(difference_hu, np.float32))
+    difference.CopyInformation(grid)
+    difference = _widen_point_spread(difference, np.array(image.GetSpacing()[::-1]))
+    inside = _resample_like(sitk.Image(grid.GetSize(), sitk.sitkUInt8) + 1, grid, native, sitk.sitkNearestNeighbor)
+    outside = np.count_nonzero((inside == 0) & (weights > 0))
+    if outside:
+        raise ValueError(
+            f"{outside} voxels of weight_image lie outside the grid of {grid.GetSize()[::-1]} voxels at "
+            f"{_rounded(grid.GetSpacing()[::-1])} mm; make the grid larger or the lesion smaller"
+        )
+    interpolator = sitk.sitkLinear if order == "linear" else sitk.sitkBSpline
+    change_hu = weights * _resample_like(difference, grid, native, interpolator)
+
+    before = sitk.GetArrayFromImage(native)
+    after = before + change_hu.astype(np.float64)
+    if np.issubdtype(before.dtype, np.integer):
+        limits = np.iinfo(before.dtype)
+        after = np.clip(np.rint(after), limits.min, limits.max)
+    patch = sitk.GetImageFromArray(np.where(weights > 0, after.astype(before.dtype), before))
+    result = sitk.Image(image)
+    result[box] = patch
+    for key in image.GetMetaDataKeys():
+        result.SetMetaData(key, image.GetMetaData(key))
+    return result
+
+
+def soft_edge(mask_image: sitk.Image, width_mm: float) -> sitk.Image:
+    """Weights that rise from a mask's border inwards, for `paste_difference` without a visible seam.
+
+    The weight of a lesion voxel is its distance to the nearest voxel centre outside the mask, divided by `width_mm`
+    and at most 1; so it is above 0 everywhere inside. Outside the mask it is 0, and so is all beyond the image.
+
+    Args:
+        mask_image: 3D image, lesion above 0.
+        width_mm: Width of the edge, mm; 0 gives the mask itself.
+    Returns: Image of the mask's geometry, float32 in [0, 1].
+    Raises: ValueError: If the mask is empty or not 3D, or the width is negative.
+    """
+    _check_scalar_3d(mask_image, "mask")
+    if width_mm < 0:
+        raise ValueError(f"width_mm {width_mm}, expected 0 or a positive width")
+    box = _bounding_box(mask_image)
+    inside = sitk.ConstantPad(mask_image[box] > 0, [1, 1, 1], [1, 1, 1], 0)
+    # Exact Euclidean distance to the outside's voxel centres: they are the object, and negative inside the object.
+    distance_mm = sitk.SignedMaurerDistanceMap(inside == 0, squaredDistance=False, useImageSpacing=True)
+    weights = sitk.GetArrayFromImage(distance_mm)[1:-1, 1:-1, 1:-1].astype(np.float32)
+    weights = np.minimum(weights / width_mm, 1) if width_mm > 0 else np.ones_like(weights)
+    weights[sitk.GetArrayFromImage(mask_image[box]) <= 0] = 0
+    result = sitk.Image(mask_image.GetSize(), sitk.sitkFloat32)
+    result.CopyInformation(mask_image)
+    result[box] = sitk.GetImageFromArray(weights)
+    return result
+
+
+def check_same_grid(image: sitk.Image, reference: sitk.Image, name: str) -> None:
+    """Refuse an image whose voxels are not those of another: its size, or a corner's place by more than 0.01 mm.
+
+    Args:
+        image: 3D image to check.
+        reference: 3D image it should lie on.
+        name: How the message names `image`: a file, or an argument.
+    Raises: ValueError: Saying how far apart they are.
+    """
+    if image.GetSize() != reference.GetSize():
+        raise ValueError(
+            f"{name}: {image.GetSize()[::-1]} voxels (z, y, x), but the CT has {reference.GetSize()[::-1]}; expected "
+            "the same grid; resample it to the CT"
+        )
+    far = np.array(reference.GetSize()) - 1
+    corners = [np.where(axis, far, 0).tolist() for axis in (*np.eye(3, dtype=bool), np.zeros(3, bool))]
+    apart_mm = max(
+        np.linalg.norm(
+            np.subtract(image.TransformIndexToPhysicalPoint(corner), reference.TransformIndexToPhysicalPoint(corner))
+        )
+        for corner in corners
+    )
+    if apart_mm > SAME_GRID_MM:
+        raise ValueError(
+            f"{name}: its corners lie up to {apart_mm:.2f} mm from the CT's, expected the same grid; resample it to "
+            "the CT"
+        )
+
+
+def _bounding_box(mask_image: sitk.Image) -> tuple[slice, slice, slice]:
+    """Slices (x, y, z), as SimpleITK indexes, around the voxels that are not 0."""
+    inside = sitk.GetArrayViewFromImage(mask_image) != 0
+    planes = np.flatnonzero(inside.any(axis=(1, 2)))
+    if len(planes) == 0:
+        raise ValueError("the lesion mask is empty, expected at least one voxel above 0")
+    inside = inside[planes[0] : planes[-1] + 1]
+    others = (np.flatnonzero(inside.any(axis=(0, 1))), np.flatnonzero(inside.any(axis=(0, 2))), planes)
+    x, y, z = (slice(int(occupied[0]), int(occupied[-1]) + 1) for occupied in others)
+    return x, y, z
+
+
+def _resample_like(image: sitk.Image, geometry: sitk.Image, target: sitk.Image, interpolator: int) -> np.ndarray:
+    """Values of `image`, placed by `geometry`, at the target's voxels; 0 outside. (D, H, W) of the target."""
+    image.CopyInformation(geometry)
+    return sitk.GetArrayFromImage(sitk.Resample(image, target, sitk.Transform(), interpolator, 0))
 
 
 def _widen_point_spread(image: sitk.Image, spacing_mm: np.ndarray) -> sitk.Image:

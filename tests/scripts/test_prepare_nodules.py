@@ -127,7 +127,7 @@ def test_every_file_that_cannot_be_used_is_named_and_nothing_is_written(data, tm
     with pytest.raises(ValueError, match="2 nodules cannot be used") as error:
         main(PrepareNodulesConfig(data, tmp_path / "out"))
     assert "a_mask.nii.gz: the mask is empty" in str(error.value)
-    assert "b_mask.nii.gz: mask of (7, 5, 4) voxels (x, y, z), but the CT has (6, 5, 4)" in str(error.value)
+    assert "b_mask.nii.gz: (4, 5, 7) voxels (z, y, x), but the CT has (4, 5, 6)" in str(error.value)
     assert not (tmp_path / "out").exists()
 
 
