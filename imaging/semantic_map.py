@@ -1,0 +1,136 @@
+"""LSDM's multi-label semantic map of a chest CT: background, body, soft and dense tissue, lung, three nodule classes.
+
+The lung is found by k-means on intensity, morphology and marching-squares contours; elsewhere the label follows from
+the HU value; the nodule's label follows from its mean malignancy.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+from scipy.cluster.vq import kmeans2
+from skimage.morphology import isotropic_closing
+from skimage.segmentation import clear_border
+
+LABELS = (
+    "background",
+    "body",  # -400 to 0 HU
+    "soft_tissue",  # 0 to 200 HU
+    "high_dense",  # from 200 HU
+    "lung",
+    "nodule_below_3",  # mean malignancy
+    "nodule_3",
+    "nodule_above_3",
+)
+HU_EDGES = (-400.0, 0.0, 200.0)
+LUNG = LABELS.index("lung")
+CLOSING_MM = 5.0  # closes vessels at the hilum and nodules on the pleura; small beside the mediastinum
+SMALLEST_SHARE = 0.1  # of the largest air space: below it is bowel gas, an airway's end or noise
+OPEN_AIR_HU = -950.0  # mean of air outside the body lies below it, of lung above
+THRESHOLD_RANGE_HU = (-600.0, -300.0)  # k-means means nothing on a crop of lung alone or of tissue alone
+KMEANS_SAMPLES = 50_000
+
+
+def tissue_threshold_hu(ct_hu: np.ndarray) -> float:
+    """HU halfway between the two k-means centres (air-like and tissue-like) of a chest CT.
+
+    Only the central half of each slice is looked at, so that the air around the patient does not pull the air-like
+    centre down.
+
+    Args:
+        ct_hu: (D, H, W), HU.
+    Raises: ValueError: If all values are equal.
+    """
+    quarter_h, quarter_w = ct_hu.shape[1] // 4, ct_hu.shape[2] // 4
+    centre = ct_hu[:, quarter_h : ct_hu.shape[1] - quarter_h, quarter_w : ct_hu.shape[2] - quarter_w]
+    values = np.clip(centre.ravel()[:: max(1, centre.size // KMEANS_SAMPLES)], -1024, 400).astype(np.float64)
+    if values.min() == values.max():
+        raise ValueError(f"all sampled values are {values[0]:g} HU, expected a chest CT with air and tissue")
+    start = np.array([[values.min()], [values.max()]])
+    centres, _ = kmeans2(values[:, None], start, minit="matrix", iter=20)
+    return float(centres.mean())
+
+
+def lung_mask(ct_hu: np.ndarray, spacing_mm: Sequence[float], whole_scan: bool = True) -> np.ndarray:
+    """Lung with its vessels, airways and enclosed nodules.
+
+    Air by the k-means threshold; air that reaches the border of a slice is outside the patient; the large connected
+    spaces stay; on each slice they are closed by a disc and their outer marching-squares contours are filled.
+
+    Args:
+        ct_hu: (D, H, W), HU.
+        spacing_mm: (z, y, x), mm.
+        whole_scan: False for a crop, whose lung may reach the border; there, air outside the body is told from lung
+            by its mean HU.
+    Returns: bool (D, H, W); all False where the image has no lung.
+    """
+    if ct_hu.min() == ct_hu.max():
+        return np.zeros(ct_hu.shape, dtype=bool)
+    air = ct_hu < np.clip(tissue_threshold_hu(ct_hu), *THRESHOLD_RANGE_HU)
+    if whole_scan:
+        for air_slice in air:
+            air_slice[:] = clear_border(air_slice)
+    lung = _large_spaces(air, ct_hu, whole_scan)
+    for lung_slice in lung:
+        if lung_slice.any():
+            _close_and_fill(lung_slice, CLOSING_MM, spacing_mm[1:])
+    return lung
+
+
+def semantic_map(
+    ct_hu: np.ndarray,
+    lung: np.ndarray,
+    lesion_mask: np.ndarray | None = None,
+    malignancy: float | None = None,
+) -> np.ndarray:
+    """One label of `LABELS` for each voxel.
+
+    Args:
+        ct_hu: (D, H, W), HU.
+        lung: bool, same shape, from `lung_mask`.
+        lesion_mask: Nodule, same shape, non-zero inside; None for a scan without.
+        malignancy: The nodule's mean rating, 1 to 5; None counts as 3 (undecided).
+    Returns: uint8 (D, H, W), index into `LABELS`.
+    Raises: ValueError: If the shapes differ.
+    """
+    for name, array in (("lung", lung), ("lesion_mask", lesion_mask)):
+        if array is not None and array.shape != ct_hu.shape:
+            raise ValueError(f"{name} has shape {array.shape}, expected that of ct_hu {ct_hu.shape}")
+    labels = np.digitize(ct_hu, HU_EDGES).astype(np.uint8)
+    labels[lung.astype(bool)] = LUNG
+    if lesion_mask is not None:
+        labels[lesion_mask.astype(bool)] = nodule_label(malignancy)
+    return labels
+
+
+def nodule_label(malignancy: float | None) -> int:
+    """Index into `LABELS` of a nodule with this mean malignancy rating."""
+    if malignancy is None or malignancy == 3:
+        return LABELS.index("nodule_3")
+    return LABELS.index("nodule_below_3" if malignancy < 3 else "nodule_above_3")
+
+
+def _large_spaces(air: np.ndarray, ct_hu: np.ndarray, whole_scan: bool) -> np.ndarray:
+    components, count = ndimage.label(air, output=np.int32)
+    if count == 0:
+        return air
+    sizes = np.bincount(components.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    keep = np.zeros(count + 1, dtype=bool)
+    large = np.flatnonzero(sizes >= SMALLEST_SHARE * sizes.max())
+    if whole_scan:
+        keep[large] = True
+    else:
+        keep[large] = ndimage.mean(ct_hu, components, large) > OPEN_AIR_HU
+    return keep[components]
+
+
+def _close_and_fill(image: np.ndarray, radius_mm: float, spacing_mm: Sequence[float]) -> None:
+    """Closing by a disc, then all that its outer contours enclose; in place, in the bounding box of the lung.
+
+    Filling the holes of a binary image is the same as filling its marching-squares contours, and much faster.
+    """
+    box = ndimage.find_objects(image.astype(np.uint8))[0]
+    pad = int(np.ceil(radius_mm / min(spacing_mm))) + 1  # so that the box's border does not stop the disc
+    closed = isotropic_closing(np.pad(image[box], pad), radius_mm, spacing=tuple(spacing_mm))
+    image[box] = ndimage.binary_fill_holes(closed)[pad:-pad, pad:-pad]

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+from skimage.draw import disk, polygon
+from skimage.measure import find_contours
+
+from imaging.semantic_map import (
+    LABELS,
+    LUNG,
+    _close_and_fill,
+    lung_mask,
+    nodule_label,
+    semantic_map,
+    tissue_threshold_hu,
+)
+
+SPACING = (2.5, 2.0, 2.0)
+
+
+def make_thorax(depth=6):
+    """Air, an elliptic body of 40 HU, two lungs with a vessel, a rib of 500 HU, and a gas bubble; and the two lungs."""
+    ct_hu = np.full((depth, 120, 140), -1000.0)
+    rows, cols = np.mgrid[:120, :140]
+    ct_hu[:, ((rows - 60) / 50) ** 2 + ((cols - 70) / 62) ** 2 < 1] = 40
+    lungs = np.zeros(ct_hu.shape, bool)
+    for col in (42, 98):
+        lungs[(slice(None), *disk((60, col), 22))] = True
+    ct_hu[lungs] = -850
+    ct_hu[(slice(None), *disk((60, 42), 2.5))] = 30
+    ct_hu[:, 14:17, 60:80] = 500
+    ct_hu[(slice(2, 4), *disk((96, 70), 4))] = -1000
+    ct_hu[:, 100:104, 55:85] = -100
+    return ct_hu + np.random.default_rng(0).normal(0, 15, ct_hu.shape), lungs
+
+
+def test_labels_follow_tissue_lung_and_malignancy():
+    ct_hu, lungs = make_thorax()
+    lung = lung_mask(ct_hu, SPACING)
+    dice = 2 * (lung & lungs).sum() / (lung.sum() + lungs.sum())
+    assert dice > 0.98 and lung[:, 60, 42].all(), "the vessel belongs to the lung"
+    lesion = np.zeros(ct_hu.shape, np.uint8)
+    lesion[2:4, 55:60, 95:101] = 1
+    labels = semantic_map(ct_hu, lung, lesion, 4.5)
+    assert labels.dtype == np.uint8
+    for index, name in [
+        ((2, 2, 2), "background"),
+        ((2, 101, 70), "body"),
+        ((2, 60, 70), "soft_tissue"),
+        ((2, 15, 70), "high_dense"),
+        ((2, 60, 60), "lung"),
+        ((3, 96, 70), "background"),
+        ((2, 57, 97), "nodule_above_3"),
+    ]:
+        assert LABELS[labels[index]] == name, (index, name)
+    np.testing.assert_array_equal(labels == LABELS.index("nodule_above_3"), lesion)
+
+
+def test_nodule_labels_split_at_three():
+    names = [LABELS[nodule_label(value)] for value in (1, 2.75, 3, 3.25, 5, None)]
+    assert names == ["nodule_below_3"] * 2 + ["nodule_3"] + ["nodule_above_3"] * 2 + ["nodule_3"]
+
+
+def test_the_threshold_lies_between_lung_and_tissue():
+    ct_hu, _ = make_thorax()
+    assert -500 < tissue_threshold_hu(ct_hu) < -300
+    with pytest.raises(ValueError, match="all sampled values are 7 HU"):
+        tissue_threshold_hu(np.full((3, 8, 9), 7))
+
+
+def test_closing_and_filling_equals_filling_the_marching_squares_contours():
+    image = ndimage.gaussian_filter(np.random.default_rng(3).normal(size=(60, 75)), 3) > 0.02
+    expected = np.zeros((62, 77), bool)
+    for contour in find_contours(np.pad(image, 1).astype(float), 0.5):
+        expected[polygon(contour[:, 0], contour[:, 1], expected.shape)] = True
+    filled = image.copy()
+    _close_and_fill(filled, 1e-6, (1.0, 1.0))
+    np.testing.assert_array_equal(filled, expected[1:-1, 1:-1])
+
+
+def test_a_crop_whose_lung_reaches_the_border_is_lung_and_outside_air_is_not():
+    ct_hu, lungs = make_thorax()
+    inner = (slice(None), slice(45, 75), slice(82, 112))
+    assert lungs[inner].mean() > 0.9 and lung_mask(ct_hu[inner], SPACING, whole_scan=False)[lungs[inner]].all()
+    outer = (slice(None), slice(30, 90), slice(95, 140))
+    lung = lung_mask(ct_hu[outer], SPACING, whole_scan=False)
+    assert (lung & lungs[outer]).sum() > 0.98 * lungs[outer].sum()
+    assert not lung[:, :, -5:].any()
+
+
+def test_a_crop_of_pure_tissue_or_of_one_value_has_no_lung():
+    tissue = np.random.default_rng(0).normal(40, 20, (5, 16, 18))
+    assert not lung_mask(tissue, SPACING, whole_scan=False).any()
+    assert not lung_mask(np.zeros((3, 8, 9)), SPACING).any()
+
+
+def test_shapes_that_differ_are_refused():
+    with pytest.raises(ValueError, match="lesion_mask has shape"):
+        semantic_map(np.zeros((2, 3, 4)), np.zeros((2, 3, 4), bool), np.zeros((2, 3, 5)))
+    assert LABELS[LUNG] == "lung"
