@@ -31,7 +31,7 @@ AIR_HU = -1024  # lowest stored value, and the value of padding
 WRITE_BATCH = 16  # rows held in memory by each split's writer
 
 
-def nodule_features(crop_size: int, extra: Mapping[str, str] | None = None) -> Features:
+def nodule_features(crop_size: int, extra: Mapping[str, Any] | None = None) -> Features:
     """The columns and types of a prepared dataset of crops of S = `crop_size` voxels.
 
     - `nodule_id`, `patient_id`, `source`, `split`: strings; `split` is one of `SPLITS`.
@@ -44,7 +44,8 @@ def nodule_features(crop_size: int, extra: Mapping[str, str] | None = None) -> F
 
     Args:
         crop_size: Edge of the cubic crops, voxels.
-        extra: Further columns of a source, name to `datasets` type, for example `{"manufacturer": "string"}`.
+        extra: Further columns of a source, name to `datasets` type or feature, for example
+            `{"manufacturer": "string", "semantic_map": Array3D((48, 48, 48), "uint8")}`.
     Raises: ValueError: If `crop_size` is not positive or an extra column has the name of a fixed one.
     """
     if crop_size < 1:
@@ -59,14 +60,16 @@ def nodule_features(crop_size: int, extra: Mapping[str, str] | None = None) -> F
     clash = set(columns) & set(extra or {})
     if clash:
         raise ValueError(f"extra columns {sorted(clash)} are fixed columns already; rename them in the source")
-    return Features(columns | {name: Value(dtype) for name, dtype in (extra or {}).items()})
+    return Features(
+        columns | {name: Value(kind) if isinstance(kind, str) else kind for name, kind in (extra or {}).items()}
+    )
 
 
 def save_nodule_dataset(
     rows: Iterable[Mapping[str, Any]],
     out: Path,
     crop_size: int,
-    extra: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> DatasetDict:
     """Write rows, as they come, to a prepared dataset; `out` appears only when all of them are written.

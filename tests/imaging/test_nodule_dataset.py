@@ -84,6 +84,15 @@ def test_extra_columns_are_kept(tmp_path):
         nodule_features(S, {"split": "string"})
 
 
+def test_an_extra_column_may_be_an_array(tmp_path):
+    labels = np.arange(S**3, dtype=np.uint8).reshape(S, S, S)
+    extra = {"semantic_map": datasets.Array3D((S, S, S), "uint8")}
+    saved = save_nodule_dataset([make_row(semantic_map=labels)], tmp_path / "out", S, extra)
+    read = read_nodule(saved["train"], 0)["semantic_map"]
+    np.testing.assert_array_equal(read, labels)
+    assert read.dtype == np.uint8
+
+
 def test_floating_hounsfield_units_are_rounded(tmp_path):
     row = make_row(ct_hu=np.full((S, S, S), -12.6, np.float32))
     assert (read_nodule(save_nodule_dataset([row], tmp_path / "out", S)["train"], 0)["ct_hu"] == -13).all()
