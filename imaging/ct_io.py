@@ -1,6 +1,5 @@
 """CT files in and out: a DICOM series folder, NIfTI or MetaImage <-> a `SimpleITK.Image` in Hounsfield units."""
 
-import gzip
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
 from imaging.geometry import check_same_grid
+from imaging.nifti_check import check_nifti
 
 READ_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd")
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 WRITE_SUFFIXES = (".nii.gz", ".nii", ".mha")
-NIFTI_FLOATS = {16: "f4", 64: "f8"}  # datatype codes of the NIfTI header
 GAP_TOLERANCE = 0.1  # of the median slice distance; scanners round positions, a missing slice is off by 1
 DUPLICATE_MM = 1e-3  # slices closer than this are the same position
 
@@ -42,8 +41,6 @@ def read_ct(path: str | Path, series_uid: str | None = None) -> sitk.Image:
         image = _read_slices(series)
     elif path.name.lower().endswith(READ_SUFFIXES):
         image = _read_file(path)
-        if path.name.lower().endswith(NIFTI_SUFFIXES):
-            _check_nifti_finite(path)
     else:
         raise ValueError(
             f"{path}: expected {', '.join(READ_SUFFIXES)}, or for DICOM the folder that holds the whole series"
@@ -114,6 +111,8 @@ class _Series:
 
 
 def _read_file(path: Path) -> sitk.Image:
+    if path.name.lower().endswith(NIFTI_SUFFIXES):
+        check_nifti(path)
     try:
         return sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -257,32 +256,9 @@ def _check_volume(path: Path, image: sitk.Image) -> None:
         raise ValueError(f"{path}: {image.GetDimension()}D image of size {image.GetSize()}, expected a 3D volume")
     voxels = sitk.GetArrayViewFromImage(image)
     if np.issubdtype(voxels.dtype, np.floating):
-        _refuse_non_finite(path, voxels)
-
-
-def _refuse_non_finite(path: Path, voxels: np.ndarray) -> None:
-    count = voxels.size - int(np.count_nonzero(np.isfinite(voxels)))
-    if count:
-        raise ValueError(f"{path}: {count} voxels are NaN or infinite, expected finite values; fill them first")
-
-
-def _check_nifti_finite(path: Path) -> None:
-    """Look at a NIfTI file's floating voxels directly: the NIfTI library under SimpleITK turns NaN into 0 unasked.
-
-    Offsets as in the NIfTI-1 (header of 348 bytes) and NIfTI-2 (540 bytes) standards.
-    """
-    with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as stream:
-        header = stream.read(540)
-        order = "<" if int.from_bytes(header[:4], "little") in (348, 540) else ">"
-        is_nifti_1 = np.frombuffer(header, f"{order}i4", 1)[0] == 348
-        code = np.frombuffer(header, f"{order}i2", 1, 70 if is_nifti_1 else 12)[0]
-        if code not in NIFTI_FLOATS:
-            return
-        start = np.frombuffer(header, f"{order}{'f4' if is_nifti_1 else 'i8'}", 1, 108 if is_nifti_1 else 168)[0]
-        stream.seek(int(start))
-        body = stream.read()
-    dtype = np.dtype(f"{order}{NIFTI_FLOATS[code]}")
-    _refuse_non_finite(path, np.frombuffer(body, dtype, len(body) // dtype.itemsize))
+        count = voxels.size - int(np.count_nonzero(np.isfinite(voxels)))
+        if count:
+            raise ValueError(f"{path}: {count} voxels are NaN or infinite, expected finite values; fill them first")
 
 
 def _as_hu_type(path: Path, image: sitk.Image) -> sitk.Image:

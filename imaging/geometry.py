@@ -265,7 +265,7 @@ def _widen_point_spread(image: sitk.Image, spacing_mm: np.ndarray) -> sitk.Image
     for axis in np.flatnonzero(variance > (0.01 * own) ** 2):
         along = np.zeros(3)
         along[2 - axis] = variance[axis]
-        image = sitk.DiscreteGaussian(image, variance=along.tolist(), maximumKernelWidth=64, useImageSpacing=True)
+        image = sitk.DiscreteGaussian(image, along.tolist(), maximumKernelWidth=64, maximumError=1e-4)
     return image
 
 

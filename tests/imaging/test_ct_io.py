@@ -117,11 +117,25 @@ def test_a_missing_path_and_a_folder_without_dicom_are_told_apart(tmp_path):
         read_ct(tmp_path / "scan.txt")
 
 
-def test_a_truncated_file_is_named(tmp_path, ct_hu):
-    path = tmp_path / "ct.nii.gz"
-    path.write_bytes(b"\x1f\x8b\x08 and no more")
-    with pytest.raises(ValueError, match=r"ct\.nii\.gz: cannot be read as an image"):
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mha"])
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_a_file_that_is_cut_off_is_named(tmp_path, suffix, dtype):
+    path = tmp_path / f"ct{suffix}"
+    image = sitk.GetImageFromArray(np.random.default_rng(0).integers(-1000, 100, (20, 30, 40)).astype(dtype))
+    sitk.WriteImage(image, str(path))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=rf"ct\{suffix}: (cut off|cannot be read as an image)"):
         read_ct(path)
+
+
+def test_files_that_are_no_nifti_are_named(tmp_path):
+    for name, content in (("a.nii.gz", b"\x1f\x8b\x08 and no more"), ("b.nii", b"hello"), ("c.nii", b"\0" * 9000)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name}: cannot be read as an image"):
+            read_ct(tmp_path / name)
+
+
+def test_a_dicom_slice_that_is_cut_off_is_named(tmp_path, ct_hu):
     write_dicom_series(tmp_path / "series", ct_hu)
     last = next((tmp_path / "series").glob("*_3_0_*"))
     last.write_bytes(last.read_bytes()[:-40])
