@@ -1,0 +1,45 @@
+"""First-order figures of one lesion: its HU, and the seam at its mask's border."""
+
+import numpy as np
+
+
+def hu_statistics(ct_hu: np.ndarray, lesion_mask: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of the foreground, HU.
+
+    Raises: ValueError: If the mask is empty.
+    """
+    foreground = ct_hu[np.asarray(lesion_mask) != 0]
+    if foreground.size == 0:
+        raise ValueError("lesion_mask is empty, expected at least one voxel")
+    return float(foreground.mean(dtype=np.float64)), float(foreground.std(dtype=np.float64))
+
+
+def seam_score(ct_hu: np.ndarray, lesion_mask: np.ndarray, valid_mask: np.ndarray | None = None) -> float:
+    """How much the CT jumps where the mask ends, beyond the slope on either side, HU.
+
+    For each pair of face neighbours p inside and q outside the mask, with p' behind p and q' behind q on the same
+    axis: |v(q) − v(p)| − (|v(p) − v(p')| + |v(q') − v(q)|) / 2, averaged over all pairs. A linear ramp gives 0, a clean
+    step its height, and a border that the scanner has blurred little or less than 0. It has a meaning only beside the
+    value of real lesions with their readers' masks.
+
+    Args:
+        ct_hu: (D, H, W), HU.
+        lesion_mask: (D, H, W), non-zero inside.
+        valid_mask: (D, H, W), 0 on padding; pairs whose four voxels are not all valid do not count.
+    Raises: ValueError: If no border pair has two valid voxels on either side (the mask is empty or fills the volume).
+    """
+    mask = np.asarray(lesion_mask) != 0
+    valid = np.ones(mask.shape, bool) if valid_mask is None else np.asarray(valid_mask) != 0
+    ct = np.where(valid, ct_hu, 0).astype(np.float64)
+    jumps = []
+    for axis in range(3):
+        v, m, ok = (np.moveaxis(array, axis, 0) for array in (ct, mask, valid))
+        length = len(v)
+        before, p, q, after = (slice(i, length - 3 + i) for i in range(4))
+        border = (m[p] != m[q]) & ok[before] & ok[p] & ok[q] & ok[after]
+        slope = (np.abs(v[p] - v[before]) + np.abs(v[after] - v[q])) / 2
+        jumps.append((np.abs(v[q] - v[p]) - slope)[border])
+    values = np.concatenate(jumps)
+    if values.size == 0:
+        raise ValueError("the mask has no border with two valid voxels on either side; leave the lesion out")
+    return float(values.mean())

@@ -1,0 +1,104 @@
+"""A small 3D network of our own whose 32 features describe a nodule: the space of the 3D Fréchet distance.
+
+It was trained by `scripts/train_nodule_net.py` on the 799 training nodules of a native-resolution LIDC-IDRI set to tell
+the readers' ratings, the diameter, and how much blur and noise a nodule was given; so it sees both what readers see and
+texture. No nodule of the test split was read in training. The weights lie beside this file and are checked by hash.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from evaluation.lesions import Lesion, lesion_cube
+
+WEIGHTS = Path(__file__).with_name("nodule_net.safetensors")
+SHA256 = "untrained"
+RIM = 2  # voxels of context kept around the mask: enough to see the border's sharpness, too little for the background
+FEATURES = 32
+
+
+class NoduleNet(nn.Module):
+    """Four convolutions, each averaged over the lesion, and a linear map to 32 standardised features.
+
+    Averaging over the lesion and not over the cube keeps a 5 mm nodule's texture as visible as a 30 mm one's.
+
+    Args:
+        targets: Number of values predicted in training.
+        channels: Of the four stages, at 1, 2, 4 and 8 mm.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, targets: int, channels: tuple[int, int, int, int] = (12, 24, 48, 64)) -> None:
+        super().__init__()
+        inputs = (1, *channels[:-1])
+        self.stages = nn.ModuleList(
+            nn.Conv3d(i, o, 3, stride=1 if n == 0 else 2, padding=1)
+            for n, (i, o) in enumerate(zip(inputs, channels, strict=True))
+        )
+        self.embed = nn.Linear(sum(channels), FEATURES)
+        self.heads = nn.Linear(FEATURES, targets)
+        self.register_buffer("mean", torch.zeros(FEATURES))
+        self.register_buffer("std", torch.ones(FEATURES))
+
+    def embedding(self, ct_norm: Tensor, lesion_mask: Tensor) -> Tensor:
+        """(B, 1, D, H, W) `ct_norm` with -1 beyond the rim, and the mask -> (B, 32), before standardisation."""
+        pooled = []
+        x, mask = ct_norm, lesion_mask.to(ct_norm)
+        for stage in self.stages:
+            x = F.silu(stage(x))
+            if mask.shape[2:] != x.shape[2:]:
+                mask = F.max_pool3d(mask, 2)  # a voxel is lesion if any of its eight is, so none vanishes
+            pooled.append((x * mask).sum((2, 3, 4)) / mask.sum((2, 3, 4)))
+        return self.embed(torch.cat(pooled, 1))
+
+    def forward(self, ct_norm: Tensor, lesion_mask: Tensor) -> Tensor:
+        """Training's predictions, (B, targets), each standardised over the training set."""
+        return self.heads(F.silu(self.embedding(ct_norm, lesion_mask)))
+
+    def features(self, ct_norm: Tensor, lesion_mask: Tensor) -> Tensor:
+        """(B, 32), each with mean 0 and standard deviation 1 over the training nodules."""
+        return (self.embedding(ct_norm, lesion_mask) - self.mean) / self.std
+
+
+def load_nodule_net(path: Path = WEIGHTS, sha256: str | None = SHA256) -> NoduleNet:
+    """The trained network in evaluation mode.
+
+    Args:
+        path: safetensors file.
+        sha256: Expected hash of the file; None skips the check (for weights of your own).
+    Raises: ValueError: If the file is missing, has another hash or does not fit the network.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: missing; reinstall the package or train it with scripts/train_nodule_net.py")
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise ValueError(f"{path}: SHA-256 {found}, expected {sha256}; the file was changed, reinstall the package")
+    try:
+        state = load(content)
+        network = NoduleNet(targets=state["heads.bias"].numel())
+        network.load_state_dict(state)
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path}: not weights of the nodule network ({error})") from error
+    return network.eval().requires_grad_(False)
+
+
+def nodule_features(network: NoduleNet, lesions: list[Lesion], device: str = "cpu", batch: int = 32) -> np.ndarray:
+    """Features of each lesion in its 32 mm cube, (N, 32) float64, no unit."""
+    network = network.to(device)
+    rows = []
+    for start in range(0, len(lesions), batch):
+        cubes, masks = zip(*(lesion_cube(lesion, rim=RIM) for lesion in lesions[start : start + batch]), strict=True)
+        ct_norm = torch.from_numpy(np.stack(cubes)).unsqueeze(1).to(device)
+        mask = torch.from_numpy(np.stack(masks)).unsqueeze(1).to(device)
+        with torch.inference_mode():
+            rows.append(network.features(ct_norm, mask).double().cpu().numpy())
+    return np.concatenate(rows)

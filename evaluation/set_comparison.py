@@ -1,0 +1,205 @@
+"""Distances between a synthetic and the real set, each beside real vs real of the same size."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from tqdm import tqdm
+
+from evaluation.distances import (
+    VectorDistance,
+    frechet_distance,
+    kernel_distance,
+    standardised_wasserstein,
+    wasserstein_per_feature,
+)
+from evaluation.features import TEXTURE, Features, real_spread
+from evaluation.resampling import (
+    MIN_PATIENTS,
+    bootstrap_interval,
+    flat,
+    floor_sizes,
+    real_floor,
+    same_size_value,
+)
+
+
+@dataclass(frozen=True)
+class SetMetric:
+    """A distance between two sets of lesions.
+
+    Attributes:
+        name: As printed.
+        kind: Which features it looks at.
+        measure: (N, F), (M, F) -> vector; its mean is the value, its standard deviation is given when it is longer
+            than one.
+        tested: Whether it takes part in the tests between methods (one of each family does, to spare the adjustment).
+    """
+
+    name: str
+    kind: str
+    measure: VectorDistance
+    tested: bool
+
+    def value(self, X: np.ndarray, Y: np.ndarray) -> float:
+        return float(self.measure(X, Y).mean())
+
+
+@dataclass(frozen=True)
+class DistanceRow:
+    """One distance of one method beside real vs real; `None` where it cannot be had.
+
+    Attributes:
+        value, std: Over all lesions; the standard deviation is over features.
+        low, high: 95 % bootstrap interval of the value.
+        same_size: The value at the floor's sizes; compare this one with the floor.
+        floor, floor_std: Means over the splits of real vs real.
+        floor_low, floor_high: 2.5 and 97.5 % of the splits.
+        floor_sizes: Lesions in the two halves.
+        share_above: Share of the splits at least as far apart as `same_size`; small says the method is told from real.
+    """
+
+    method: str
+    metric: str
+    real_lesions: int
+    synthetic_lesions: int
+    value: float
+    std: float | None
+    low: float
+    high: float
+    same_size: float | None = None
+    floor: float | None = None
+    floor_std: float | None = None
+    floor_low: float | None = None
+    floor_high: float | None = None
+    floor_sizes: tuple[int, int] | None = None
+    share_above: float | None = None
+
+
+@dataclass(frozen=True)
+class FloorRow:
+    """Real vs real with `size` lesions in each half: mean over the splits, its 95 % range, and the mean std."""
+
+    metric: str
+    size: int
+    mean: float
+    std: float | None
+    low: float
+    high: float
+
+
+def set_metrics(pool: Features) -> list[SetMetric]:
+    """The distances that these features allow; `pool` are the real lesions whose spread standardises."""
+    metrics = []
+    for kind in TEXTURE:
+        if kind in pool:
+            scale = real_spread(pool[kind])
+            metrics.append(SetMetric(f"{kind} WD", kind, wasserstein_per_feature, tested=False))
+            metrics.append(SetMetric(f"{kind} WD, standardised", kind, standardised_wasserstein(scale), tested=True))
+    for kind, name in (("Inception", "FID"), ("Nodule net", "Fréchet 3D")):
+        if kind in pool:
+            metrics.append(SetMetric(name, kind, _as_vector(frechet_distance), tested=True))
+            kernel_name = "KID" if kind == "Inception" else "KID 3D"
+            metrics.append(SetMetric(kernel_name, kind, _as_vector(kernel_distance), tested=False))
+    metrics.append(SetMetric("Mean HU WD", "HU", lambda X, Y: wasserstein_per_feature(X[:, :1], Y[:, :1]), True))
+    metrics.append(SetMetric("HU deviation WD", "HU", lambda X, Y: wasserstein_per_feature(X[:, 1:], Y[:, 1:]), False))
+    if "Seam" in pool:
+        metrics.append(SetMetric("Seam WD", "Seam", wasserstein_per_feature, tested=True))
+    return metrics
+
+
+def distance_rows(
+    method: str,
+    real: Features,
+    synthetic: Features,
+    pool: Features,
+    metrics: list[SetMetric],
+    repeats: int,
+    seed: int,
+) -> tuple[list[DistanceRow], dict[str, np.ndarray], list[str]]:
+    """All distances of one method.
+
+    Args:
+        method: Its name.
+        real, synthetic: The two sets.
+        pool: Real lesions that floors are split from: the real set, with the training set where there is one.
+        metrics: From `set_metrics`.
+        repeats: Splits, bootstrap resamples.
+        seed: Each metric starts anew from it, so that leaving one out changes no other.
+    Returns: Rows; metric -> values of the splits, for the pictures; a sentence for each metric left out.
+    """
+    rows, floors, notes = [], {}, []
+    for metric in tqdm(metrics, f"distances of {method}", leave=False):
+        if any(metric.kind not in features for features in (real, synthetic)):
+            notes.append(f"{method}: {metric.name} left out, no lesion of one set could be measured")
+            continue
+        x, y, reals = real[metric.kind], synthetic[metric.kind], pool[metric.kind]
+        if min(len(x.lesions), len(y.lesions)) < 2:
+            notes.append(f"{method}: {metric.name} left out, a set has only one lesion and a distance needs two")
+            continue
+        rng = np.random.default_rng(seed)
+        vector = metric.measure(flat(x.values), flat(y.values))
+        low, high = bootstrap_interval((x.values, x.patients), (y.values, y.patients), metric.value, repeats, rng)
+        row = DistanceRow(
+            method=method,
+            metric=metric.name,
+            real_lesions=len(x.lesions),
+            synthetic_lesions=len(y.lesions),
+            value=float(vector.mean()),
+            std=float(vector.std()) if len(vector) > 1 else None,
+            low=low,
+            high=high,
+        )
+        patients = len(set(reals.patients))
+        if patients < MIN_PATIENTS:
+            notes.append(
+                f"{metric.name}: no real vs real, it needs {MIN_PATIENTS} real patients and there are {patients}; "
+                "give more with --train"
+            )
+            rows.append(row)
+            continue
+        sizes = floor_sizes(len(reals.lesions), len(x.lesions), len(y.lesions))
+        same_size = same_size_value(x.values, y.values, metric.value, sizes, repeats, rng)
+        splits = real_floor(reals.values, reals.patients, metric.measure, sizes, repeats, rng)
+        floor = floor_row(metric.name, sizes[0], splits)
+        floors[metric.name] = splits.mean(axis=1)
+        rows.append(
+            replace(
+                row,
+                same_size=same_size,
+                floor=floor.mean,
+                floor_std=floor.std,
+                floor_low=floor.low,
+                floor_high=floor.high,
+                floor_sizes=sizes,
+                share_above=float((floors[metric.name] >= same_size).mean()),
+            )
+        )
+    return rows, floors, notes
+
+
+def floor_rows(pool: Features, metrics: list[SetMetric], repeats: int, seed: int) -> list[FloorRow]:
+    """Real vs real at 8, 16, 32, ... lesions a half, and at the largest half that the real lesions allow."""
+    rows = []
+    for metric in tqdm(metrics, "real vs real", leave=False):
+        reals = pool[metric.kind]
+        if len(set(reals.patients)) < MIN_PATIENTS:
+            continue
+        half = len(reals.lesions) // 2
+        for size in [s for s in (8, 16, 32, 64, 128, 256) if s < half] + [half]:
+            rng = np.random.default_rng(seed)
+            splits = real_floor(reals.values, reals.patients, metric.measure, (size, size), repeats, rng)
+            rows.append(floor_row(metric.name, size, splits))
+    return rows
+
+
+def floor_row(metric: str, size: int, splits: np.ndarray) -> FloorRow:
+    """Summarise `real_floor`'s (repeats, features)."""
+    values = splits.mean(axis=1)
+    low, high = np.quantile(values, [0.025, 0.975])
+    std = float(splits.std(axis=1).mean()) if splits.shape[1] > 1 else None
+    return FloorRow(metric, size, float(values.mean()), std, float(low), float(high))
+
+
+def _as_vector(distance: Callable[[np.ndarray, np.ndarray], float]) -> VectorDistance:
+    return lambda X, Y: np.array([distance(X, Y)])
