@@ -1,5 +1,6 @@
 """What every training script shares: the run folder, Accelerate, EMA, checkpoints, the time limit, logs and curves."""
 
+import contextlib
 import json
 import logging
 import signal
@@ -102,6 +103,7 @@ class TrainingRun:
     def prepare(self, model: nn.Module) -> None:
         """Build optimiser, schedule and EMA for `model`, hand them to Accelerate and continue from the checkpoint."""
         config = self.config
+        model = model.to(memory_format=torch.channels_last_3d)  # 3D convolutions: faster on CPU and in bf16 on GPU
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
         )
@@ -199,26 +201,25 @@ class TrainingRun:
         """Whether all steps are done."""
         return self.step >= self.config.steps
 
-    def averaged(self) -> nn.Module:
-        """The unwrapped model holding the EMA weights, in eval mode, until :meth:`restore`."""
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """The unwrapped model, in eval mode and with the EMA weights as long as the context lasts."""
         model = self.accelerator.unwrap_model(self.model)
         self.ema.store(model.parameters())
         self.ema.copy_to(model.parameters())
-        return model.eval()
-
-    def restore(self) -> None:
-        """Put the trained weights back after :meth:`averaged`."""
-        model = self.accelerator.unwrap_model(self.model)
-        self.ema.restore(model.parameters())
-        model.train()
+        model.eval()
+        try:
+            yield model
+        finally:
+            self.ema.restore(model.parameters())
+            model.train()
 
     def save_model(self, name: str = "model") -> Path:
         """Save the EMA weights as `out/name` (config and safetensors), atomically; returns the folder."""
         folder = self.config.out / name
         if self.accelerator.is_main_process:
-            model = self.averaged()
-            write_atomically(folder, lambda temporary: model.save_pretrained(temporary))  # type: ignore[operator]
-            self.restore()
+            with self.averaged() as model:
+                write_atomically(folder, lambda temporary: model.save_pretrained(temporary))  # type: ignore[operator]
         self.accelerator.wait_for_everyone()
         return folder
 

@@ -1,0 +1,114 @@
+"""Encode a prepared dataset with a trained autoencoder, and store the latents' statistics with the autoencoder.
+
+python scripts/encode_latents.py --data data/nodules --vae runs/vae/model --out data/latents
+Training rows are encoded under all eight flips (a flip of the latent is not the latent of the flip).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+from autoencoder import AutoencoderKL3D
+from autoencoder.latent_dataset import latent_features, save_latent_dataset
+from autoencoder.latents import latent_statistics, standardise
+from diffusion.conditioning import blank_lesion
+from imaging.nodule_dataset import RATINGS, crop_size_of, load_nodules, read_nodule
+from imaging.window import to_norm
+from training.checkpoint import write_atomically
+from training.config import parse_config
+
+AXES = "zyx"
+COPIED = ("nodule_id", "patient_id", "source", "split", "spacing_mm", "diameter_mm", *RATINGS)
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """Encoding.
+
+    Attributes:
+        data: Prepared dataset.
+        vae: Folder of the trained autoencoder; its config receives latents_mean and latents_std.
+        out: Encoded dataset to create.
+        flips: Encode the training split under all eight flips, otherwise as it is.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    data: Path
+    vae: Path
+    out: Path
+    flips: bool = True
+    device: str = "auto"
+
+
+@torch.no_grad()
+def main(config: EncodeConfig) -> None:
+    """Measure the statistics on the training split, store them, then encode both splits."""
+    if config.out.exists():
+        raise ValueError(f"{config.out}: exists already; choose another --out or delete it")
+    device = torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    )
+    splits = {split: load_nodules(config.data, split) for split in ("train", "test")}
+    vae = AutoencoderKL3D.from_pretrained(config.vae).to(device).eval()
+    crop_size = crop_size_of(splits["train"])
+    if crop_size % vae.factor:
+        raise ValueError(f"{config.data}: crops of {crop_size} voxels, expected a multiple of the factor {vae.factor}")
+
+    def posteriors() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for index in tqdm(range(len(splits["train"])), desc="latent statistics"):
+            ct_norm, _ = _tensors(read_nodule(splits["train"], index), "", vae)
+            posterior = vae.encode(ct_norm.to(device)).latent_dist
+            yield posterior.mean, posterior.std
+
+    mean, std = latent_statistics(posteriors())
+    vae.register_to_config(latents_mean=mean, latents_std=std)
+    write_atomically(config.vae, lambda temporary: vae.save_pretrained(temporary))
+    print("latents_mean", np.round(mean, 3), "latents_std", np.round(std, 3))
+
+    flips = ["".join(axes) for count in range(4) for axes in combinations(AXES, count)] if config.flips else [""]
+    latent_shape = vae.latent_shape((1, 1, crop_size, crop_size, crop_size))[1:]
+    rows = encoded_rows(splits, vae, flips, device)
+    save_latent_dataset(rows, config.out, latent_features(latent_shape, crop_size))
+    print(f"encoded dataset: {config.out}")
+
+
+def encoded_rows(splits: dict[str, Dataset], vae: AutoencoderKL3D, flips: list[str], device) -> Iterator[dict]:
+    """Rows of the encoded dataset: every training nodule under every flip, every test nodule as it is."""
+    for split, nodules in splits.items():
+        for index in tqdm(range(len(nodules)), desc=f"encoding {split}"):
+            nodule = read_nodule(nodules, index)
+            for flip in flips if split == "train" else [""]:
+                ct_norm, lesion_mask = _tensors(nodule, flip, vae)
+                both = torch.cat([ct_norm, blank_lesion(ct_norm, lesion_mask)]).to(device)
+                posterior = vae.encode(both).latent_dist
+                std = posterior.std[0].cpu() / torch.tensor(vae.config["latents_std"])[:, None, None, None]
+                latents = standardise(posterior.mean, vae.config).cpu().numpy()
+                yield {
+                    **{name: nodule[name] for name in COPIED},
+                    **{name: _flip(nodule[name], flip) for name in ("ct_hu", "lesion_mask", "valid_mask")},
+                    "flips": flip,
+                    "latent_mean": latents[0],
+                    "latent_std": std.numpy(),
+                    "blanked_latent": latents[1],
+                }
+
+
+def _flip(volume: np.ndarray, flip: str) -> np.ndarray:
+    return np.flip(volume, [AXES.index(axis) for axis in flip]).copy()
+
+
+def _tensors(nodule: dict, flip: str, vae: AutoencoderKL3D) -> tuple[torch.Tensor, torch.Tensor]:
+    """ct_norm and lesion_mask, (1, 1, S, S, S)."""
+    window = (vae.config["window_width"], vae.config["window_level"])
+    ct_norm = to_norm(_flip(nodule["ct_hu"], flip).astype(np.float32), *window)
+    return torch.from_numpy(ct_norm)[None, None], torch.from_numpy(_flip(nodule["lesion_mask"], flip))[None, None]
+
+
+if __name__ == "__main__":
+    main(parse_config(EncodeConfig))
