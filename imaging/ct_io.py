@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from imaging.geometry import check_same_grid
 from imaging.nifti_check import check_nifti
@@ -47,6 +47,27 @@ def read_ct(path: str | Path, series_uid: str | None = None) -> sitk.Image:
         )
     _check_volume(path, image)
     return _as_hu_type(path, image)
+
+
+def read_dicom_slices(files: Sequence[str | Path]) -> sitk.Image:
+    """Read one CT series given by its files, wherever they lie and in any order; else as `read_ct`.
+
+    Args:
+        files: All slices of one series, one file each.
+    Returns: 3D scalar image, int16 or float32, HU; slices sorted by position.
+    Raises: ValueError: As `read_ct`.
+    """
+    header = _header(str(files[0]))
+    localizer = "LOCALIZER" in _tag(header, "0008|0008").upper()
+    modality = _tag(header, "0008|0060") or "no modality"
+    series = _Series(
+        _tag(header, "0020|000e"), [str(file) for file in files], modality, _tag(header, "0008|103e"), localizer
+    )
+    if modality != "CT" or localizer:
+        raise ValueError(f"{files[0]}: {'localizer' if localizer else f'modality {modality}'}, expected CT slices")
+    image = _read_slices(series)
+    _check_volume(Path(files[0]).parent, image)
+    return _as_hu_type(Path(files[0]).parent, image)
 
 
 def read_mask(path: str | Path, ct_image: sitk.Image | None = None) -> sitk.Image:
@@ -223,9 +244,12 @@ def _read_slices(series: _Series) -> sitk.Image:
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileNames([series.files[i] for i in order])
     try:
-        return reader.Execute()
+        image = reader.Execute()
     except RuntimeError as error:
         raise ValueError(f"{where}: series {series} cannot be read ({_last_line(error)})") from error
+    slice_mm = float(along.max() - along.min()) / (len(along) - 1)  # the mean, so that rounding does not add up
+    image.SetSpacing((*image.GetSpacing()[:2], slice_mm))
+    return image
 
 
 def _check_positions(where: Path, series: _Series, along_mm: np.ndarray, files: Sequence[str]) -> None:

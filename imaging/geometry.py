@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 AIR_HU = -1024.0
 SAME_GRID_MM = 0.01  # NIfTI stores its geometry in float32

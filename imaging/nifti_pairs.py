@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from imaging.ct_io import read_ct, read_mask
 from imaging.geometry import index_of_point, mask_centroid, point_of_index, sample_grid, sample_mask
 from imaging.nodule_dataset import RATINGS, SPLITS
 
 PATIENT_COLUMNS = ("patient_id", "patient_id_approx")
+EXTRA_TYPES = {"i": "int64", "f": "float32"}  # by NumPy kind; all else is a string
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ def read_nodule_table(folder: Path, source: str) -> NoduleTable:
     """Read and check `nodules.csv` and that each of its nodules has both files; opens no image.
 
     Columns: `nodule`, `patient_id` (or `patient_id_approx`), `split`; any of `RATINGS` and `diameter_mm`, empty where
-    unknown; all others are kept as extra columns (numbers as float32, the rest as strings).
+    unknown; all others are kept as extra columns (int64, float32 or string).
 
     Args:
         folder: Folder with the table and the pairs.
@@ -55,11 +56,7 @@ def read_nodule_table(folder: Path, source: str) -> NoduleTable:
 
     numbers = [name for name in ("diameter_mm", *RATINGS) if name in table]
     fixed = {"nodule_id", "patient_id", "split", *numbers}
-    extra = {
-        name: "float32" if pd.api.types.is_numeric_dtype(table[name]) else "string"
-        for name in table
-        if name not in fixed
-    }
+    extra = {name: EXTRA_TYPES.get(table[name].dtype.kind, "string") for name in table if name not in fixed}
     rows = [
         {
             name: None if pd.isna(value) else str(value) if extra.get(name) == "string" else value

@@ -230,6 +230,11 @@ def _check_row(row: Mapping[str, Any], crop_size: int, features: Features) -> No
             raise ValueError(f"{name}: {key} has values other than 0 and 1; binarise it")
         if not np.any(row[key]):
             raise ValueError(f"{name}: {key} is empty")
+    if np.any(np.asarray(row["lesion_mask"]) > np.asarray(row["valid_mask"])):
+        raise ValueError(f"{name}: lesion_mask covers voxels where valid_mask is 0; cut it to the scan")
+    for key in RATINGS:
+        if row.get(key) is not None and not 1 <= row[key] <= 6:
+            raise ValueError(f"{name}: {key} {row[key]}, expected a rating from 1 to 6, or None where not rated")
     ct_hu = np.asarray(row["ct_hu"])
     if not (np.isfinite(ct_hu).all() and ct_hu.min() >= AIR_HU and ct_hu.max() <= np.iinfo(np.int16).max):
         raise ValueError(

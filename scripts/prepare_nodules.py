@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from datasets import DatasetDict
 from tqdm import tqdm
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from dicom_factory import write_dicom_series
 
 from imaging.ct_io import read_ct, read_mask, write_ct
@@ -100,11 +100,13 @@ def test_slices_of_another_size_or_orientation_are_named(tmp_path, ct_hu):
         read_ct(tmp_path)
 
 
-def test_rounded_slice_positions_are_accepted(tmp_path, ct_hu):
-    uid = write_dicom_series(tmp_path, ct_hu, left_out=[2])
+def test_rounded_slice_positions_are_accepted_and_do_not_add_up(tmp_path, ct_hu):
+    uid = write_dicom_series(tmp_path, ct_hu, left_out=[1])
     shifted = (-100.0, -80.0, 40.04)
-    write_dicom_series(tmp_path, ct_hu, series_uid=uid, origin_xyz_mm=shifted, left_out=[0, 1, 3])
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_ct(tmp_path)), ct_hu)
+    write_dicom_series(tmp_path, ct_hu, series_uid=uid, origin_xyz_mm=shifted, left_out=[0, 2, 3])
+    image = read_ct(tmp_path)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), ct_hu)
+    np.testing.assert_allclose(image.GetSpacing(), (0.7, 0.7, 2.5), rtol=1e-6)
 
 
 def test_a_missing_path_and_a_folder_without_dicom_are_told_apart(tmp_path):

@@ -110,6 +110,11 @@ def test_floating_hounsfield_units_are_rounded(tmp_path):
         ([make_row(ct_hu=np.full((S, S, S), np.nan))], "ct_hu spans nan"),
         ([make_row(lesion_mask=np.zeros((S, S, S)))], "lesion_mask is empty"),
         ([make_row(valid_mask=np.full((S, S, S), 2))], "valid_mask has values other than 0 and 1"),
+        (
+            [make_row(valid_mask=np.eye(S, dtype=int)[None].repeat(S, 0))],
+            "lesion_mask covers voxels where valid_mask is 0",
+        ),
+        ([make_row(texture=0)], "texture 0, expected a rating from 1 to 6"),
         ([make_row(spacing_mm=(1.0, 0.0, 1.0))], "expected three positive numbers"),
         ([make_row(diameter_mm=None)], "lacks diameter_mm"),
         ([make_row(manufacturer="Some")], "unknown columns manufacturer"),

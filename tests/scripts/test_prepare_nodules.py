@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from imaging.nodule_dataset import crop_size_of, load_nodules, read_nodule, spacing_mm_of
 from scripts.prepare_nodules import PrepareNodulesConfig, main
@@ -32,7 +32,9 @@ def data(tmp_path):
         ct_hu[0] = -2000
         write_pair(folder, nodule, ct_hu, ball(ct_hu.shape, (4, 14, 15), 5))
     table = pd.DataFrame({"nodule": ["a", "b"], "patient_id": ["p", "q"], "split": ["train", "test"]})
-    table.assign(malignancy=[4, np.nan], manufacturer=["M", "N"]).to_csv(folder / "nodules.csv", index=False)
+    table.assign(malignancy=[4, np.nan], manufacturer=["M", "N"], year=[2007, 2008]).to_csv(
+        folder / "nodules.csv", index=False
+    )
     return folder
 
 
@@ -54,7 +56,12 @@ def test_pairs_become_centred_crops_at_the_asked_spacing(data, tmp_path, capsys)
     assert nodule["volume_mm3"] == pytest.approx(volume_mm3, rel=0.1)
     assert nodule["diameter_mm"] == pytest.approx(10, rel=0.04)
     assert nodule["lesion_mask"].sum() == pytest.approx(volume_mm3, rel=0.1)
-    assert nodule["malignancy"] == 4 and nodule["manufacturer"] == "M" and nodule["source"] == "nodules"
+    assert (
+        nodule["malignancy"] == 4
+        and nodule["manufacturer"] == "M"
+        and nodule["year"] == 2007
+        and nodule["source"] == "nodules"
+    )
     assert np.isnan(read_nodule(load_nodules(tmp_path / "out", "test"), 0)["malignancy"])
     assert "train              0         0         0         1" in capsys.readouterr().out
 
