@@ -71,3 +71,24 @@ def diffusion_loss(output: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         raise ValueError(f"shapes: output {tuple(output.shape)}, target {tuple(target.shape)}, {tuple(weight.shape)}")
     weighted = (output.float() - target.float()).square().mean(dim=1, keepdim=True) * weight
     return weighted.flatten(1).sum(1) / weight.flatten(1).sum(1).clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def guided_output(scheduler: Any, output: Tensor, timestep: Tensor, gradient: Tensor) -> Tensor:
+    """Move the U-Net's output along the gradient of log p(y | x_t), as if it had predicted the guided noise.
+
+    Dhariwal & Nichol 2021, algorithm 2: ε̂ ← ε - σ_t ∇ log p(y | x_t), σ_t = √(1-ᾱ_t); it holds for any sampler. At
+    fixed x_t this is v̂ ← v - σ_t/√ᾱ_t ∇ and x̂0 ← x0 + σ_t²/√ᾱ_t ∇.
+
+    Args:
+        scheduler: Any Diffusers scheduler with `alphas_cumprod`.
+        output, gradient: (B, C, d, h, w); the gradient already multiplied by the guidance scale.
+        timestep: Scalar.
+    """
+    alpha_bar = scheduler.alphas_cumprod.to(output.device)[timestep.long()].to(output.dtype)
+    sigma = (1 - alpha_bar).sqrt()
+    kind = scheduler.config["prediction_type"]
+    if kind == "epsilon":
+        return output - sigma * gradient
+    if kind == "v_prediction":
+        return output - sigma / alpha_bar.sqrt() * gradient
+    return output + sigma**2 / alpha_bar.sqrt() * gradient

@@ -36,3 +36,52 @@ def save_slices(path: Path, rows: Sequence[Sequence[ArrayLike]], titles: Sequenc
                 axes[r, c].set_title(title, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
+
+
+def save_overview(
+    path: Path,
+    before_hu: np.ndarray,
+    after_hu: np.ndarray,
+    lesion_mask: np.ndarray,
+    spacing_mm: Sequence[float],
+    window: tuple[float, float] = (1500.0, -400.0),
+    field_mm: float = 90.0,
+) -> None:
+    """Axial, coronal and sagittal plane through the lesion: before (with the mask's outline), after, difference.
+
+    Args:
+        path: PNG to write; parents are made.
+        before_hu, after_hu: Scan without and with the lesion, HU, (D, H, W).
+        lesion_mask: (D, H, W), not empty.
+        spacing_mm: (z, y, x).
+        window: Width and level of the grey scale, HU.
+        field_mm: Edge of the field of view around the lesion, mm.
+    """
+    from matplotlib.figure import Figure  # a figure without pyplot's global state
+
+    centre = np.rint(np.argwhere(lesion_mask).mean(axis=0)).astype(int)
+    half = np.ceil(field_mm / 2 / np.asarray(spacing_mm)).astype(int)
+    box = tuple(slice(max(c - h, 0), c + h + 1) for c, h in zip(centre, half, strict=True))
+    centre = centre - np.array([s.start for s in box])
+    low, high = window[1] - window[0] / 2, window[1] + window[0] / 2
+    volumes = [np.asarray(volume[box], np.float32) for volume in (before_hu, after_hu)]
+    difference, mask = volumes[1] - volumes[0], np.asarray(lesion_mask[box])
+    figure = Figure(figsize=(9.6, 9), layout="constrained")
+    axes = figure.subplots(3, 3)
+    for row, (plane, axis) in enumerate((("axial", 0), ("coronal", 1), ("sagittal", 2))):
+        vertical, horizontal = [spacing_mm[i] for i in range(3) if i != axis]
+        style = {"aspect": vertical / horizontal, "origin": "upper" if axis == 0 else "lower"}
+        for column, volume in enumerate([*volumes, difference]):
+            panel, image = axes[row, column], np.take(volume, centre[axis], axis)
+            if column < 2:
+                panel.imshow(image, cmap="gray", vmin=low, vmax=high, **style)
+            else:
+                shown = panel.imshow(image, cmap="RdBu_r", vmin=-800, vmax=800, **style)
+                figure.colorbar(shown, ax=panel, shrink=0.75, label="HU" if row == 1 else None)
+            if column == 0:
+                panel.contour(np.take(mask, centre[axis], axis), levels=[0.5], colors="tab:orange", linewidths=0.7)
+            panel.set_title(f"{plane}, {('before', 'after', 'after - before')[column]}", fontsize=9)
+            panel.set_xticks([])
+            panel.set_yticks([])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

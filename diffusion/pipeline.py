@@ -1,0 +1,239 @@
+"""`LesionInpaintPipeline`: a CT and a mask in, the same CT with a lesion inside the mask out."""
+
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from autoencoder.latents import standardise, unstandardise
+from diffusion.conditioning import blank_lesion, unet_input
+from diffusion.hub import import_component_modules, resolve_folder
+from diffusion.objective import guided_output
+from imaging.window import to_hu, to_norm
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+Attributes = Mapping[str, str | Sequence[str]]
+Generators = torch.Generator | list[torch.Generator] | None
+
+
+@dataclass
+class LesionInpaintOutput(BaseOutput):
+    """What the pipeline returns.
+
+    Attributes:
+        ct: The CT with the lesion, HU; the type, shape and geometry of the input.
+        lesion_mask: The mask that was painted.
+    """
+
+    ct: Any
+    lesion_mask: Any
+
+
+class LesionInpaintPipeline(DiffusionPipeline):
+    """Inpaints lung nodules into chest CT; outside the mask the result is the input, bit for bit.
+
+    Args:
+        vae: Stage 1: an autoencoder with `encode`, `decode`, `factor`, and latent statistics in its config.
+        unet: Stage 2: `SPADEUNet3D`.
+        scheduler: Any Diffusers scheduler built from the training scheduler's config.
+        guide: Optional classifier guidance with `check(attributes, batch)` and `gradient(...)`.
+        crop_size: Edge of the model's grid in voxels, used for whole scans.
+        spacing_mm: Spacing of the model's grid, isotropic, used for whole scans.
+    """
+
+    model_cpu_offload_seq = "vae->unet->vae"
+    _optional_components = ["guide"]  # noqa: RUF012 - the name and type Diffusers reads
+
+    def __init__(
+        self, vae: Any, unet: Any, scheduler: Any, guide: Any = None, crop_size: int = 64, spacing_mm: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.register_modules(vae=vae, unet=unet, scheduler=scheduler, guide=guide)
+        self.register_to_config(crop_size=crop_size, spacing_mm=spacing_mm)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_or_folder: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        **kwargs: Any,
+    ) -> "LesionInpaintPipeline":
+        """Load from a folder or from the Hugging Face Hub (snapshot first, then the folder; no code is executed).
+
+        Args:
+            repo_or_folder: What `save_pretrained` or `push_to_hub` wrote.
+            revision: Branch, tag or commit of the repository.
+            token, cache_dir, local_files_only, force_download: As `huggingface_hub.snapshot_download`.
+            kwargs: Passed on to Diffusers, for example `torch_dtype` or a component to replace.
+        Raises: ValueError, OSError: As `diffusion.hub.resolve_folder` says.
+        """
+        folder = resolve_folder(
+            repo_or_folder,
+            revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+        import_component_modules(folder)
+        return super().from_pretrained(folder, use_safetensors=True, local_files_only=True, **kwargs)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        ct: "np.ndarray | Tensor | sitk.Image",
+        mask: Any,
+        attributes: Attributes | None = None,
+        guidance_scale: float = 1.0,
+        num_inference_steps: int = 50,
+        generator: Generators = None,
+        spacing_mm: Any = None,
+        semantic_map: Any = None,
+        blend_mm: float = 1.0,
+    ) -> LesionInpaintOutput:
+        """Inpaint one lesion per volume.
+
+        Args:
+            ct: HU. Either a whole scan as a `SimpleITK.Image` (any spacing, direction and size; the model works on a
+                grid of `crop_size` voxels around the mask), or crops on the model's grid, (B, 1, D, H, W).
+            mask: 1 where the lesion is painted; same type and geometry or shape.
+            attributes: Wanted character, for example `{"malignancy": "malignant"}`; needs a `guide`. One value for
+                all, or one per volume.
+            guidance_scale: Strength s of the guide; 0 switches it off.
+            num_inference_steps: Denoising steps.
+            generator: One, or one per volume: then a batch gives what its volumes give alone.
+            spacing_mm: Of crops, (3,) or (B, 3), z, y, x; None means the pipeline's own. Scans carry theirs.
+            semantic_map: Labels (B, 1, D, H, W) for crops, where the U-Net knows more than background and lesion;
+                None takes the mask.
+            blend_mm: Width over which the lesion is blended in from the border of the mask inwards.
+        Returns: `LesionInpaintOutput`; `ct` has the input's type, and outside the mask its very values.
+        Raises: ValueError: If shapes, sizes, values or attributes do not fit; before anything is computed.
+        """
+        options: dict[str, Any] = {
+            "attributes": attributes,
+            "guidance_scale": guidance_scale,
+            "num_inference_steps": num_inference_steps,
+            "generator": generator,
+        }
+        if not isinstance(ct, np.ndarray | Tensor):
+            from diffusion.insertion import inpaint_scan  # SimpleITK is needed for scans only
+
+            return inpaint_scan(self, ct, mask, blend_mm=blend_mm, **options)
+        ct_hu, lesion_mask = torch.as_tensor(ct), torch.as_tensor(mask)
+        self._check_crops(ct_hu, lesion_mask)
+        spacing = self._spacing(spacing_mm, ct_hu.shape[0])
+        semantic = lesion_mask if semantic_map is None else torch.as_tensor(semantic_map)
+        generated_hu = self.generate(ct_hu, lesion_mask, semantic, spacing, **options)
+        weight = torch.stack([edge_weight(m[0], s, blend_mm)[None] for m, s in zip(lesion_mask, spacing, strict=True)])
+        weight = weight.to(generated_hu)
+        blended = ct_hu.to(generated_hu) * (1 - weight) + generated_hu * weight
+        if not torch.is_floating_point(ct_hu):
+            blended = blended.round()
+        result = torch.where(lesion_mask.to(weight.device) > 0, blended.to(ct_hu.dtype), ct_hu.to(weight.device))
+        result = result.to(ct_hu.device)
+        return LesionInpaintOutput(ct=result.numpy() if isinstance(ct, np.ndarray) else result, lesion_mask=mask)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        ct_hu: Tensor,
+        lesion_mask: Tensor,
+        semantic_map: Tensor,
+        spacing_mm: Tensor,
+        attributes: Attributes | None = None,
+        guidance_scale: float = 1.0,
+        num_inference_steps: int = 50,
+        generator: Generators = None,
+    ) -> Tensor:
+        """The model's own volume, before it is blended into the CT; arguments as for crops.
+
+        Returns: HU within the window, float, (B, 1, D, H, W), on the pipeline's device.
+        """
+        device, config = self._execution_device, self.vae.config
+        window = (config["window_width"], config["window_level"])
+        guided = bool(attributes) and guidance_scale != 0
+        if attributes and self.guide is None:
+            raise ValueError(
+                f"attributes {dict(attributes)}: this pipeline has no guide; train one with train_classifier.py"
+            )
+        if attributes:
+            self.guide.check(attributes, ct_hu.shape[0])
+        lesion_mask = lesion_mask.to(device)
+        ct_norm = to_norm(ct_hu.to(device, torch.float32), *window).to(self.unet.dtype)
+        blanked = self.vae.encode(blank_lesion(ct_norm, lesion_mask)).latent_dist.mode()
+        blanked = standardise(blanked, config)
+        modulation = self.unet.modulate(semantic_map.to(device))
+        spacing_mm = spacing_mm.to(device)
+
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        latent = randn_tensor(blanked.shape, generator=generator, device=device, dtype=blanked.dtype)
+        latent = latent * self.scheduler.init_noise_sigma
+        accepted = inspect.signature(self.scheduler.step).parameters
+        step_options = {"generator": generator} if "generator" in accepted else {}
+        for t in self.progress_bar(self.scheduler.timesteps):
+            noisy = self.scheduler.scale_model_input(latent, t)
+            sample = unet_input(noisy, blanked, lesion_mask, self.vae.factor)
+            output = self.unet(sample, t, spacing_mm=spacing_mm, modulation=modulation).sample
+            if guided:
+                gradient = self.guide.gradient(noisy, t, attributes, lesion_mask, self.vae.factor)
+                output = guided_output(self.scheduler, output, t, guidance_scale * gradient)
+            latent = self.scheduler.step(output, t, latent, **step_options).prev_sample
+        generated = self.vae.decode(unstandardise(latent, config)).sample
+        return to_hu(generated.float().clamp(-1, 1), *window)
+
+    def _check_crops(self, ct_hu: Tensor, lesion_mask: Tensor) -> None:
+        multiple = self.unet.size_multiple
+        if ct_hu.ndim != 5 or ct_hu.shape[1] != 1 or any(edge % multiple for edge in ct_hu.shape[2:]):
+            raise ValueError(
+                f"ct has shape {tuple(ct_hu.shape)}, expected (B, 1, D, H, W) with D, H, W multiples of {multiple}; "
+                "pass a SimpleITK.Image to have the crop made"
+            )
+        if lesion_mask.shape != ct_hu.shape:
+            raise ValueError(f"mask has shape {tuple(lesion_mask.shape)}, ct {tuple(ct_hu.shape)}; they must be equal")
+        if not torch.isfinite(ct_hu.float()).all():
+            raise ValueError("ct holds NaN or infinite values; replace them with HU first")
+        if not torch.isin(lesion_mask, lesion_mask.new_tensor([0, 1])).all():
+            raise ValueError(f"mask has values from {lesion_mask.min()} to {lesion_mask.max()}, expected 0 and 1 only")
+        empty = (lesion_mask.flatten(1) == 0).all(dim=1).nonzero().flatten().tolist()
+        if empty:
+            raise ValueError(f"mask of volume {empty[0]} is empty; it says where the lesion is painted")
+
+    def _spacing(self, spacing_mm: Any, batch: int) -> Tensor:
+        """(B, 3) float32, z, y, x."""
+        own = [self.config["spacing_mm"]] * 3
+        spacing = torch.as_tensor(own if spacing_mm is None else spacing_mm, dtype=torch.float32)
+        if spacing.shape not in ((3,), (batch, 3)) or not (spacing > 0).all():
+            raise ValueError(f"spacing_mm {spacing_mm}, expected three positive numbers (z, y, x), or three per volume")
+        return spacing.expand(batch, 3)
+
+
+def edge_weight(lesion_mask: Tensor, spacing_mm: Tensor, blend_mm: float) -> Tensor:
+    """How much of the generated volume each voxel takes: 0 outside the mask, rising to 1 from its border inwards.
+
+    Args:
+        lesion_mask: (D, H, W), 0 or 1.
+        spacing_mm: (3,), z, y, x.
+        blend_mm: Depth at which 1 is reached; 0 takes the generated volume in the whole mask.
+    Returns: (D, H, W), float32.
+    """
+    inside = lesion_mask.cpu().numpy() > 0
+    depth_mm = distance_transform_edt(np.pad(inside, 1, mode="edge"), sampling=spacing_mm.tolist())[1:-1, 1:-1, 1:-1]
+    reach_mm = blend_mm + float(spacing_mm.min())  # a border voxel's centre is one voxel from the next voxel outside
+    return torch.from_numpy(np.where(inside, np.clip(depth_mm / reach_mm, 0, 1), 0) if blend_mm > 0 else inside).float()

@@ -1,0 +1,153 @@
+"""Inpaint one lesion into a CT scan.
+
+python scripts/inpaint.py --ct scan_folder --center 70,250,150 --diameter-mm 12 --pipeline runs/ldm/pipeline --out out
+python scripts/inpaint.py --ct scan.nii.gz --mask mask.nii.gz --attributes.malignancy malignant ...
+Writes ct.nii.gz, lesion_mask.nii.gz, overview.png and record.json.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from diffusion import LesionInpaintPipeline
+from diffusion.hub import resolve_folder
+from diffusion.insertion import check_same_geometry
+from evaluation.pictures import save_overview
+from imaging.ct_io import read_ct, write_ct
+from imaging.shapes import lesion_mask_image
+from training.checkpoint import write_atomically
+from training.config import config_dict, parse_config
+
+
+@dataclass(frozen=True)
+class InpaintConfig:
+    """Inpainting into a scan; give either `mask`, or `center` and `diameter_mm`.
+
+    Attributes:
+        ct: DICOM folder, .nii, .nii.gz, .mha or .mhd.
+        pipeline: Folder or Hugging Face Hub repository of the pipeline.
+        out: Folder for the results.
+        mask: File with 1 where the lesion is painted, on the scan's grid.
+        center: Voxel index z,y,x of the lesion's centre.
+        diameter_mm: Diameter of the sphere that has the lesion's volume.
+        lobulation: Of the drawn mask, 1 (none) to 5.
+        spiculation: Of the drawn mask, 1 (none) to 5.
+        attributes: Wanted character, for example `--attributes.malignancy malignant`.
+        guidance_scale: Strength of the guide.
+        steps: Denoising steps.
+        blend_mm: Width over which the lesion is blended in from the mask's border inwards.
+        seed: Of the mask's shape and of the lesion.
+        series_uid: Which series, where a DICOM folder holds several.
+        revision: Branch, tag or commit of a Hub repository.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    ct: Path
+    pipeline: str
+    out: Path
+    mask: Path | None = None
+    center: tuple[float, float, float] | None = None
+    diameter_mm: float | None = None
+    lobulation: float = 2.0
+    spiculation: float = 1.5
+    attributes: dict[str, str] = field(default_factory=dict)
+    guidance_scale: float = 1.0
+    steps: int = 50
+    blend_mm: float = 1.0
+    seed: int = 0
+    series_uid: str | None = None
+    revision: str | None = None
+    device: str = "auto"
+
+
+def main(config: InpaintConfig) -> None:
+    """Read, inpaint, write."""
+    drawn = config.center is not None and config.diameter_mm is not None
+    if drawn == (config.mask is not None):
+        raise ValueError("give either --mask, or --center z,y,x together with --diameter-mm")
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    folder = resolve_folder(config.pipeline, config.revision)
+    pipeline = LesionInpaintPipeline.from_pretrained(folder).to(device)
+    ct = read_ct(config.ct, config.series_uid)
+    mask = read_mask(config.mask, ct) if config.mask else drawn_mask(config, ct)
+    result = pipeline(
+        ct,
+        mask,
+        attributes=config.attributes or None,
+        guidance_scale=config.guidance_scale,
+        num_inference_steps=config.steps,
+        generator=torch.Generator().manual_seed(config.seed),
+        blend_mm=config.blend_mm,
+    ).ct
+
+    before, after, lesion = (sitk.GetArrayFromImage(image) for image in (ct, result, mask))
+    write_ct(result, config.out / "ct.nii.gz")
+    write_ct(mask, config.out / "lesion_mask.nii.gz")
+    window = (pipeline.vae.config["window_width"], pipeline.vae.config["window_level"])
+    save_overview(config.out / "overview.png", before, after, lesion, ct.GetSpacing()[::-1], window)
+    record = record_of(config, folder, before, after, lesion)
+    text = json.dumps(record, indent=2) + "\n"
+    write_atomically(config.out / "record.json", lambda temporary: temporary.write_text(text))
+    print(
+        f"lesion of {record['lesion_voxels']} voxels, {record['changed_outside_mask']} voxels changed outside the mask"
+    )
+    print(f"results: {config.out} (ct.nii.gz, lesion_mask.nii.gz, overview.png, record.json)")
+
+
+def read_mask(path: Path, ct: sitk.Image) -> sitk.Image:
+    """The mask file as uint8 0/1. Raises ValueError if it is empty, not binary, or not on the scan's grid."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such mask file")
+    mask = sitk.ReadImage(str(path))
+    if mask.GetNumberOfComponentsPerPixel() != 1 or mask.GetDimension() != 3:
+        raise ValueError(f"{path}: expected one 3D mask, got {mask.GetDimension()}D, {mask.GetPixelIDTypeAsString()}")
+    labels = np.unique(sitk.GetArrayViewFromImage(mask))
+    if not np.isin(labels, (0, 1)).all() or 1 not in labels:
+        raise ValueError(f"{path}: has values {labels[:6].tolist()}, expected 0 and, in the lesion, 1")
+    try:
+        check_same_geometry(ct, mask)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return sitk.Cast(mask, sitk.sitkUInt8)
+
+
+def drawn_mask(config: InpaintConfig, ct: sitk.Image) -> sitk.Image:
+    """A nodule-like mask around the asked-for voxel; says so when the place is not in lung."""
+    assert config.center is not None and config.diameter_mm is not None  # checked in main
+    shape = {"lobulation": config.lobulation, "spiculation": config.spiculation}
+    mask = lesion_mask_image(ct, config.center, config.diameter_mm, seed=config.seed, **shape)
+    inside = sitk.GetArrayViewFromImage(ct)[sitk.GetArrayViewFromImage(mask) > 0]
+    if np.median(inside) > -500:
+        print(f"note: the median at the mask is {np.median(inside):.0f} HU; lung is about -850, is the centre in lung?")
+    return mask
+
+
+def record_of(
+    config: InpaintConfig, folder: Path, before: np.ndarray, after: np.ndarray, lesion: np.ndarray
+) -> dict[str, Any]:
+    """Everything that is needed to make the same lesion again, and what was changed."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": config_dict(config),
+        "pipeline_sha256": digest.hexdigest(),  # of all its weights
+        "versions": {name: version(name) for name in ("lesion-diffusion", "torch", "diffusers")},
+        "lesion_voxels": int((lesion > 0).sum()),
+        "changed_outside_mask": int(((before != after) & (lesion == 0)).sum()),
+        "mean_hu_before": float(before[lesion > 0].mean()),
+        "mean_hu_after": float(after[lesion > 0].mean()),
+    }
+
+
+if __name__ == "__main__":
+    main(parse_config(InpaintConfig))

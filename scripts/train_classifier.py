@@ -1,0 +1,141 @@
+"""Train the malignancy classifier on noisy latents, and add it to a pipeline as its guide.
+
+accelerate launch scripts/train_classifier.py --config configs/classifier.yaml --data data/latents \
+    --pipeline runs/ldm/pipeline --out runs/classifier
+The same command continues an interrupted run. The guided pipeline is saved in <out>/pipeline.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from torch.nn import functional as F
+from torch.utils.data import Subset
+
+from diffusion import LesionInpaintPipeline
+from diffusion.conditioning import mask_coverage
+from guidance import ClassifierGuidance, NoduleClassifier3D
+from imaging.label_policy import LabelPolicy, malignancy_label
+from training.checkpoint import write_atomically
+from training.config import parse_config
+from training.data import LatentNodules, drawn_latent
+from training.draws import normal, timesteps
+from training.run import TrainingConfig, TrainingRun
+
+CLASSES = {"malignancy": ["benign", "malignant"]}
+JUDGED_AT = (0, 250, 500)  # timesteps at which the held-out nodules are classified
+
+
+@dataclass(frozen=True)
+class ClassifierModelConfig:
+    """Arguments of `NoduleClassifier3D`.
+
+    Attributes:
+        channels: Width of each level.
+        blocks_per_level: Residual blocks at each level.
+        dropout: On the pooled features.
+    """
+
+    channels: tuple[int, ...] = (32, 64, 128)
+    blocks_per_level: int = 1
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class ClassifierConfig(TrainingConfig):
+    """The guide.
+
+    Attributes:
+        pipeline: Folder of the pipeline that receives the guide; it is not changed, the guided one goes to `out`.
+        model: The classifier.
+        label_policy: Which mean malignancy is benign and malignant; see `imaging.label_policy`.
+    """
+
+    pipeline: Path = Path("runs/ldm/pipeline")
+    model: ClassifierModelConfig = field(default_factory=ClassifierModelConfig)
+    label_policy: LabelPolicy = "exclude_between"
+
+
+def main(config: ClassifierConfig) -> None:
+    """Train, evaluate, checkpoint and save."""
+    set_seed(config.seed)
+    pipeline = LesionInpaintPipeline.from_pretrained(config.pipeline)
+    train, labels = labelled(config, "train")
+    test, test_labels = labelled(config, "test")
+    latent_channels = pipeline.unet.config["latent_channels"]
+    classifier = NoduleClassifier3D(
+        CLASSES, latent_channels, tuple(config.model.channels), config.model.blocks_per_level, config.model.dropout
+    )
+    scheduler, factor = pipeline.scheduler, pipeline.vae.factor
+    class_of = {name: index for index, name in enumerate(CLASSES["malignancy"])}
+    weights = [1 / labels.count(label) for label in labels]  # both classes are drawn equally often
+
+    run = TrainingRun(config)
+    run.prepare(classifier)
+    for batch in run.batches(train, weights):
+        shape, draws = batch["latent_mean"].shape[1:], batch["draw"]
+        x0 = drawn_latent(batch, normal(shape, config.seed, "posterior", draws, run.device))
+        noise = normal(shape, config.seed, "noise", draws, run.device)
+        t = timesteps(len(scheduler.alphas_cumprod), config.seed, draws, run.device)
+        wanted = [class_of[malignancy_label(float(rating), config.label_policy)] for rating in batch["malignancy"]]
+        target = torch.tensor(wanted, device=run.device)
+        coverage = mask_coverage(batch["lesion_mask"], factor)
+        logits = run.model(scheduler.add_noise(x0, noise, t), t, coverage)["malignancy"]
+        loss = F.cross_entropy(logits, target)
+        run.update(loss, {"accuracy": (logits.argmax(1) == target).float().mean()})
+
+        if run.evaluation_due():
+            with run.averaged() as averaged:
+                run.log(evaluate(averaged, test, [class_of[label] for label in test_labels], scheduler, factor, run))
+    if run.finished:
+        save_guided(run, pipeline, classifier)
+
+
+def labelled(config: ClassifierConfig, split: str) -> tuple[Subset, list[str]]:
+    """The nodules of a split that the label policy calls benign or malignant, and their labels."""
+    latents = LatentNodules(config.data, split, ("malignancy",))
+    ratings = latents.latents["malignancy"]
+    names = [malignancy_label(rating, config.label_policy) for rating in ratings]
+    kept = [index for index, name in enumerate(names) if name]
+    if {names[index] for index in kept} != set(CLASSES["malignancy"]):
+        found = {name: names.count(name) for name in CLASSES["malignancy"]}
+        raise ValueError(f"{config.data}: {split} has {found} under policy {config.label_policy}; both are needed")
+    return Subset(latents, kept), [names[index] for index in kept]
+
+
+@torch.no_grad()
+def evaluate(model, test: Subset, targets: list[int], scheduler, factor: int, run: TrainingRun) -> dict[str, float]:
+    """AUC and balanced accuracy on the held-out nodules at the timesteps `JUDGED_AT`; noise from a fixed seed."""
+    values = {}
+    for t in JUDGED_AT:
+        scores = []
+        for position, index in enumerate(test.indices):
+            row = test.dataset[(index, position)]
+            x0 = row["latent_mean"][None].to(run.device)
+            noise = normal(x0.shape[1:], 0, "noise", torch.tensor([position]), run.device)
+            step = torch.tensor([t], device=run.device)
+            noisy = scheduler.add_noise(x0, noise, step) if t else x0
+            logits = model(noisy, step, mask_coverage(row["lesion_mask"][None].to(run.device), factor))["malignancy"]
+            scores.append(logits.softmax(1)[0, 1].item())
+        values[f"held_out_auc_t{t}"] = float(roc_auc_score(targets, scores))
+        values[f"held_out_balanced_accuracy_t{t}"] = float(balanced_accuracy_score(targets, np.array(scores) > 0.5))
+    return values
+
+
+def save_guided(run: TrainingRun, pipeline: LesionInpaintPipeline, classifier: NoduleClassifier3D) -> None:
+    """Save the pipeline together with the averaged classifier as its guide."""
+    folder = run.config.out / "pipeline"
+    if run.accelerator.is_main_process:
+        with run.averaged() as averaged:
+            guide = ClassifierGuidance.of(averaged, num_train_timesteps=len(pipeline.scheduler.alphas_cumprod))
+        pipeline.register_modules(guide=guide.cpu())
+        write_atomically(folder, lambda temporary: pipeline.save_pretrained(temporary))
+        print(f"pipeline with guide: {folder}")
+    run.accelerator.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    main(parse_config(ClassifierConfig))
