@@ -4,12 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import SimpleITK as sitk
 
 from imaging.ct_io import read_ct, read_mask
-from imaging.geometry import index_of_point, mask_centroid, point_of_index, sample_grid, sample_mask
+from imaging.nodule_crop import crop_nodule
 from imaging.nodule_dataset import RATINGS, SPLITS
 
 PATIENT_COLUMNS = ("patient_id", "patient_id_approx")
@@ -73,8 +71,7 @@ def read_nodule_pair(
 ) -> tuple[dict[str, Any], bool]:
     """Read one nodule's pair and crop it: a complete row of the prepared dataset.
 
-    The crop is centred on the mask's centroid (see `sample_grid` and `sample_mask` for the resampling). The volume
-    is counted on the file's own grid; where the table gives no diameter, it is the one of the sphere of that volume.
+    The table's diameter is kept; where it gives none, it is that of `crop_nodule`.
 
     Args:
         folder: Folder with the pairs.
@@ -84,34 +81,16 @@ def read_nodule_pair(
     Returns: The row, and whether the whole lesion lies inside the crop.
     Raises: ValueError: Naming the file, if one of the two cannot be read, they do not fit, or the mask is empty.
     """
-    nodule = row["nodule_id"]
-    ct_image = read_ct(folder / f"{nodule}_ct.nii.gz")
-    mask_path = folder / f"{nodule}_mask.nii.gz"
+    ct_image = read_ct(folder / f"{row['nodule_id']}_ct.nii.gz")
+    mask_path = folder / f"{row['nodule_id']}_mask.nii.gz"
     mask_image = read_mask(mask_path, ct_image)
-    ct_hu, valid_mask, grid = sample_grid(ct_image, mask_centroid(mask_image), crop_size, spacing_mm)
-    lesion_mask = sample_mask(mask_image, grid)
-    if not lesion_mask.any():
-        raise ValueError(f"{mask_path}: the lesion vanishes at spacing {spacing_mm} mm; use a finer spacing_mm")
-    voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask_image)))
-    volume_mm3 = voxels * float(np.prod(mask_image.GetSpacing()))
-    measured = {"volume_mm3": volume_mm3, "diameter_mm": row.get("diameter_mm") or (6 * volume_mm3 / np.pi) ** (1 / 3)}
-    crop = {
-        "ct_hu": np.rint(ct_hu).astype(np.int16),
-        "lesion_mask": lesion_mask,
-        "valid_mask": valid_mask,
-        "spacing_mm": np.array(grid.GetSpacing()[::-1], np.float32),
-    }
-    return row | measured | crop, _is_inside(mask_image, grid)
-
-
-def _is_inside(mask_image: sitk.Image, grid: sitk.Image) -> bool:
-    """Whether the centre of each lesion voxel lies in a voxel of the grid (same axes)."""
-    indices = np.argwhere(sitk.GetArrayViewFromImage(mask_image))
-    first, last = (
-        np.array(index_of_point(grid, point_of_index(mask_image, corner)))
-        for corner in (indices.min(axis=0).tolist(), indices.max(axis=0).tolist())
-    )
-    return bool(np.all(first >= -0.5) and np.all(last <= np.array(grid.GetSize()[::-1]) - 0.5))
+    try:
+        columns, _, whole = crop_nodule(ct_image, mask_image, crop_size, spacing_mm)
+    except ValueError as error:
+        raise ValueError(f"{mask_path}: {error}") from error
+    if row.get("diameter_mm") is not None:
+        columns["diameter_mm"] = row["diameter_mm"]
+    return row | columns, whole
 
 
 def _table_problems(folder: Path, table: pd.DataFrame) -> list[str]:
