@@ -12,7 +12,7 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 import pandas as pd
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 

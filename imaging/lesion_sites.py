@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from scipy import ndimage
 
 from imaging.geometry import check_same_grid, point_of_index

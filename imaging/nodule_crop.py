@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from imaging.geometry import index_of_point, mask_centroid, point_of_index, sample_grid, sample_mask
 
@@ -25,7 +25,7 @@ def crop_nodule(
     Raises: ValueError: If the mask is empty or vanishes on the grid.
     """
     ct_hu, valid_mask, grid = sample_grid(ct_image, mask_centroid(mask_image), crop_size, spacing_mm)
-    lesion_mask = sample_mask(mask_image, grid)
+    lesion_mask = sample_mask(mask_image, grid) * valid_mask
     if not lesion_mask.any():
         raise ValueError(f"the lesion vanishes at spacing_mm {spacing_mm}; use a finer spacing")
     indices = np.argwhere(sitk.GetArrayViewFromImage(mask_image) > 0)
