@@ -21,7 +21,7 @@ from diffusion.conditioning import blank_lesion
 from imaging.nodule_dataset import RATINGS, crop_size_of, load_nodules, read_nodule
 from imaging.window import to_norm
 from training.checkpoint import write_atomically
-from training.config import parse_config
+from training.config import launch
 
 AXES = "zyx"
 COPIED = ("nodule_id", "patient_id", "source", "split", "spacing_mm", "diameter_mm", *RATINGS)
@@ -111,4 +111,4 @@ def _tensors(nodule: dict, flip: str, vae: AutoencoderKL3D) -> tuple[torch.Tenso
 
 
 if __name__ == "__main__":
-    main(parse_config(EncodeConfig))
+    launch(main, EncodeConfig)

@@ -24,7 +24,7 @@ from evaluation.pictures import save_overview
 from imaging.ct_io import read_ct, write_ct
 from imaging.shapes import lesion_mask_image
 from training.checkpoint import write_atomically
-from training.config import config_dict, parse_config
+from training.config import config_dict, launch
 
 
 @dataclass(frozen=True)
@@ -150,4 +150,4 @@ def record_of(
 
 
 if __name__ == "__main__":
-    main(parse_config(InpaintConfig))
+    launch(main, InpaintConfig)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusion import LesionInpaintPipeline
-from training.config import parse_config
+from training.config import launch
 
 
 @dataclass(frozen=True)
@@ -42,4 +42,4 @@ def main(config: PushConfig) -> None:
 
 
 if __name__ == "__main__":
-    main(parse_config(PushConfig))
+    launch(main, PushConfig)

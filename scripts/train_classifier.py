@@ -20,7 +20,7 @@ from diffusion.conditioning import mask_coverage
 from guidance import ClassifierGuidance, NoduleClassifier3D
 from imaging.label_policy import LabelPolicy, malignancy_label
 from training.checkpoint import write_atomically
-from training.config import parse_config
+from training.config import launch
 from training.data import LatentNodules, drawn_latent
 from training.draws import normal, timesteps
 from training.run import TrainingConfig, TrainingRun
@@ -138,4 +138,4 @@ def save_guided(run: TrainingRun, pipeline: LesionInpaintPipeline, classifier: N
 
 
 if __name__ == "__main__":
-    main(parse_config(ClassifierConfig))
+    launch(main, ClassifierConfig)

@@ -22,7 +22,7 @@ from evaluation.image_quality import mse
 from evaluation.pictures import save_slices
 from imaging.window import to_norm
 from training.checkpoint import write_atomically
-from training.config import parse_config
+from training.config import launch
 from training.data import LatentNodules, drawn_latent
 from training.draws import normal, timesteps
 from training.run import TrainingConfig, TrainingRun
@@ -154,4 +154,4 @@ def save_pipeline(run: TrainingRun, vae, unet, scheduler, row: dict) -> None:
 
 
 if __name__ == "__main__":
-    main(parse_config(LdmConfig))
+    launch(main, LdmConfig)

@@ -19,7 +19,7 @@ from evaluation.image_quality import psnr
 from evaluation.pictures import save_slices
 from imaging.nodule_dataset import load_nodules, read_nodule
 from imaging.window import to_norm
-from training.config import parse_config
+from training.config import launch
 from training.data import NodulePatches
 from training.draws import normal
 from training.run import TrainingConfig, TrainingRun
@@ -117,4 +117,4 @@ def evaluate(model: AutoencoderKL3D, crops, picture: Path, device: torch.device)
 
 
 if __name__ == "__main__":
-    main(parse_config(VaeConfig))
+    launch(main, VaeConfig)

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -49,6 +49,18 @@ def parse_config(config_type: type[ConfigT], argv: Sequence[str] | None = None) 
     namespace = parser.parse_args(arguments)
     namespace.pop("config", None)
     return config_type(**vars(parser.instantiate(namespace)))
+
+
+def launch(main: Callable[[ConfigT], None], config_type: type[ConfigT], argv: Sequence[str] | None = None) -> None:
+    """Run a script's `main` on its config; bad input (ValueError, OSError) ends in one line instead of a traceback.
+
+    Raises: SystemExit: With that line and status 1; see also :func:`parse_config`.
+    """
+    config = parse_config(config_type, argv)
+    try:
+        main(config)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 def config_dict(config: Any) -> dict[str, Any]:
