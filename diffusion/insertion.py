@@ -6,18 +6,18 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from imaging.geometry import mask_centroid, paste_difference, sample_grid, sample_mask, soft_edge
+from imaging.geometry import check_same_grid, mask_centroid, paste_difference, sample_grid, sample_mask, soft_edge
 from imaging.window import to_hu, to_norm
 
 if TYPE_CHECKING:
-    from diffusion.pipeline import LesionInpaintOutput, LesionInpaintPipeline
+    from diffusion.pipeline import LesionInpaintPipeline
 
 MARGIN_MM = 4.0  # lung that the model must see on every side of the lesion
 
 
 def inpaint_scan(
     pipeline: "LesionInpaintPipeline", ct: sitk.Image, mask: sitk.Image, blend_mm: float, **options: Any
-) -> "LesionInpaintOutput":
+) -> sitk.Image:
     """Inpaint one lesion into a whole scan.
 
     The model sees a cube of `crop_size` voxels of `spacing_mm` around the mask. What it changes goes back as a
@@ -29,12 +29,10 @@ def inpaint_scan(
         mask: 1 where the lesion is painted, in the geometry of `ct`; one lesion.
         blend_mm: Width over which the lesion is blended in from the border of the mask inwards.
         options: Passed to :meth:`LesionInpaintPipeline.generate`.
-    Returns: Output whose `ct` has the pixel type, geometry and metadata of the input.
+    Returns: The scan with the lesion, of the pixel type, geometry and metadata of `ct`.
     Raises: ValueError: If the geometries differ, the mask is empty, or the lesion does not fit the model's grid.
     """
-    from diffusion.pipeline import LesionInpaintOutput
-
-    check_same_geometry(ct, mask)
+    check_same_grid(mask, ct, "mask")
     size, spacing = pipeline.config["crop_size"], pipeline.config["spacing_mm"]
     centre = mask_centroid(mask)
     _check_extent(mask, size * spacing)
@@ -48,18 +46,7 @@ def inpaint_scan(
     generated_hu = pipeline.generate(crop, crop_mask, crop_mask, spacing_mm, **options)[0, 0].cpu().numpy()
     window = (pipeline.vae.config["window_width"], pipeline.vae.config["window_level"])
     seen_hu = to_hu(to_norm(ct_hu, *window), *window)
-    result = paste_difference(ct, grid, generated_hu - seen_hu, soft_edge(mask, blend_mm + min(ct.GetSpacing())))
-    return LesionInpaintOutput(ct=result, lesion_mask=mask)
-
-
-def check_same_geometry(ct: sitk.Image, mask: sitk.Image) -> None:
-    """Raises ValueError naming what differs: size, spacing, origin or direction."""
-    if ct.GetSize() != mask.GetSize():
-        raise ValueError(f"mask has size {mask.GetSize()}, ct {ct.GetSize()} (x, y, z); resample the mask to the ct")
-    for name, tolerance in (("Spacing", 1e-3), ("Origin", 1e-2), ("Direction", 1e-3)):
-        a, b = getattr(ct, f"Get{name}")(), getattr(mask, f"Get{name}")()
-        if not np.allclose(a, b, atol=tolerance):
-            raise ValueError(f"mask has {name.lower()} {b}, ct {a}; resample the mask to the ct")
+    return paste_difference(ct, grid, generated_hu - seen_hu, soft_edge(mask, blend_mm + min(ct.GetSpacing())))
 
 
 def _check_extent(mask: sitk.Image, grid_mm: float) -> None:

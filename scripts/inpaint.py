@@ -19,9 +19,8 @@ import torch
 
 from diffusion import LesionInpaintPipeline
 from diffusion.hub import resolve_folder
-from diffusion.insertion import check_same_geometry
 from evaluation.pictures import save_overview
-from imaging.ct_io import read_ct, write_ct
+from imaging.ct_io import read_ct, read_mask, write_ct
 from imaging.shapes import lesion_mask_image
 from training.checkpoint import write_atomically
 from training.config import config_dict, launch
@@ -100,23 +99,6 @@ def main(config: InpaintConfig) -> None:
         f"lesion of {record['lesion_voxels']} voxels, {record['changed_outside_mask']} voxels changed outside the mask"
     )
     print(f"results: {config.out} (ct.nii.gz, lesion_mask.nii.gz, overview.png, record.json)")
-
-
-def read_mask(path: Path, ct: sitk.Image) -> sitk.Image:
-    """The mask file as uint8 0/1. Raises ValueError if it is empty, not binary, or not on the scan's grid."""
-    if not path.is_file():
-        raise ValueError(f"{path}: no such mask file")
-    mask = sitk.ReadImage(str(path))
-    if mask.GetNumberOfComponentsPerPixel() != 1 or mask.GetDimension() != 3:
-        raise ValueError(f"{path}: expected one 3D mask, got {mask.GetDimension()}D, {mask.GetPixelIDTypeAsString()}")
-    labels = np.unique(sitk.GetArrayViewFromImage(mask))
-    if not np.isin(labels, (0, 1)).all() or 1 not in labels:
-        raise ValueError(f"{path}: has values {labels[:6].tolist()}, expected 0 and, in the lesion, 1")
-    try:
-        check_same_geometry(ct, mask)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return sitk.Cast(mask, sitk.sitkUInt8)
 
 
 def drawn_mask(config: InpaintConfig, ct: sitk.Image) -> sitk.Image:
