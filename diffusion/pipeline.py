@@ -135,8 +135,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
         if not isinstance(ct, np.ndarray | Tensor):
             from diffusion.insertion import inpaint_scan  # SimpleITK is needed for scans only
 
-            result = inpaint_scan(self, ct, mask, blend_mm=blend_mm, **options)
-            return LesionInpaintOutput(ct=result, lesion_mask=mask)
+            scan = inpaint_scan(self, ct, mask, blend_mm=blend_mm, **options)
+            return LesionInpaintOutput(ct=scan, lesion_mask=mask)
         ct_hu, lesion_mask = torch.as_tensor(ct), torch.as_tensor(mask)
         self._check_crops(ct_hu, lesion_mask)
         spacing = self._spacing(spacing_mm, ct_hu.shape[0])
