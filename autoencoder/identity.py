@@ -14,6 +14,7 @@ class IdentityAutoencoder(ModelMixin, ConfigMixin):
     """latent = ct_norm; the interface of :class:`autoencoder.kl.AutoencoderKL3D` with factor 1 and one channel."""
 
     factor = 1
+    decoder_margin = 0
 
     @register_to_config
     def __init__(

@@ -1,5 +1,6 @@
 """Stage 1: the KL autoencoder between windowed CT and latent."""
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -95,6 +96,16 @@ class AutoencoderKL3D(ModelMixin, ConfigMixin):
     def factor(self) -> int:
         """Voxels per latent cell along each axis."""
         return 2 ** len(self.config["channels"])
+
+    @property
+    def decoder_margin(self) -> int:
+        """Latent cells by which a window must be larger on every side so that its middle decodes as in the whole.
+
+        A 3x3x3 convolution reaches one cell of its own level, a residual block two; one cell of level l (0 is the
+        latent's) is 2 ** -l latent cells.
+        """
+        count, blocks = len(self.config["channels"]), self.config["blocks_per_level"]
+        return math.ceil(1 + sum(2 * blocks / 2**level for level in range(count)) + 1 / 2 ** (count - 1))
 
     def encode(self, sample: Tensor, return_dict: bool = True) -> Any:
         """Posterior of the latent.
