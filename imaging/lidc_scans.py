@@ -145,7 +145,7 @@ def read_scan_table(path: Path) -> list[Scan]:
         thickness = given.get("slice_thickness_mm")
         scans.append(
             Scan(
-                given["ct"],
+                ct.name,
                 given["patient_id"],
                 (ct,),
                 annotation,
@@ -153,6 +153,10 @@ def read_scan_table(path: Path) -> list[Scan]:
                 None if thickness is None else float(thickness),
             )
         )
+    names = [(scan.patient_id, scan.scan_id) for scan in scans]
+    doubled = sorted({f"{patient} {name}" for patient, name in names if names.count((patient, name)) > 1})
+    if doubled:
+        raise ValueError(f"{path}: {', '.join(doubled)} come twice; give a patient's files different names")
     return scans
 
 
@@ -170,7 +174,7 @@ def _read_header(path: Path) -> dict[str, Any] | str | None:
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(HEADER_TAGS))
         if "SeriesInstanceUID" not in header:
-            return "a DICOM file without SeriesInstanceUID" if path.suffix.lower() == ".dcm" else None
+            return "a DICOM file without SeriesInstanceUID; is it complete?" if path.suffix.lower() == ".dcm" else None
         position = header.get("ImagePositionPatient")
         thickness = header.get("SliceThickness")
         return {

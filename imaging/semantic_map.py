@@ -97,7 +97,9 @@ def semantic_map(
         if array is not None and array.shape != ct_hu.shape:
             raise ValueError(f"{name} has shape {array.shape}, expected that of ct_hu {ct_hu.shape}")
     labels = np.digitize(ct_hu, HU_EDGES).astype(np.uint8)
-    labels[lung.astype(bool)] = LUNG
+    # The rim of half-filled voxels at the pleura belongs to the lung; it would be a string of background otherwise.
+    rim = ndimage.binary_dilation(lung) & (labels == LABELS.index("background"))
+    labels[lung.astype(bool) | rim] = LUNG
     if lesion_mask is not None:
         labels[lesion_mask.astype(bool)] = nodule_label(malignancy)
     return labels

@@ -218,8 +218,9 @@ def lab_reader(config: PrepareLidcConfig) -> Callable[[dict[str, Any]], dict[str
 
 
 def shown_settings(config: PrepareLidcConfig) -> dict[str, Any]:
-    """The options that say how the dataset was made; the others name places and machines."""
-    hidden = ("out", "workers", "push_to_hub", "private")
+    """The options that say how the dataset was made, without those that name places of this machine."""
+    hidden = ("out", "dicom_root", "annotation_root", "scan_table", "lab_table", "merge", "splits")
+    hidden += ("workers", "push_to_hub", "private")
     return {field.name: getattr(config, field.name) for field in fields(config) if field.name not in hidden}
 
 
