@@ -6,18 +6,22 @@ The same command continues an interrupted run. The pipeline is saved in <out>/pi
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from accelerate.utils import set_seed
 from torch import Tensor
-from torch.nn import functional as F
 
 from autoencoder import AutoencoderKL3D
 from autoencoder.latent_dataset import load_latents, read_latent
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
-from diffusion.conditioning import lesion_neighbourhood, unet_input
-from diffusion.objective import diffusion_loss, target_of, training_scheduler
+from diffusion.gradient_balance import Balance
+from diffusion.objective import training_scheduler
+from diffusion.stage_two import StageTwo, TextureLoss
+from diffusion.texture import GaborBank, cooccurrence_loss, dog_loss, gabor_loss, wavelet_texture_loss
+from diffusion.texture_gabor import PlaneReduction
+from diffusion.time_weights import TIME_POLICIES, weights_over_time
 from evaluation.image_quality import mse
 from evaluation.pictures import save_slices
 from imaging.window import to_norm
@@ -46,6 +50,31 @@ class UNetConfig:
 
 
 @dataclass(frozen=True)
+class TextureConfig:
+    """Texture losses on the decoded lesion in the late steps; a weight of 0 leaves a loss out.
+
+    Attributes:
+        gabor: Weight of the Gabor loss (eq. 6).
+        cooccurrence: Weight of the co-occurrence loss (eq. 7-9).
+        wavelet: Weight of the wavelet loss (eq. 10-11).
+        dog: Weight of the difference-of-Gaussians loss.
+        gate: They are computed for t < gate * T.
+        time_policy: How the losses' weights change over t; see `diffusion.time_weights`.
+        balance: "none", "norm", "project" or "norm_project"; see `diffusion.gradient_balance`.
+        plane_reduction: How the Gabor loss joins its three planes: "mean", "max" or "softmax".
+    """
+
+    gabor: float = 0.0
+    cooccurrence: float = 0.0
+    wavelet: float = 0.0
+    dog: float = 0.0
+    gate: float = 0.3
+    time_policy: Literal["constant", "late_gate", "snr", "min_snr", "film", "uncertainty", "step_aware"] = "constant"
+    balance: Balance = "none"
+    plane_reduction: PlaneReduction = "mean"
+
+
+@dataclass(frozen=True)
 class LdmConfig(TrainingConfig):
     """Stage 2.
 
@@ -54,6 +83,7 @@ class LdmConfig(TrainingConfig):
         model: The U-Net.
         target: "epsilon", "v" or "x0".
         noise_schedule: Diffusers' beta_schedule.
+        texture: Texture losses.
         background_weight: Weight of the loss away from the lesion; its own neighbourhood counts 1.
         evaluate_crops: Held-out lesions that every evaluation inpaints.
         evaluate_steps: Denoising steps of those.
@@ -63,6 +93,7 @@ class LdmConfig(TrainingConfig):
     model: UNetConfig = field(default_factory=UNetConfig)
     target: str = "v"
     noise_schedule: str = "squaredcos_cap_v2"
+    texture: TextureConfig = field(default_factory=TextureConfig)
     background_weight: float = 0.2
     evaluate_crops: int = 6
     evaluate_steps: int = 25
@@ -71,8 +102,9 @@ class LdmConfig(TrainingConfig):
 def main(config: LdmConfig) -> None:
     """Train, evaluate, checkpoint and save."""
     set_seed(config.seed)
-    latents = LatentNodules(config.data, "train")
     vae = AutoencoderKL3D.from_pretrained(config.vae).eval()
+    window = (vae.config["window_width"], vae.config["window_level"])
+    latents = LatentNodules(config.data, "train", window=window)
     row = read_latent(latents.latents, 0)
     unet = SPADEUNet3D(
         latent_channels=row["latent_mean"].shape[0],
@@ -83,40 +115,56 @@ def main(config: LdmConfig) -> None:
     scheduler = training_scheduler(config.target, config.noise_schedule)
 
     run = TrainingRun(config)
-    run.prepare(unet)
-    vae.to(run.device)
+    run.prepare(stage_two_of(unet, config))
+    vae.to(run.device).requires_grad_(False)
     for batch in run.batches(latents):
         shape, draws = batch["latent_mean"].shape[1:], batch["draw"]
         x0 = drawn_latent(batch, normal(shape, config.seed, "posterior", draws, run.device))
         noise = normal(shape, config.seed, "noise", draws, run.device)
         t = timesteps(len(scheduler.alphas_cumprod), config.seed, draws, run.device)
-        noisy = scheduler.add_noise(x0, noise, t)
-        sample = unet_input(noisy, batch["blanked_latent"], batch["lesion_mask"], vae.factor)
-        output = run.model(sample, t, batch["lesion_mask"], batch["spacing_mm"]).sample
-        weight = loss_weight(batch["lesion_mask"], batch["valid_mask"], vae.factor, config.background_weight)
-        per_sample = diffusion_loss(output, target_of(scheduler, x0, noise, t), weight)
-        run.update(per_sample.mean(), halves(per_sample, t, len(scheduler.alphas_cumprod)))
+        logging = run.log_due()
+        loss, losses, gradients = run.model(vae, scheduler, batch, x0, noise, t, statistics=logging)
+        run.update(loss, logged(run, losses, t, scheduler) | gradients if logging else None)
 
         if run.evaluation_due():
             with run.averaged() as averaged:
-                pipeline = pipeline_of(vae, averaged, scheduler, row)
+                pipeline = pipeline_of(vae, averaged.unet, scheduler, row)
                 picture = config.out / "samples" / f"step_{run.step:06d}.png"
                 run.log(evaluate(pipeline, config, picture))
     if run.finished:
         save_pipeline(run, vae, unet, scheduler, row)
 
 
-def loss_weight(lesion_mask: Tensor, valid_mask: Tensor, factor: int, background_weight: float) -> Tensor:
-    """Weight of each latent cell, (B, 1, d, h, w): 1 around the lesion, less elsewhere, 0 where a cell has padding."""
-    near = lesion_neighbourhood(lesion_mask, factor)
-    valid = (F.avg_pool3d(valid_mask.float(), factor) == 1).float()
-    return (background_weight + (1 - background_weight) * near) * valid
+def stage_two_of(unet: SPADEUNet3D, config: LdmConfig) -> StageTwo:
+    """The U-Net with its losses: the one place where a texture loss is named."""
+    settings = config.texture
+    bank = GaborBank()
+    losses: dict[str, TextureLoss] = {
+        "gabor": lambda x, y, mask, spacing: gabor_loss(
+            x, y, mask, bank, settings.plane_reduction, spacing_mm=spacing, reduction="none"
+        ),
+        "cooccurrence": lambda x, y, mask, spacing: cooccurrence_loss(x, y, mask, reduction="none"),
+        "wavelet": lambda x, y, mask, spacing: wavelet_texture_loss(x, y, mask, reduction="none"),
+        "dog": lambda x, y, mask, spacing: dog_loss(x, y, mask, spacing_mm=spacing, reduction="none"),
+    }
+    weights = {name: getattr(settings, name) for name in losses if getattr(settings, name) > 0}
+    policy = TIME_POLICIES[settings.time_policy](tuple(weights))
+    texture = {name: losses[name] for name in weights}
+    learned = [bank] if "gabor" in weights else []
+    return StageTwo(unet, policy, texture, weights, learned, settings.gate, settings.balance, config.background_weight)
 
 
-def halves(per_sample: Tensor, t: Tensor, count: int) -> dict[str, Tensor]:
-    """Mean loss of the noisier and of the cleaner half of the timesteps, each where the batch has one."""
-    parts = {"loss_noisy_half": per_sample[t >= count // 2], "loss_clean_half": per_sample[t < count // 2]}
-    return {name: values.detach().mean() for name, values in parts.items() if len(values)}
+def logged(run: TrainingRun, losses: dict[str, Tensor], t: Tensor, scheduler) -> dict[str, Tensor]:
+    """Mean structure loss of the noisier and the cleaner half of t, mean texture losses where on, learned weights."""
+    structure, count = losses["structure"], len(scheduler.alphas_cumprod)
+    parts = {"structure_noisy_half": structure[t >= count // 2], "structure_clean_half": structure[t < count // 2]}
+    parts |= {name: loss[loss > 0] for name, loss in losses.items() if name != "structure"}
+    values = {name: part.mean() for name, part in parts.items() if len(part)}
+    policy = run.accelerator.unwrap_model(run.model).policy
+    if any(True for _ in policy.parameters()):
+        over_time = weights_over_time(policy, scheduler.alphas_cumprod, points=3)
+        values |= {f"weight_{name}/{i}": w for name, ws in over_time.items() for i, w in enumerate(ws)}
+    return values
 
 
 def pipeline_of(vae, unet, scheduler, row: dict) -> LesionInpaintPipeline:
@@ -147,7 +195,7 @@ def save_pipeline(run: TrainingRun, vae, unet, scheduler, row: dict) -> None:
     folder = run.config.out / "pipeline"
     if run.accelerator.is_main_process:
         with run.averaged() as averaged:
-            pipeline = pipeline_of(vae, averaged, scheduler, row)
+            pipeline = pipeline_of(vae, averaged.unet, scheduler, row)
             write_atomically(folder, lambda temporary: pipeline.save_pretrained(temporary))
         print(f"pipeline: {folder}")
     run.accelerator.wait_for_everyone()

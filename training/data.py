@@ -69,11 +69,18 @@ class LatentNodules(Dataset):
         path: Encoded dataset, from scripts/encode_latents.py.
         split: "train" or "test".
         ratings: Names of the ratings to give along (NaN where a nodule is not rated).
+        window: (width, level) in HU to give `ct_norm` along, which losses on the decoded image need; None leaves it.
     """
 
-    def __init__(self, path: Path, split: str, ratings: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        split: str,
+        ratings: tuple[str, ...] = (),
+        window: tuple[float, float] | None = None,
+    ) -> None:
         self.latents = load_latents(path, split)
-        self.ratings = ratings
+        self.ratings, self.window = ratings, window
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -87,6 +94,8 @@ class LatentNodules(Dataset):
         }
         for name in ("lesion_mask", "valid_mask"):
             batch[name] = torch.from_numpy(row[name])[None]
+        if self.window is not None:
+            batch["ct_norm"] = torch.from_numpy(to_norm(row["ct_hu"].astype(np.float32), *self.window))[None]
         batch |= {name: torch.tensor(row[name], dtype=torch.float32) for name in self.ratings}
         return batch | {"draw": draw}
 

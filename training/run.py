@@ -178,13 +178,17 @@ class TrainingRun:
         self.optimizer.zero_grad()
         self.ema.step(self.model.parameters())
         self.step += 1
-        if self.step % self.config.log_every == 0:
+        if self.step % self.config.log_every == 0:  # as `log_due` said before
             rate = self.schedule.get_last_lr()[0]
             self.log({"loss": loss, **(logs or {}), "gradient_norm": norm, "learning_rate": rate})
 
+    def log_due(self) -> bool:
+        """Whether the step in hand will be logged, so that what is costly to measure is measured then only."""
+        return (self.step + 1) % self.config.log_every == 0
+
     def log(self, values: Mapping[str, Tensor | float]) -> None:
         """Write scalars to the tracker, `metrics.jsonl` and the progress bar (main process; its own values)."""
-        scalars = {name: float(value) for name, value in values.items()}
+        scalars = {name: float(v.detach()) if torch.is_tensor(v) else float(v) for name, v in values.items()}
         self.accelerator.log(scalars, step=self.step)
         if self.accelerator.is_main_process:
             with (self.config.out / "metrics.jsonl").open("a") as lines:
