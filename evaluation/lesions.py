@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from scipy.ndimage import binary_dilation, map_coordinates
 from tqdm import tqdm
 

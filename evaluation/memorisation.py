@@ -7,9 +7,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.stats import mannwhitneyu
 
+from evaluation.features import FeatureSet
 from evaluation.lesions import Lesion, lesion_cube
 from imaging.window import to_norm
 
+COPY_FACTOR = 0.5  # of the smallest distance between two patients, which a new lesion may undercut by chance
 SMOOTHING_MM = 1.0  # forgives shifts below a voxel and fresh noise over a copied lesion
 
 
@@ -21,8 +23,9 @@ class Memorisation:
         synthetic: (N,) of each synthetic lesion; see `pairwise_distances` for the unit.
         nearest: (N,) row of that training lesion.
         test: (M,) of each real test lesion.
-        threshold: The smallest distance between real lesions of different patients (test to train, train to train).
-        duplicates: Rows of synthetic lesions closer than the threshold: closer than two patients' lesions ever are.
+        threshold: Half the smallest distance between real lesions of different patients (test or train to train).
+        duplicates: Rows of synthetic lesions closer than that. Suspects to look at, not a verdict; a copied texture in
+            a mask of quite another shape is not found.
         p_closer: One-sided Mann-Whitney p that synthetic lesions are closer to the training set than test lesions are.
     """
 
@@ -74,7 +77,7 @@ def check_memorisation(synthetic: list[Lesion], train: list[Lesion], test: list[
     within = pairwise_distances(train, train)
     patients = np.array([lesion.patient_id for lesion in train])
     within[patients[:, None] == patients[None]] = np.inf
-    threshold = min(test_to_train.min(), within.min())
+    threshold = COPY_FACTOR * min(test_to_train.min(), within.min())
     closest = to_train.min(1)
     return Memorisation(
         synthetic=closest,
@@ -89,17 +92,45 @@ def check_memorisation(synthetic: list[Lesion], train: list[Lesion], test: list[
 def seed_spread(lesions: list[Lesion]) -> dict[str, float]:
     """Per mask with several `_seed<k>` samples: the voxels' standard deviation over seeds, averaged over the mask.
 
-    Args:
-        lesions: A synthetic set.
     Returns: mask name -> spread in `ct_norm` units; 0 says that the seed has no influence. Empty without seeds.
     """
-    groups = defaultdict(list)
-    for lesion in lesions:
-        groups[lesion.mask_name].append(lesion)
     spread = {}
-    for name, group in sorted(groups.items()):
-        same_grid = all(np.array_equal(lesion.lesion_mask, group[0].lesion_mask) for lesion in group)
-        if len(group) > 1 and same_grid:
+    for name, rows in _seed_groups(lesions).items():
+        group = [lesions[row] for row in rows]
+        if all(np.array_equal(lesion.lesion_mask, group[0].lesion_mask) for lesion in group):
             values = np.stack([to_norm(lesion.ct_hu)[lesion.lesion_mask] for lesion in group])
             spread[name] = float(values.std(axis=0, ddof=1, dtype=np.float64).mean())
     return spread
+
+
+def feature_variety(synthetic: FeatureSet, real: FeatureSet) -> tuple[float | None, float | None]:
+    """Mean distance between synthetic lesions of different masks, and between seeds of one mask, over the real one's.
+
+    Distances are Euclidean in a feature space, averaged over pairs; the unit is the same mean between real lesions.
+
+    Returns: (different masks, seeds of one mask): about 1 and above 0 for a model without mode collapse; None where
+        there are no two such lesions.
+    """
+    unit = _mean_distance(real.values[:, 0], [lesion.mask_name for lesion in real.lesions], same=False)
+    if not unit:
+        return None, None
+    masks = [lesion.mask_name for lesion in synthetic.lesions]
+    between = _mean_distance(synthetic.values[:, 0], masks, same=False)
+    within = _mean_distance(synthetic.values[:, 0], masks, same=True)
+    return (None if between is None else between / unit), (None if within is None else within / unit)
+
+
+def _mean_distance(values: np.ndarray, masks: list[str], same: bool) -> float | None:
+    first, second = np.triu_indices(len(values), 1)
+    names = np.array(masks)
+    chosen = (names[first] == names[second]) == same
+    if not chosen.any():
+        return None
+    return float(np.linalg.norm(values[first[chosen]] - values[second[chosen]], axis=1).mean())
+
+
+def _seed_groups(lesions: list[Lesion]) -> dict[str, list[int]]:
+    groups = defaultdict(list)
+    for row, lesion in enumerate(lesions):
+        groups[lesion.mask_name].append(row)
+    return {name: rows for name, rows in sorted(groups.items()) if len(rows) > 1}

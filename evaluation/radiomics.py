@@ -51,7 +51,7 @@ def radiomics_features(
     if mask.sum() < MIN_VOXELS:
         raise ValueError(f"lesion_mask has {mask.sum()} voxels, expected at least {MIN_VOXELS}; leave the lesion out")
     import radiomics
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK as sitk
     from radiomics.glcm import RadiomicsGLCM
     from radiomics.glrlm import RadiomicsGLRLM
 

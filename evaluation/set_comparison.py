@@ -34,29 +34,49 @@ class SetMetric:
         measure: (N, F), (M, F) -> vector; its mean is the value, its standard deviation is given when it is longer
             than one.
         tested: Whether it takes part in the tests between methods (one of each family does, to spare the adjustment).
+        feature_names: Of the vector's entries, where each is worth a look of its own.
     """
 
     name: str
     kind: str
     measure: VectorDistance
     tested: bool
+    feature_names: tuple[str, ...] = ()
 
     def value(self, X: np.ndarray, Y: np.ndarray) -> float:
         return float(self.measure(X, Y).mean())
 
 
 @dataclass(frozen=True)
-class DistanceRow:
-    """One distance of one method beside real vs real; `None` where it cannot be had.
+class FloorRow:
+    """Real vs real: the distance between two patient-wise halves with `sizes` lesions.
 
     Attributes:
-        value, std: Over all lesions; the standard deviation is over features.
+        splits: How often the real lesions were split.
+        mean: Over the splits.
+        std: Mean over the splits of the standard deviation over features; None for a single figure.
+        low, high: 2.5 and 97.5 % of the splits.
+    """
+
+    metric: str
+    sizes: tuple[int, int]
+    splits: int
+    mean: float
+    std: float | None
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class DistanceRow:
+    """One distance of one method to the real set.
+
+    Attributes:
+        value, std: Over all lesions; the standard deviation is over features, None for a single figure.
         low, high: 95 % bootstrap interval of the value.
-        same_size: The value at the floor's sizes; compare this one with the floor.
-        floor, floor_std: Means over the splits of real vs real.
-        floor_low, floor_high: 2.5 and 97.5 % of the splits.
-        floor_sizes: Lesions in the two halves.
-        share_above: Share of the splits at least as far apart as `same_size`; small says the method is told from real.
+        floor: Real vs real; None if there are too few real patients.
+        same_size: The value at the floor's sizes: compare this one with the floor.
+        share_above: Share of the splits at least as far apart as `same_size`; a small one tells the method from real.
     """
 
     method: str
@@ -67,25 +87,9 @@ class DistanceRow:
     std: float | None
     low: float
     high: float
+    floor: FloorRow | None = None
     same_size: float | None = None
-    floor: float | None = None
-    floor_std: float | None = None
-    floor_low: float | None = None
-    floor_high: float | None = None
-    floor_sizes: tuple[int, int] | None = None
     share_above: float | None = None
-
-
-@dataclass(frozen=True)
-class FloorRow:
-    """Real vs real with `size` lesions in each half: mean over the splits, its 95 % range, and the mean std."""
-
-    metric: str
-    size: int
-    mean: float
-    std: float | None
-    low: float
-    high: float
 
 
 def set_metrics(pool: Features) -> list[SetMetric]:
@@ -95,7 +99,10 @@ def set_metrics(pool: Features) -> list[SetMetric]:
         if kind in pool:
             scale = real_spread(pool[kind])
             metrics.append(SetMetric(f"{kind} WD", kind, wasserstein_per_feature, tested=False))
-            metrics.append(SetMetric(f"{kind} WD, standardised", kind, standardised_wasserstein(scale), tested=True))
+            names = tuple(name for name, spread in zip(pool[kind].names, scale, strict=True) if spread > 0)
+            if names:
+                measure = standardised_wasserstein(scale)
+                metrics.append(SetMetric(f"{kind} WD, standardised", kind, measure, True, names))
     for kind, name in (("Inception", "FID"), ("Nodule net", "Fréchet 3D")):
         if kind in pool:
             metrics.append(SetMetric(name, kind, _as_vector(frechet_distance), tested=True))
@@ -161,20 +168,9 @@ def distance_rows(
         sizes = floor_sizes(len(reals.lesions), len(x.lesions), len(y.lesions))
         same_size = same_size_value(x.values, y.values, metric.value, sizes, repeats, rng)
         splits = real_floor(reals.values, reals.patients, metric.measure, sizes, repeats, rng)
-        floor = floor_row(metric.name, sizes[0], splits)
         floors[metric.name] = splits.mean(axis=1)
-        rows.append(
-            replace(
-                row,
-                same_size=same_size,
-                floor=floor.mean,
-                floor_std=floor.std,
-                floor_low=floor.low,
-                floor_high=floor.high,
-                floor_sizes=sizes,
-                share_above=float((floors[metric.name] >= same_size).mean()),
-            )
-        )
+        share = float((floors[metric.name] >= same_size).mean())
+        rows.append(replace(row, floor=floor_row(metric.name, sizes, splits), same_size=same_size, share_above=share))
     return rows, floors, notes
 
 
@@ -189,16 +185,16 @@ def floor_rows(pool: Features, metrics: list[SetMetric], repeats: int, seed: int
         for size in [s for s in (8, 16, 32, 64, 128, 256) if s < half] + [half]:
             rng = np.random.default_rng(seed)
             splits = real_floor(reals.values, reals.patients, metric.measure, (size, size), repeats, rng)
-            rows.append(floor_row(metric.name, size, splits))
+            rows.append(floor_row(metric.name, (size, size), splits))
     return rows
 
 
-def floor_row(metric: str, size: int, splits: np.ndarray) -> FloorRow:
+def floor_row(metric: str, sizes: tuple[int, int], splits: np.ndarray) -> FloorRow:
     """Summarise `real_floor`'s (repeats, features)."""
     values = splits.mean(axis=1)
     low, high = np.quantile(values, [0.025, 0.975])
     std = float(splits.std(axis=1).mean()) if splits.shape[1] > 1 else None
-    return FloorRow(metric, size, float(values.mean()), std, float(low), float(high))
+    return FloorRow(metric, sizes, len(splits), float(values.mean()), std, float(low), float(high))
 
 
 def _as_vector(distance: Callable[[np.ndarray, np.ndarray], float]) -> VectorDistance:

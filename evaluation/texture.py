@@ -57,12 +57,11 @@ def _plane_responses(slices: np.ndarray, mask: np.ndarray) -> np.ndarray:
     size = (next_fast_len(2 * height - 1), next_fast_len(2 * width - 1))
     spectrum = torch.fft.fft2(torch.from_numpy(slices), s=size)
     inside = torch.from_numpy(mask)
-    features = []
+    features: list[float] = []
     for frequency in FREQUENCIES:
         kernels = torch.stack([_kernel_on_box(frequency, theta, height, width, size) for theta in ORIENTATIONS])
-        for kernel_spectrum in torch.fft.fft2(kernels):
-            response = torch.fft.ifft2(spectrum * kernel_spectrum)[:, :height, :width]
-            features.append(response[inside].abs().mean().item())
+        responses = torch.fft.ifft2(spectrum * torch.fft.fft2(kernels)[:, None])[:, :, :height, :width]
+        features += responses.abs()[:, inside].mean(dim=1).tolist()
     return np.array(features)
 
 

@@ -1,0 +1,261 @@
+"""Compare synthetic lesions with real ones and write a report with tables, pictures and machine-readable figures.
+
+    python scripts/evaluate.py --real data/nodules48 --synthetic runs/inpainted --train data/nodules48 --out runs/report
+
+Each set is a prepared dataset, or a folder of `<name>_ct.nii.gz` + `<name>_mask.nii.gz` in HU (`<mask>_seed<k>` for
+several samples of one mask) with an optional `nodules.csv` (nodule, patient_id, split). Several methods are given as
+`--synthetic ours=DIR,baseline=DIR`. Figures that need a partner are made where names match. Without `--synthetic` the
+report shows how far real lesions are from each other.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from evaluation.features import Features, measure_features, merge
+from evaluation.inception import load_inception, load_lpips
+from evaluation.lesions import Lesion, load_lesions, match_pairs
+from evaluation.memorisation import Memorisation, check_memorisation, feature_variety, seed_spread
+from evaluation.method_tests import method_tests
+from evaluation.nodule_net import load_nodule_net
+from evaluation.pair_comparison import PairValues, pair_values, paired_rows
+from evaluation.radiomics import MISSING, radiomics_available
+from evaluation.report import CopyCheck, Diversity, Results, SetSummary, write_report
+from evaluation.report_pictures import draw_copies, draw_distributions, draw_lesions
+from evaluation.set_comparison import distance_rows, floor_rows, set_metrics
+from training.config import config_dict, parse_config
+
+TRAINING_SET = "training set"
+FETCHED = ("fid", "torchvision", "none")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What to compare.
+
+    Attributes:
+        real: Real lesions that the model has not seen.
+        out: Folder for report.html, report.md, report.json and the pictures.
+        synthetic: One set, or several as name=DIR,name=DIR.
+        train: Real lesions that the model was trained on, for the check for copies and a larger real vs real pool.
+        real_split: Split of `real`: train, test or all.
+        synthetic_split: Split of the synthetic sets.
+        train_split: Split of `train`.
+        inception: Weights for the FID: fid or torchvision (fetched once), a local state dict, or none.
+        lpips_backbone: AlexNet weights for LPIPS: torchvision (fetched once), a local state dict, or none.
+        repeats: Splits of real vs real and bootstrap resamples.
+        permutations: Of each test between methods.
+        bin_width_hu: Grey level of GLCM and GLRLM.
+        seed: The same inputs and seed give the same report.
+        workers: Processes for texture features.
+        device: Where Inception, LPIPS and the nodule network run.
+    """
+
+    real: Path
+    out: Path
+    synthetic: str | None = None
+    train: Path | None = None
+    real_split: str = "test"
+    synthetic_split: str = "all"
+    train_split: str = "train"
+    inception: str = "fid"
+    lpips_backbone: str = "torchvision"
+    repeats: int = 200
+    permutations: int = 999
+    bin_width_hu: float = 25.0
+    seed: int = 0
+    workers: int = 1
+    device: str = "cpu"
+
+
+def main(config: EvaluateConfig) -> None:
+    check_config(config)
+    results = Results(settings=config_dict(config))
+    nodule_net = load_nodule_net()
+    inception, lpips_network = load_networks(config, results.left_out)
+    real = load_set("real", config.real, config.real_split, results)
+    train = load_set(TRAINING_SET, config.train, config.train_split, results) if config.train else []
+    check_disjoint(real, train)
+    methods = {
+        name: with_patients_of(real + train, load_set(name, path, config.synthetic_split, results))
+        for name, path in synthetic_sets(config.synthetic).items()
+    }
+    note_spacing(results)
+
+    sets = {"real": real, **({TRAINING_SET: train} if train else {}), **methods}
+    features: dict[str, Features] = {}
+    for label, lesions in sets.items():
+        features[label], problems = measure_features(
+            lesions, label, config.workers, config.bin_width_hu, inception, nodule_net, config.device
+        )
+        results.left_out += problems
+    pool = merge(features["real"], features[TRAINING_SET]) if train else features["real"]
+    metrics = set_metrics(pool)
+
+    for label in [label for label in sets if label != "real"]:
+        rows, _, notes = distance_rows(
+            label, features["real"], features[label], pool, metrics, config.repeats, config.seed
+        )
+        results.distances += rows
+        results.left_out += notes
+    results.floors = floor_rows(pool, metrics, config.repeats, config.seed)
+
+    values: dict[str, PairValues] = {}
+    pairs = {}
+    for label, lesions in methods.items():
+        pairs[label], notes = match_pairs(real, lesions)
+        results.left_out += [f"{label}, {note}" for note in notes]
+        values[label], notes = pair_values(
+            pairs[label], features["real"], features[label], pool, lpips_network, config.device
+        )
+        results.left_out += [f"{label}, {note}" for note in notes]
+        patient_of = {lesion.name: lesion.patient_id for lesion in lesions}
+        results.pairs += paired_rows(label, values[label], patient_of, config.repeats, config.seed)
+        if not pairs[label]:
+            results.left_out.append(f"{label}: no paired figures, no name is also in the real set")
+    results.tests, notes = method_tests(
+        features["real"],
+        {label: features[label] for label in methods},
+        values,
+        metrics,
+        config.permutations,
+        config.seed,
+    )
+    results.left_out += notes
+
+    copies = {label: check_memorisation(lesions, train, real) for label, lesions in methods.items()} if train else {}
+    results.copies = [copy_check(label, copies[label], methods[label], train) for label in copies]
+    if methods and not train:
+        results.left_out.append("No check for copies of training lesions; give --train")
+    results.diversity = [diversity(label, methods[label], features) for label in methods]
+
+    config.out.mkdir(parents=True, exist_ok=True)
+    draw_distributions(results, config.out, features, metrics, config.seed)
+    draw_lesions(results, config.out, sets, pairs)
+    draw_copies(results, config.out, methods, train, copies)
+    write_report(results, config.out)
+    print(f"wrote {config.out / 'report.html'}, report.md and report.json; {len(results.left_out)} remarks in it")
+
+
+def check_config(config: EvaluateConfig) -> None:
+    """Refuse, before anything is read, what would fail after long work."""
+    for name, least in (("repeats", 10), ("permutations", 10), ("workers", 1)):
+        if getattr(config, name) < least:
+            raise ValueError(f"{name} {getattr(config, name)}, expected at least {least}")
+    if not config.bin_width_hu > 0:
+        raise ValueError(f"bin_width_hu {config.bin_width_hu}, expected a positive width such as 25")
+    occupied = config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir()))
+    if occupied and not (config.out / "report.json").is_file():
+        raise ValueError(f"{config.out}: exists and holds no report; choose another output folder")
+    paths = [config.real, *([config.train] if config.train else []), *synthetic_sets(config.synthetic).values()]
+    for path in paths:
+        if not path.is_dir():
+            raise ValueError(f"{path}: no such folder; expected a prepared dataset or NIfTI pairs")
+
+
+def synthetic_sets(synthetic: str | None) -> dict[str, Path]:
+    """`DIR` or `name=DIR,name=DIR` -> name -> folder; a set without a name is called by its folder."""
+    sets: dict[str, Path] = {}
+    for part in filter(None, (synthetic or "").split(",")):
+        name, equals, folder = part.partition("=")
+        path = Path(folder if equals else name)
+        label = name if equals else path.name
+        if label in ("real", TRAINING_SET, *sets):
+            raise ValueError(f"--synthetic {synthetic}: the name {label!r} is taken; give each set a name of its own")
+        sets[label] = path
+    return sets
+
+
+def load_networks(config: EvaluateConfig, left_out: list[str]) -> tuple[nn.Module | None, nn.Module | None]:
+    """Inception and LPIPS; what cannot be fetched is named in the report, what was given as a file must load."""
+    if not radiomics_available():
+        left_out.append(MISSING)
+    networks: list[nn.Module | None] = []
+    for figure, weights, load in (
+        ("FID and KID", config.inception, load_inception),
+        ("LPIPS", config.lpips_backbone, load_lpips),
+    ):
+        try:
+            networks.append(None if weights == "none" else load(weights))
+        except ValueError as error:
+            if weights not in FETCHED:
+                raise
+            networks.append(None)
+            left_out.append(f"{figure}: {error}")
+        if weights == "none":
+            left_out.append(f"{figure}: switched off")
+    return networks[0], networks[1]
+
+
+def load_set(label: str, path: Path, split: str, results: Results) -> list[Lesion]:
+    lesions, left_out = load_lesions(path, split)
+    results.left_out += [f"{label}, {sentence}" for sentence in left_out]
+    spacings = sorted({tuple(round(s, 4) for s in lesion.spacing_mm) for lesion in lesions})
+    results.sets.append(
+        SetSummary(
+            label=label,
+            path=str(path),
+            split=split,
+            lesions=len(lesions),
+            patients=len({lesion.patient_id for lesion in lesions}),
+            spacing_mm=[list(spacing) for spacing in spacings],
+        )
+    )
+    return lesions
+
+
+def check_disjoint(real: list[Lesion], train: list[Lesion]) -> None:
+    shared = sorted({lesion.patient_id for lesion in real} & {lesion.patient_id for lesion in train})
+    if shared:
+        raise ValueError(
+            f"{len(shared)} patients, such as {shared[0]}, are in --real and in --train; choose disjoint splits with "
+            "--real-split and --train-split"
+        )
+
+
+def with_patients_of(known: list[Lesion], lesions: list[Lesion]) -> list[Lesion]:
+    """Give synthetic lesions the patient of the real lesion whose mask they were made in, so both resample together."""
+    patient_of = {lesion.mask_name: lesion.patient_id for lesion in known}
+    return [replace(lesion, patient_id=patient_of.get(lesion.mask_name, lesion.patient_id)) for lesion in lesions]
+
+
+def note_spacing(results: Results) -> None:
+    spacings = {tuple(spacing) for one in results.sets for spacing in one.spacing_mm}
+    if len(spacings) > 1:
+        results.left_out.append(
+            f"{len(spacings)} different spacings: Gabor, GLCM, GLRLM and seam are measured per voxel and mix them; "
+            "prepare all sets on one grid for figures that can be compared"
+        )
+
+
+def copy_check(method: str, found: Memorisation, lesions: list[Lesion], train: list[Lesion]) -> CopyCheck:
+    duplicates = [
+        (lesions[row].name, train[found.nearest[row]].name, float(found.synthetic[row])) for row in found.duplicates
+    ]
+    return CopyCheck(
+        method=method,
+        lesions=len(lesions),
+        median=float(np.median(found.synthetic)),
+        test_median=float(np.median(found.test)),
+        threshold=found.threshold,
+        p_closer=found.p_closer,
+        duplicates=duplicates,
+    )
+
+
+def diversity(method: str, lesions: list[Lesion], features: dict[str, Features]) -> Diversity:
+    spread = seed_spread(lesions)
+    variety, seed_variety = feature_variety(features[method]["Nodule net"], features["real"]["Nodule net"])
+    return Diversity(
+        method=method,
+        variety=variety,
+        seed_masks=len(spread),
+        seed_spread=float(np.mean(list(spread.values()))) if spread else None,
+        seed_variety=seed_variety,
+    )
+
+
+if __name__ == "__main__":
+    main(parse_config(EvaluateConfig))
