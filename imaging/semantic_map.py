@@ -116,7 +116,9 @@ def _large_spaces(air: np.ndarray, ct_hu: np.ndarray, whole_scan: bool) -> np.nd
     components, count = ndimage.label(air, output=np.int32)
     if count == 0:
         return air
-    sizes = np.bincount(components.ravel(), minlength=count + 1)
+    sizes = np.zeros(count + 1, np.int64)
+    for plane in components:  # by plane, because bincount makes an int64 copy
+        sizes += np.bincount(plane.ravel(), minlength=count + 1)
     sizes[0] = 0
     keep = np.zeros(count + 1, dtype=bool)
     large = np.flatnonzero(sizes >= SMALLEST_SHARE * sizes.max())

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from datasets import DatasetDict
+from huggingface_hub import DatasetCard
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "imaging"))  # the factories of DICOM series and annotations
@@ -203,3 +205,17 @@ def test_wrong_options_are_refused_before_any_file_is_read(tmp_path, options, me
 def test_a_folder_of_something_else_is_not_written_to(archive):
     with pytest.raises(ValueError, match="is not empty and was not written by this command"):
         main(make_config(archive, archive))
+
+
+def test_the_uploaded_card_keeps_the_columns_that_the_upload_described(archive, tmp_path, monkeypatch):
+    uploads, cards = [], []
+    made = "---\ndataset_info:\n  splits: [train, test]\nlicense: other\n---\nmade by the upload\n"
+    monkeypatch.setattr(DatasetDict, "push_to_hub", lambda self, name, private: uploads.append((name, private, self)))
+    monkeypatch.setattr(DatasetCard, "load", lambda name: DatasetCard(made))
+    monkeypatch.setattr(DatasetCard, "push_to_hub", lambda self, name: cards.append(self))
+    main(make_config(archive, tmp_path / "out", push_to_hub="lab/nodules", semantic_maps=False))
+    ((name, private, dataset),) = uploads
+    assert (name, private, set(dataset)) == ("lab/nodules", True, {"train", "test"})
+    header = cards[0].data.to_dict()
+    assert header["dataset_info"] == {"splits": ["train", "test"]} and header["license"] == "cc-by-3.0"
+    assert "SHA-256" in cards[0].text and "made by the upload" not in cards[0].text
