@@ -41,7 +41,7 @@ def exclusion_reason(mean_rating: float | None, policy: LabelPolicy) -> str:
     return f"mean malignancy {mean_rating:.2f} lies between {low:g} and {high:g} (label policy {policy})"
 
 
-def label_table(mean_ratings: Sequence[float | None], reader_counts: Sequence[int]) -> str:
+def label_table(mean_ratings: Sequence[float | None], reader_counts: Sequence[int | None]) -> str:
     """Markdown table of nodules by mean malignancy and number of readers, then what each policy makes of them.
 
     On the whole LIDC-IDRI the row "exclude_between" can be held against the proposal's 883 benign and 492 malignant
@@ -49,15 +49,15 @@ def label_table(mean_ratings: Sequence[float | None], reader_counts: Sequence[in
 
     Args:
         mean_ratings: One for each nodule before any label exclusion.
-        reader_counts: Readers who marked it, same order.
+        reader_counts: Readers who marked it, same order; None if unknown.
     """
     names = ["1 to 2", "above 2 to 2.5", "above 2.5, below 3", "3", "above 3, below 3.5", "3.5 to below 4", "4 to 5"]
-    counts = [[0] * 5 for _ in range(len(names) + 1)]
+    counts = [[0] * 6 for _ in range(len(names) + 1)]
     for rating, readers in zip(mean_ratings, reader_counts, strict=True):
         row = _bin(rating)
-        counts[row][min(readers, 4) - 1] += 1
-        counts[row][4] += 1
-    lines = ["| mean malignancy | 1 reader | 2 | 3 | 4 or more | all |", "|---|---|---|---|---|---|"]
+        counts[row][min(readers, 4) - 1 if readers else 4] += 1
+        counts[row][5] += 1
+    lines = ["| mean malignancy | 1 reader | 2 | 3 | 4 or more | unknown | all |", "|---|---|---|---|---|---|---|"]
     lines += [
         f"| {name} | {' | '.join(map(str, row))} |" for name, row in zip([*names, "not rated"], counts, strict=True)
     ]

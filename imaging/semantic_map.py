@@ -31,7 +31,7 @@ THRESHOLD_RANGE_HU = (-600.0, -300.0)  # k-means means nothing on a crop of lung
 KMEANS_SAMPLES = 50_000
 
 
-def tissue_threshold_hu(ct_hu: np.ndarray) -> float:
+def tissue_threshold_hu(ct_hu: np.ndarray, valid_mask: np.ndarray | None = None) -> float:
     """HU halfway between the two k-means centres (air-like and tissue-like) of a chest CT.
 
     Only the central half of each slice is looked at, so that the air around the patient does not pull the air-like
@@ -39,19 +39,23 @@ def tissue_threshold_hu(ct_hu: np.ndarray) -> float:
 
     Args:
         ct_hu: (D, H, W), HU.
+        valid_mask: Same shape, 0 on padding; None if there is none.
     Raises: ValueError: If all values are equal.
     """
     quarter_h, quarter_w = ct_hu.shape[1] // 4, ct_hu.shape[2] // 4
-    centre = ct_hu[:, quarter_h : ct_hu.shape[1] - quarter_h, quarter_w : ct_hu.shape[2] - quarter_w]
+    half = np.s_[:, quarter_h : ct_hu.shape[1] - quarter_h, quarter_w : ct_hu.shape[2] - quarter_w]
+    centre = ct_hu[half] if valid_mask is None else ct_hu[half][valid_mask[half] > 0]
     values = np.clip(centre.ravel()[:: max(1, centre.size // KMEANS_SAMPLES)], -1024, 400).astype(np.float64)
-    if values.min() == values.max():
-        raise ValueError(f"all sampled values are {values[0]:g} HU, expected a chest CT with air and tissue")
+    if len(values) == 0 or values.min() == values.max():
+        raise ValueError(f"sampled values are all {values[:1]} HU, expected a chest CT with air and tissue")
     start = np.array([[values.min()], [values.max()]])
     centres, _ = kmeans2(values[:, None], start, minit="matrix", iter=20)
     return float(centres.mean())
 
 
-def lung_mask(ct_hu: np.ndarray, spacing_mm: Sequence[float], whole_scan: bool = True) -> np.ndarray:
+def lung_mask(
+    ct_hu: np.ndarray, spacing_mm: Sequence[float], whole_scan: bool = True, valid_mask: np.ndarray | None = None
+) -> np.ndarray:
     """Lung with its vessels, airways and enclosed nodules.
 
     Air by the k-means threshold; air that reaches the border of a slice is outside the patient; the large connected
@@ -62,11 +66,15 @@ def lung_mask(ct_hu: np.ndarray, spacing_mm: Sequence[float], whole_scan: bool =
         spacing_mm: (z, y, x), mm.
         whole_scan: False for a crop, whose lung may reach the border; there, air outside the body is told from lung
             by its mean HU.
+        valid_mask: Same shape as `ct_hu`, 0 on padding, which is no lung; None if there is none.
     Returns: bool (D, H, W); all False where the image has no lung.
     """
-    if ct_hu.min() == ct_hu.max():
+    try:
+        air = ct_hu < np.clip(tissue_threshold_hu(ct_hu, valid_mask), *THRESHOLD_RANGE_HU)
+    except ValueError:  # an image of one value
         return np.zeros(ct_hu.shape, dtype=bool)
-    air = ct_hu < np.clip(tissue_threshold_hu(ct_hu), *THRESHOLD_RANGE_HU)
+    if valid_mask is not None:
+        air &= valid_mask > 0
     if whole_scan:
         for air_slice in air:
             air_slice[:] = clear_border(air_slice)
@@ -74,7 +82,7 @@ def lung_mask(ct_hu: np.ndarray, spacing_mm: Sequence[float], whole_scan: bool =
     for lung_slice in lung:
         if lung_slice.any():
             _close_and_fill(lung_slice, CLOSING_MM, spacing_mm[1:])
-    return lung
+    return lung if valid_mask is None else lung & (valid_mask > 0)
 
 
 def semantic_map(

@@ -123,7 +123,7 @@ def main(config: PrepareLidcConfig) -> None:
         candidates += lab_candidates(config.lab_table, lab_reader(config), left_out)
     for folder in config.merge:
         candidates += merged_candidates(folder)
-    table = label_table([c.malignancy for c in candidates], [c.columns.get("readers") or 1 for c in candidates])
+    table = label_table([c.malignancy for c in candidates], [c.columns.get("readers") for c in candidates])
     print(table)
     kept = keep_labelled(candidates, config.labels, left_out)
     write_left_out(config.out / "left_out.csv", left_out)
@@ -262,7 +262,7 @@ def finished_rows(
         row["split"] = splits[row["patient_id"]]
         row["label"] = malignancy_label(candidate.malignancy, config.labels)
         if config.semantic_maps and row.get("semantic_map") is None:
-            lung = lung_mask(row["ct_hu"], row["spacing_mm"], whole_scan=False)
+            lung = lung_mask(row["ct_hu"], row["spacing_mm"], whole_scan=False, valid_mask=row["valid_mask"])
             row["semantic_map"] = semantic_map(row["ct_hu"], lung, row["lesion_mask"], candidate.malignancy)
         row = {name: value for name, value in row.items() if name in known}
         summary.add(row)

@@ -32,12 +32,13 @@ def test_an_exclusion_names_the_rating_and_the_limits():
 
 def test_the_table_counts_every_nodule_once_and_each_policy():
     ratings = [1, 2, 2.25, 2.5, 2.75, 3, 3.25, 3.5, 3.75, 4, 5, None]
-    lines = label_table(ratings, [1, 2, 3, 4, 4, 3, 2, 1, 5, 4, 4, 1]).splitlines()
+    lines = label_table(ratings, [1, 2, 3, 4, 4, 3, 2, 1, 5, 4, 4, None]).splitlines()
     cells = {line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]] for line in lines if line}
     by_rating = [row for name, row in cells.items() if name[0].isdigit() or name.startswith(("above", "not"))]
     assert sum(int(row[-1]) for row in by_rating) == len(ratings)
     assert all(sum(map(int, row[:-1])) == int(row[-1]) for row in by_rating)
-    assert cells["3"] == ["0", "0", "1", "0", "1"]
+    assert cells["3"] == ["0", "0", "1", "0", "0", "1"]
+    assert cells["not rated"] == ["0", "0", "0", "0", "1", "1"]
     assert cells["exclude_between"] == ["2", "2", "8"]
     assert cells["malignant_from_3"] == ["2", "6", "4"]
     assert cells["rounded"] == ["3", "4", "5"]

@@ -63,7 +63,7 @@ def test_nodule_labels_split_at_three():
 def test_the_threshold_lies_between_lung_and_tissue():
     ct_hu, _ = make_thorax()
     assert -500 < tissue_threshold_hu(ct_hu) < -300
-    with pytest.raises(ValueError, match="all sampled values are 7 HU"):
+    with pytest.raises(ValueError, match=r"sampled values are all \[7"):
         tissue_threshold_hu(np.full((3, 8, 9), 7))
 
 
@@ -85,6 +85,16 @@ def test_a_crop_whose_lung_reaches_the_border_is_lung_and_outside_air_is_not():
     lung = lung_mask(ct_hu[outer], SPACING, whole_scan=False)
     assert (lung & lungs[outer]).sum() > 0.98 * lungs[outer].sum()
     assert not lung[:, :, -5:].any()
+
+
+def test_padding_is_neither_lung_nor_in_the_way_of_finding_it():
+    ct_hu, lungs = make_thorax()
+    inner = (slice(None), slice(45, 75), slice(82, 112))
+    around = ((3, 4), (9, 8), (7, 12))
+    padded = np.pad(ct_hu[inner], around, constant_values=-1024)
+    valid_mask = np.pad(np.ones(ct_hu[inner].shape, np.uint8), around)
+    lung = lung_mask(padded, SPACING, whole_scan=False, valid_mask=valid_mask)
+    np.testing.assert_array_equal(lung, np.pad(lungs[inner], around))
 
 
 def test_a_crop_of_pure_tissue_or_of_one_value_has_no_lung():
