@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,6 +12,21 @@ Modulation = tuple[Tensor, Tensor]  # γ and β of one SPADE norm, each (B, C, d
 def group_count(channels: int) -> int:
     """Largest of 16, 8, 4, 2, 1 groups that divides the channels."""
     return next(groups for groups in (16, 8, 4, 2, 1) if channels % groups == 0)
+
+
+class Conv3d(nn.Conv3d):
+    """`nn.Conv3d` that takes oneDNN for a single volume on a CPU as well; same parameters, same convolution.
+
+    For a batch of one and so few cells as a latent has, PyTorch falls back to im2col, which takes two to four times as
+    long from 6³ cells on; below 4³ it is the faster one. This halves the time of sampling one lesion.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        one_cpu_volume = len(input) == 1 and input.device.type == "cpu" and input.dtype == torch.float32
+        if one_cpu_volume and input[0, 0].numel() >= 64 and torch.backends.mkldnn.is_available():
+            geometry = (self.padding, self.stride, self.dilation, self.groups)
+            return torch.mkldnn_convolution(input, weight, bias, *geometry)
+        return super()._conv_forward(input, weight, bias)
 
 
 class SPADE(nn.Module):
@@ -23,7 +39,7 @@ class SPADE(nn.Module):
     def __init__(self, channels: int, map_channels: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(group_count(channels), channels, affine=False)
-        self.conv = nn.Conv3d(map_channels, 2 * channels, 3, padding=1)
+        self.conv = Conv3d(map_channels, 2 * channels, 3, padding=1)
 
     def modulation(self, embedded_map: Tensor) -> Modulation:
         """Embedded map (B, map_channels, d, h, w) -> (γ, β), each (B, channels, d, h, w)."""
@@ -43,11 +59,11 @@ class ResBlock3D(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = _norm(channels_in, map_channels)
-        self.conv1 = nn.Conv3d(channels_in, channels_out, 3, padding=1)
+        self.conv1 = Conv3d(channels_in, channels_out, 3, padding=1)
         self.time = nn.Linear(time_channels, channels_out)
         self.norm2 = _norm(channels_out, map_channels)
-        self.conv2 = nn.Conv3d(channels_out, channels_out, 3, padding=1)
-        self.skip = nn.Conv3d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        self.conv2 = Conv3d(channels_out, channels_out, 3, padding=1)
+        self.skip = Conv3d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, h: Tensor, time_embedding: Tensor, modulations: Iterator[Modulation] | None = None) -> Tensor:
@@ -65,8 +81,8 @@ class Attention3D(nn.Module):
         super().__init__()
         self.heads = max(1, channels // head_channels)
         self.norm = nn.GroupNorm(group_count(channels), channels)
-        self.qkv = nn.Conv3d(channels, 3 * channels, 1)
-        self.out = nn.Conv3d(channels, channels, 1)
+        self.qkv = Conv3d(channels, 3 * channels, 1)
+        self.out = Conv3d(channels, channels, 1)
         nn.init.zeros_(self.out.weight)
 
     def forward(self, h: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from diffusers.models.unets.unet_3d_condition import UNet3DConditionOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion.blocks import SPADE, Attention3D, Modulation, ResBlock3D, group_count
+from diffusion.blocks import SPADE, Attention3D, Conv3d, Modulation, ResBlock3D, group_count
 
 
 class SPADEUNet3D(ModelMixin, ConfigMixin):
@@ -55,24 +55,24 @@ class SPADEUNet3D(ModelMixin, ConfigMixin):
         self.spacing_embedding = nn.Sequential(
             nn.Linear(3, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels)
         )
-        self.map_embedding = nn.ModuleList([nn.Conv3d(num_labels, map_channels, 3, padding=1) for _ in channels])
+        self.map_embedding = nn.ModuleList([Conv3d(num_labels, map_channels, 3, padding=1) for _ in channels])
 
         def block(channels_in: int, channels_out: int) -> ResBlock3D:
             return ResBlock3D(channels_in, channels_out, time_channels, map_channels)
 
-        self.conv_in = nn.Conv3d(latent_channels + condition_channels, channels[0], 3, padding=1)
+        self.conv_in = Conv3d(latent_channels + condition_channels, channels[0], 3, padding=1)
         self.encoder = nn.ModuleList(
             [nn.ModuleList([block(width, width) for _ in range(blocks_per_level)]) for width in channels]
         )
-        self.down = nn.ModuleList([nn.Conv3d(a, b, 3, stride=2, padding=1) for a, b in pairwise(channels)])
+        self.down = nn.ModuleList([Conv3d(a, b, 3, stride=2, padding=1) for a, b in pairwise(channels)])
         self.middle = nn.ModuleList([block(channels[-1], channels[-1]) for _ in range(2)])
         self.middle_attention = Attention3D(channels[-1]) if attention else nn.Identity()
         self.decoder = nn.ModuleList(  # each block takes the skip of its mirror image, concatenated
             [nn.ModuleList([block(2 * width, width) for _ in range(blocks_per_level)]) for width in reversed(channels)]
         )
-        self.up = nn.ModuleList([nn.Conv3d(b, a, 3, padding=1) for a, b in reversed(list(pairwise(channels)))])
+        self.up = nn.ModuleList([Conv3d(b, a, 3, padding=1) for a, b in reversed(list(pairwise(channels)))])
         self.norm_out = nn.GroupNorm(group_count(channels[0]), channels[0])
-        self.conv_out = nn.Conv3d(channels[0], latent_channels, 3, padding=1)
+        self.conv_out = Conv3d(channels[0], latent_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.spacing_embedding[2].weight)  # type: ignore[arg-type]
 
