@@ -1,0 +1,79 @@
+"""Tiny models with weights that are not zero, an exact denoiser and a recording guide, shared by these tests."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoencoder.identity import IdentityAutoencoder
+from diffusion.objective import target_of, training_scheduler
+from diffusion.pipeline import LesionInpaintPipeline
+from diffusion.unet import SPADEUNet3D
+
+
+def randomised(module: nn.Module, seed: int = 0) -> Any:
+    """Replace all-zero parameters, with which a fresh network ignores its blocks."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        if not parameter.any():
+            parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
+    return module.eval()
+
+
+def tiny_unet(**settings: Any) -> SPADEUNet3D:
+    """Two levels and 2 + 3 channels in; a map twice as fine, unless `settings` say otherwise."""
+    torch.manual_seed(0)
+    defaults = {"latent_channels": 2, "condition_channels": 3, "map_factor": 2, "map_channels": 4, "channels": (4, 8)}
+    return randomised(SPADEUNet3D(**{**defaults, "blocks_per_level": 1, **settings}))
+
+
+def pixel_unet() -> SPADEUNet3D:
+    return tiny_unet(latent_channels=1, condition_channels=2, map_factor=1)
+
+
+def pixel_autoencoder() -> IdentityAutoencoder:
+    return IdentityAutoencoder(latents_mean=[-0.2], latents_std=[0.5])
+
+
+def pixel_pipeline(
+    unet: Any = None, scheduler: Any = None, guide: Any = None, **settings: Any
+) -> LesionInpaintPipeline:
+    """Diffusion on the voxels themselves."""
+    scheduler = scheduler or training_scheduler("v")
+    pipe = LesionInpaintPipeline(pixel_autoencoder(), unet or pixel_unet(), scheduler, guide, **settings)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+class Oracle(nn.Module):
+    """A denoiser that knows the clean latent: its output is the exact target at whatever noise it is shown."""
+
+    size_multiple, dtype = 2, torch.float32
+
+    def __init__(self, x0: Tensor, scheduler: Any) -> None:
+        super().__init__()
+        self.x0, self.scheduler = x0, scheduler
+
+    def modulate(self, semantic_map: Tensor) -> list:
+        return []
+
+    def forward(self, sample: Tensor, timestep: Tensor, spacing_mm: Tensor, modulation: list) -> SimpleNamespace:
+        noisy, t = sample[:, : self.x0.shape[1]].double(), timestep.long().expand(len(sample))
+        alpha_bar = self.scheduler.alphas_cumprod[t].double().view(-1, 1, 1, 1, 1)
+        noise = (noisy - alpha_bar.sqrt() * self.x0) / (1 - alpha_bar).sqrt()
+        return SimpleNamespace(sample=target_of(self.scheduler, self.x0.double(), noise, t).float())
+
+
+class RecordingGuide:
+    """Pulls everything up by `strength`, and notes what it was asked."""
+
+    def __init__(self, strength: float = 0.0) -> None:
+        self.strength, self.checked, self.asked = strength, [], []
+
+    def check(self, attributes: Any, batch: int) -> None:
+        self.checked.append((attributes, batch))
+
+    def gradient(self, noisy_latent: Tensor, timestep: Tensor, attributes: Any, lesion_mask: Tensor, factor: int):
+        self.asked.append((noisy_latent.clone(), timestep, attributes, lesion_mask, factor))
+        return torch.full_like(noisy_latent, self.strength)
