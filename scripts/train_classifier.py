@@ -13,7 +13,6 @@ import torch
 from accelerate.utils import set_seed
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from torch.nn import functional as F
-from torch.utils.data import Subset
 
 from diffusion import LesionInpaintPipeline
 from diffusion.conditioning import mask_coverage
@@ -94,7 +93,7 @@ def main(config: ClassifierConfig) -> None:
         save_guided(run, pipeline, classifier)
 
 
-def labelled(config: ClassifierConfig, split: str) -> tuple[Subset, list[str]]:
+def labelled(config: ClassifierConfig, split: str) -> tuple[LatentNodules, list[str]]:
     """The nodules of a split that the label policy calls benign or malignant, and their labels."""
     latents = LatentNodules(config.data, split, ("malignancy",))
     ratings = latents.latents["malignancy"]
@@ -103,17 +102,20 @@ def labelled(config: ClassifierConfig, split: str) -> tuple[Subset, list[str]]:
     if {names[index] for index in kept} != set(CLASSES["malignancy"]):
         found = {name: names.count(name) for name in CLASSES["malignancy"]}
         raise ValueError(f"{config.data}: {split} has {found} under policy {config.label_policy}; both are needed")
-    return Subset(latents, kept), [names[index] for index in kept]
+    latents.latents = latents.latents.select(kept)
+    return latents, [names[index] for index in kept]
 
 
 @torch.no_grad()
-def evaluate(model, test: Subset, targets: list[int], scheduler, factor: int, run: TrainingRun) -> dict[str, float]:
+def evaluate(
+    model, test: LatentNodules, targets: list[int], scheduler, factor: int, run: TrainingRun
+) -> dict[str, float]:
     """AUC and balanced accuracy on the held-out nodules at the timesteps `JUDGED_AT`; noise from a fixed seed."""
     values = {}
     for t in JUDGED_AT:
         scores = []
-        for position, index in enumerate(test.indices):
-            row = test.dataset[(index, position)]
+        for position in range(len(test)):
+            row = test[(position, position)]
             x0 = row["latent_mean"][None].to(run.device)
             noise = normal(x0.shape[1:], 0, "noise", torch.tensor([position]), run.device)
             step = torch.tensor([t], device=run.device)
