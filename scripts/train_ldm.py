@@ -81,6 +81,7 @@ class LdmConfig(TrainingConfig):
     Attributes:
         vae: Folder of the autoencoder whose latents these are.
         model: The U-Net.
+        initial: Pipeline folder whose U-Net's weights training starts from; none starts at random.
         target: "epsilon", "v" or "x0".
         noise_schedule: Diffusers' beta_schedule.
         texture: Texture losses.
@@ -91,6 +92,7 @@ class LdmConfig(TrainingConfig):
 
     vae: Path = Path("runs/vae/model")
     model: UNetConfig = field(default_factory=UNetConfig)
+    initial: Path | None = None
     target: str = "v"
     noise_schedule: str = "squaredcos_cap_v2"
     texture: TextureConfig = field(default_factory=TextureConfig)
@@ -112,6 +114,8 @@ def main(config: LdmConfig) -> None:
         map_factor=vae.factor,
         **asdict(config.model),
     )
+    if config.initial is not None:
+        load_initial(unet, config.initial)
     scheduler = training_scheduler(config.target, config.noise_schedule)
 
     run = TrainingRun(config)
@@ -133,6 +137,15 @@ def main(config: LdmConfig) -> None:
                 run.log(evaluate(pipeline, config, picture))
     if run.finished:
         save_pipeline(run, vae, unet, scheduler, row)
+
+
+def load_initial(unet: SPADEUNet3D, folder: Path) -> None:
+    """Take over the U-Net of a saved pipeline. Raises ValueError where the architectures differ."""
+    trained = LesionInpaintPipeline.from_pretrained(folder).unet
+    try:
+        unet.load_state_dict(trained.state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"{folder}: its U-Net differs from this config's model ({error})") from error
 
 
 def stage_two_of(unet: SPADEUNet3D, config: LdmConfig) -> StageTwo:
