@@ -141,6 +141,10 @@ class LesionInpaintPipeline(DiffusionPipeline):
         self._check_crops(ct_hu, lesion_mask)
         spacing = self._spacing(spacing_mm, ct_hu.shape[0])
         semantic = lesion_mask if semantic_map is None else torch.as_tensor(semantic_map)
+        if semantic.shape != ct_hu.shape:
+            raise ValueError(f"semantic_map has shape {tuple(semantic.shape)}, ct {tuple(ct_hu.shape)}; must be equal")
+        if blend_mm < 0:
+            raise ValueError(f"blend_mm {blend_mm}, expected 0 or a positive width")
         generated_hu = self.generate(ct_hu, lesion_mask, semantic, spacing, **options)
         weight = torch.stack([edge_weight(m[0], s, blend_mm)[None] for m, s in zip(lesion_mask, spacing, strict=True)])
         weight = weight.to(generated_hu)
@@ -170,17 +174,12 @@ class LesionInpaintPipeline(DiffusionPipeline):
         device, config = self._execution_device, self.vae.config
         window = (config["window_width"], config["window_level"])
         guided = bool(attributes) and guidance_scale != 0
-        if attributes and self.guide is None:
-            raise ValueError(
-                f"attributes {dict(attributes)}: this pipeline has no guide; train one with train_classifier.py"
-            )
-        if attributes:
-            self.guide.check(attributes, ct_hu.shape[0])
+        self._check_options(attributes, num_inference_steps, generator, ct_hu.shape[0])
+        modulation = self.unet.modulate(semantic_map.to(device))
         lesion_mask = lesion_mask.to(device)
         ct_norm = to_norm(ct_hu.to(device, torch.float32), *window).to(self.unet.dtype)
         blanked = self.vae.encode(blank_lesion(ct_norm, lesion_mask)).latent_dist.mode()
         blanked = standardise(blanked, config)
-        modulation = self.unet.modulate(semantic_map.to(device))
         spacing_mm = spacing_mm.to(device)
 
         self.scheduler.set_timesteps(num_inference_steps, device=device)
@@ -210,11 +209,23 @@ class LesionInpaintPipeline(DiffusionPipeline):
             raise ValueError(f"mask has shape {tuple(lesion_mask.shape)}, ct {tuple(ct_hu.shape)}; they must be equal")
         if not torch.isfinite(ct_hu.float()).all():
             raise ValueError("ct holds NaN or infinite values; replace them with HU first")
-        if not torch.isin(lesion_mask, lesion_mask.new_tensor([0, 1])).all():
+        if not ((lesion_mask == 0) | (lesion_mask == 1)).all():
             raise ValueError(f"mask has values from {lesion_mask.min()} to {lesion_mask.max()}, expected 0 and 1 only")
         empty = (lesion_mask.flatten(1) == 0).all(dim=1).nonzero().flatten().tolist()
         if empty:
             raise ValueError(f"mask of volume {empty[0]} is empty; it says where the lesion is painted")
+
+    def _check_options(self, attributes: Attributes | None, steps: int, generator: Generators, batch: int) -> None:
+        if steps < 1:
+            raise ValueError(f"num_inference_steps {steps}, expected at least 1")
+        if isinstance(generator, list) and len(generator) != batch:
+            raise ValueError(f"{len(generator)} generators for {batch} volumes; give one, or one per volume")
+        if attributes and self.guide is None:
+            raise ValueError(
+                f"attributes {dict(attributes)}: this pipeline has no guide; train one with train_classifier.py"
+            )
+        if attributes:
+            self.guide.check(attributes, batch)
 
     def _spacing(self, spacing_mm: Any, batch: int) -> Tensor:
         """(B, 3) float32, z, y, x."""
