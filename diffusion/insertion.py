@@ -6,7 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from imaging.geometry import check_same_grid, mask_centroid, paste_difference, sample_grid, sample_mask, soft_edge
+from imaging.geometry import check_same_grid, paste_difference, point_of_index, sample_grid, sample_mask, soft_edge
 from imaging.window import to_hu, to_norm
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ def inpaint_scan(
     """
     check_same_grid(mask, ct, "mask")
     size, spacing = pipeline.config["crop_size"], pipeline.config["spacing_mm"]
-    centre = mask_centroid(mask)
-    _check_extent(mask, size * spacing)
-    ct_hu, _, grid = sample_grid(ct, centre, size, spacing)
+    ct_hu, _, grid = sample_grid(ct, _middle(mask, size * spacing), size, spacing)
     lesion_mask = sample_mask(mask, grid)
     if not lesion_mask.any():
         raise ValueError(f"the mask vanishes on the model's grid of {spacing} mm; the lesion is too small to paint")
@@ -49,12 +47,17 @@ def inpaint_scan(
     return paste_difference(ct, grid, generated_hu - seen_hu, soft_edge(mask, blend_mm + min(ct.GetSpacing())))
 
 
-def _check_extent(mask: sitk.Image, grid_mm: float) -> None:
+def _middle(mask: sitk.Image, grid_mm: float) -> tuple[float, ...]:
+    """Physical point (x, y, z) in the middle of the mask's extent, which must fit into the grid with its margin."""
     indices = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0)
-    extent_mm = (indices.max(0) - indices.min(0) + 1) * np.array(mask.GetSpacing()[::-1])
+    if len(indices) == 0:
+        raise ValueError("the lesion mask is empty, expected at least one voxel above 0")
+    first, last = indices.min(0), indices.max(0)
+    extent_mm = (last - first + 1) * np.array(mask.GetSpacing()[::-1])
     if extent_mm.max() + 2 * MARGIN_MM > grid_mm:
         raise ValueError(
             f"the mask spans {np.round(extent_mm, 1).tolist()} mm (z, y, x), the model's grid {grid_mm:g} mm; "
             f"expected at most {grid_mm - 2 * MARGIN_MM:g} mm; paint one lesion at a time, or use a pipeline with a "
             "larger crop_size"
         )
+    return point_of_index(mask, (first + last) / 2)
