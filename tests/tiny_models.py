@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from autoencoder.identity import IdentityAutoencoder
@@ -49,11 +50,11 @@ def pixel_pipeline(
 class Oracle(nn.Module):
     """A denoiser that knows the clean latent: its output is the exact target at whatever noise it is shown."""
 
-    size_multiple, dtype = 2, torch.float32
+    size_multiple, dtype, device = 2, torch.float32, torch.device("cpu")
 
     def __init__(self, x0: Tensor, scheduler: Any) -> None:
         super().__init__()
-        self.x0, self.scheduler = x0, scheduler
+        self.x0, self.scheduler = x0, DDPMScheduler.from_config(scheduler.config)
 
     def modulate(self, semantic_map: Tensor) -> list:
         return []

@@ -1,0 +1,223 @@
+"""A lesion into a whole scan: what stays, what comes back, and what is refused."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from scipy.ndimage import binary_erosion, distance_transform_edt
+from tiny_models import RecordingGuide, pixel_pipeline
+from torch import Tensor
+
+from autoencoder.identity import IdentityAutoencoder
+from diffusion.insertion import inpaint_scan
+from imaging.ct_io import read_ct
+
+SPACING = (2.5, 0.7, 0.7)  # z, y, x, mm
+SIZE = (16, 52, 60)
+
+
+def oblique_scan(pixel_type: int = sitk.sitkInt16, seed: int = 0) -> sitk.Image:
+    """Noise around -800 HU, some of it below the window, turned by 20 and 10 degrees, far from the origin."""
+    ct_hu = np.random.default_rng(seed).normal(-800, 150, SIZE)
+    image = sitk.Cast(sitk.GetImageFromArray(ct_hu), pixel_type)
+    image.SetSpacing(SPACING[::-1])
+    image.SetOrigin((-131.5, 77.25, -402.0))
+    turned = sitk.Euler3DTransform((0.0, 0.0, 0.0), np.radians(20), 0.0, np.radians(10))
+    image.SetDirection(turned.GetMatrix())
+    image.SetMetaData("0008|103e", "chest")
+    return image
+
+
+def ball(ct: sitk.Image, centre: tuple[float, float, float], diameter_mm: float) -> sitk.Image:
+    """Mask of a ball around a voxel index (z, y, x), in the scan's geometry."""
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in ct.GetSize()[::-1]], indexing="ij"), axis=-1)
+    inside = (((grid - centre) * ct.GetSpacing()[::-1]) ** 2).sum(-1) <= (diameter_mm / 2) ** 2
+    mask = sitk.GetImageFromArray(inside.astype(np.uint8))
+    mask.CopyInformation(ct)
+    return mask
+
+
+class PaintingPipeline:
+    """Stands for the model: generates `paint(sampled HU, mask)` and notes its arguments."""
+
+    def __init__(self, paint: Any, crop_size: int = 32, spacing_mm: float = 1.0) -> None:
+        self.config = {"crop_size": crop_size, "spacing_mm": spacing_mm}
+        self.vae = IdentityAutoencoder(latents_mean=[0.0], latents_std=[1.0])
+        self.paint, self.calls = paint, []
+
+    def generate(self, ct_hu: Tensor, lesion_mask: Tensor, semantic_map: Tensor, spacing_mm: Tensor, **options: Any):
+        self.calls.append(
+            SimpleNamespace(ct_hu=ct_hu, mask=lesion_mask, map=semantic_map, spacing=spacing_mm, **options)
+        )
+        return self.paint(ct_hu, lesion_mask)
+
+
+def constant(value_hu: float) -> Any:
+    return lambda ct_hu, mask: torch.full_like(ct_hu, value_hu)
+
+
+def check_outside(before: sitk.Image, after: sitk.Image, mask: sitk.Image) -> np.ndarray:
+    """Outside and geometry are the input's; returns what is inside the mask afterwards."""
+    a, b = sitk.GetArrayFromImage(before), sitk.GetArrayFromImage(after)
+    inside = sitk.GetArrayFromImage(mask) > 0
+    assert a.dtype == b.dtype and np.array_equal(a[~inside], b[~inside])
+    for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection", "GetPixelID", "GetMetaDataKeys"):
+        assert getattr(before, name)() == getattr(after, name)()
+    assert (a[inside] != b[inside]).mean() > 0.9
+    return b[inside]
+
+
+@pytest.mark.parametrize("pixel_type", [sitk.sitkInt16, sitk.sitkFloat32])
+def test_pipeline_changes_the_mask_of_an_oblique_scan_and_nothing_else(pixel_type: int):
+    ct = oblique_scan(pixel_type)
+    mask = ball(ct, (8, 25, 28), 11)
+    pipe = pixel_pipeline(crop_size=24, spacing_mm=1.0)
+    seeds = [torch.Generator().manual_seed(3) for _ in range(2)]
+    output, again = (pipe(ct, mask, num_inference_steps=2, generator=seed) for seed in seeds)
+    check_outside(ct, output.ct, mask)
+    assert output.lesion_mask is mask
+    assert np.array_equal(sitk.GetArrayViewFromImage(again.ct), sitk.GetArrayViewFromImage(output.ct))
+
+
+def test_model_sees_a_cube_around_the_lesion_and_all_options():
+    ct = oblique_scan()
+    mask = ball(ct, (8, 25, 28), 12)
+    pipe = PaintingPipeline(constant(0.0), crop_size=36, spacing_mm=0.8)
+    inpaint_scan(pipe, ct, mask, blend_mm=1.0, num_inference_steps=7, attributes={"a": "b"})
+    (call,) = pipe.calls
+    assert call.ct_hu.shape == (1, 1, 36, 36, 36) and torch.equal(call.mask, call.map)
+    assert torch.equal(call.spacing, torch.full((1, 3), 0.8))
+    assert call.num_inference_steps == 7 and call.attributes == {"a": "b"}
+    volume_mm3 = float(call.mask.sum()) * 0.8**3
+    assert volume_mm3 == pytest.approx(np.pi / 6 * 12**3, rel=0.1)
+    centre = torch.nonzero(call.mask[0, 0]).float().mean(0)
+    assert torch.allclose(centre, torch.full((3,), 17.5), atol=0.6)
+
+
+def test_painted_hounsfield_units_arrive_away_from_the_rim():
+    """The scan's own noise stays, so it is the mean that is painted; constant in means constant difference out."""
+    ct = oblique_scan(sitk.sitkFloat32)
+    mask = ball(ct, (8, 25, 28), 16)
+    smooth = sitk.SmoothingRecursiveGaussian(ct, 6.0)  # what the model's grid can represent
+    pipe = PaintingPipeline(constant(40.0), crop_size=40)
+    after = sitk.GetArrayFromImage(inpaint_scan(pipe, smooth, mask, blend_mm=1.0))
+    inside = sitk.GetArrayFromImage(mask) > 0
+    deep = distance_transform_edt(inside, sampling=SPACING) > 2.5
+    assert deep.sum() > 100
+    assert np.abs(after[deep] - 40).max() < 5
+    rough = sitk.GetArrayFromImage(inpaint_scan(pipe, ct, mask, blend_mm=1.0))
+    assert abs(rough[deep].mean() - 40) < 5
+    assert 50 < rough[deep].std() < sitk.GetArrayFromImage(ct).std()  # the scan's noise is not painted over
+
+
+def test_model_that_changes_nothing_leaves_every_voxel():
+    """Also below the window: what the model cannot see must not come back as a change."""
+    ct = oblique_scan()
+    dark = ct - 500
+    mask = ball(dark, (8, 25, 28), 12)
+    pipe = PaintingPipeline(lambda ct_hu, mask: ct_hu.clamp(-1150, 350))
+    after = sitk.GetArrayFromImage(inpaint_scan(pipe, dark, mask, blend_mm=1.0))
+    assert np.array_equal(after, sitk.GetArrayFromImage(dark))
+
+
+def test_lesion_fades_towards_the_rim_of_the_mask():
+    ct = oblique_scan(sitk.sitkFloat32) * 0 - 800
+    mask = ball(ct, (8, 25, 28), 16)
+    pipe = PaintingPipeline(constant(0.0), crop_size=40)
+    hard, soft = (sitk.GetArrayFromImage(inpaint_scan(pipe, ct, mask, blend_mm=w)) for w in (0.0, 3.0))
+    inside = sitk.GetArrayFromImage(mask) > 0
+    assert np.allclose(hard[inside], 0, atol=0.01)
+    rim = inside & ~binary_erosion(inside)
+    assert -800 < soft[rim].min() < soft[rim].mean() < -200
+    depth_mm = distance_transform_edt(inside, sampling=SPACING)
+    assert np.allclose(soft[inside], -800 + 800 * np.minimum(depth_mm[inside] / 3.7, 1), atol=0.1)
+
+
+@pytest.mark.parametrize("centre", [(0, 25, 28), (8, 1, 28), (15, 50, 58)])
+def test_lesion_at_the_border_of_the_scan_is_painted(centre: tuple[int, int, int]):
+    ct = oblique_scan()
+    mask = ball(ct, centre, 12)
+    pipe = PaintingPipeline(constant(100.0))
+    inside = check_outside(ct, inpaint_scan(pipe, ct, mask, blend_mm=0.0), mask)
+    assert -50 < inside.mean() < 200
+    assert (pipe.calls[0].ct_hu == -1024).any()  # beyond the scan
+
+
+def lopsided(ct: sitk.Image) -> sitk.Image:
+    """A ball with a long tail: its centroid is far from the middle of its extent."""
+    array = sitk.GetArrayFromImage(ball(ct, (8, 25, 12), 12))
+    array[8, 25, 12:42] = 1
+    result = sitk.GetImageFromArray(array)
+    result.CopyInformation(ct)
+    return result
+
+
+def test_lopsided_lesion_that_fits_is_painted_to_its_end():
+    ct = oblique_scan()
+    mask = lopsided(ct)
+    after = inpaint_scan(PaintingPipeline(constant(100.0), crop_size=36), ct, mask, blend_mm=0.0)
+    assert abs(int(after[41, 25, 8]) - int(ct[41, 25, 8])) > 50
+
+
+def test_lesion_larger_than_the_grid_is_refused():
+    ct = oblique_scan()
+    pipe = PaintingPipeline(constant(0.0), crop_size=16)
+    with pytest.raises(
+        ValueError, match=r"the mask spans \[.*\] mm \(z, y, x\), the model's grid 16 mm; expected at mo"
+    ):
+        inpaint_scan(pipe, ct, ball(ct, (8, 25, 28), 12), blend_mm=1.0)
+    assert pipe.calls == []
+
+
+def test_lesion_smaller_than_the_grid_can_show_is_refused():
+    ct = oblique_scan()
+    mask = ball(ct, (8, 25, 28), 0.1)
+    with pytest.raises(ValueError, match=r"the mask vanishes on the model's grid of 4\.0 mm; the lesion is too small"):
+        inpaint_scan(PaintingPipeline(constant(0.0), spacing_mm=4.0), ct, mask, blend_mm=1.0)
+
+
+def changed(mask: sitk.Image, what: str) -> sitk.Image:
+    mask = sitk.Image(mask)
+    if what == "size":
+        return mask[:, :, :-1]
+    if what == "spacing":
+        mask.SetSpacing((0.7, 0.7, 2.4))
+    if what == "origin":
+        mask.SetOrigin(np.add(mask.GetOrigin(), 0.5).tolist())
+    if what == "direction":
+        mask.SetDirection(np.eye(3).flatten().tolist())
+    return mask
+
+
+@pytest.mark.parametrize("what", ["size", "spacing", "origin", "direction"])
+def test_mask_of_another_geometry_is_refused(what: str):
+    ct = oblique_scan()
+    with pytest.raises(ValueError, match=r"mask: .*expected the same grid; resample it to the CT"):
+        pixel_pipeline()(ct, changed(ball(ct, (8, 25, 28), 12), what))
+
+
+def test_empty_mask_is_refused():
+    ct = oblique_scan()
+    with pytest.raises(ValueError, match="the lesion mask is empty, expected at least one voxel above 0"):
+        pixel_pipeline()(ct, ball(ct, (-50, -50, -50), 1))
+
+
+def test_guide_of_a_scan_is_asked_as_for_crops():
+    ct, guide = oblique_scan(), RecordingGuide()
+    mask = ball(ct, (8, 25, 28), 11)
+    pixel_pipeline(guide=guide, crop_size=24)(ct, mask, {"malignancy": "benign"}, num_inference_steps=2)
+    assert guide.checked == [({"malignancy": "benign"}, 1)] and len(guide.asked) == 2
+    assert guide.asked[0][3].shape == (1, 1, 24, 24, 24)
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_real_scan_keeps_every_voxel_outside_the_lesion(real_data_dir: Path):
+    ct = read_ct(real_data_dir / "lidc_dicom" / "LIDC-IDRI-0001")
+    mask = ball(ct, (70, 250, 150), 12)
+    output = pixel_pipeline(crop_size=32)(ct, mask, num_inference_steps=2)
+    check_outside(ct, output.ct, mask)

@@ -1,0 +1,346 @@
+"""The inpainting pipeline on crops: what it leaves alone, that the loop is right, and what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
+from scipy.ndimage import binary_erosion
+from tiny_models import Oracle, RecordingGuide, pixel_pipeline, pixel_unet, randomised, tiny_unet
+from torch import Tensor
+from torch.testing import assert_close
+
+from autoencoder.kl import AutoencoderKL3D
+from autoencoder.latents import standardise, unstandardise
+from diffusion.objective import TARGETS, training_scheduler
+from diffusion.pipeline import LesionInpaintPipeline, edge_weight
+from guidance.classifier_guidance import ClassifierGuidance
+from imaging.window import to_hu, to_norm
+
+SHAPE = (2, 1, 4, 6, 8)
+MALIGNANT = {"malignancy": "malignant"}
+
+
+def crops() -> tuple[Tensor, Tensor]:
+    """CT, float32 HU with values beyond the window and off the integers, and two masks."""
+    ct_hu = 1600 * torch.rand(SHAPE, generator=torch.Generator().manual_seed(0)) - 1200
+    lesion_mask = torch.zeros(SHAPE, dtype=torch.uint8)
+    lesion_mask[0, 0, 1:3, 1:5, 2:6] = 1
+    lesion_mask[1, 0, :2, 2:6, 3:] = 1
+    return ct_hu, lesion_mask
+
+
+def seeds(*numbers: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(number) for number in numbers]
+
+
+@pytest.mark.parametrize("kind", ["int16 tensor", "int16 array", "float32 tensor", "float64 array", "uint8 mask bool"])
+def test_ct_outside_the_mask_is_the_inputs_bit_for_bit(kind: str):
+    ct_hu, lesion_mask = crops()
+    ct: Any = ct_hu.round().to(torch.int16) if "int16" in kind else ct_hu
+    mask: Any = lesion_mask.bool() if "bool" in kind else lesion_mask
+    if "array" in kind:
+        ct, mask = ct.numpy().astype(kind.split()[0]), mask.numpy()
+    before = np.asarray(ct).copy()
+    output = pixel_pipeline()(ct, mask, num_inference_steps=2, generator=seeds(0, 1))
+    assert type(output.ct) is type(ct) and output.ct.dtype == ct.dtype and output.ct.shape == ct.shape
+    assert output.lesion_mask is mask
+    result, inside = np.asarray(output.ct), np.asarray(mask) > 0
+    assert np.array_equal(result[~inside], before[~inside]) and np.array_equal(np.asarray(ct), before)
+    assert (result[inside] != before[inside]).mean() > 0.9
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("scheduler_type", [DDPMScheduler, DDIMScheduler])
+def test_exact_denoiser_makes_the_sampler_return_its_x0(target: str, scheduler_type: Any):
+    check_oracle(scheduler_type.from_config(training_scheduler(target).config))
+
+
+@pytest.mark.parametrize(
+    "scheduler_type",
+    [DPMSolverMultistepScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler, UniPCMultistepScheduler],
+)
+def test_exact_denoiser_makes_other_samplers_return_its_x0(scheduler_type: Any):
+    check_oracle(scheduler_type.from_config(training_scheduler("v").config))
+
+
+def check_oracle(scheduler: Any) -> None:
+    ct_hu, lesion_mask = crops()
+    wanted_hu = -500 + 300 * torch.randn(SHAPE, generator=torch.Generator().manual_seed(3))
+    pipe = pixel_pipeline(scheduler=scheduler)
+    x0 = standardise(to_norm(wanted_hu), pipe.vae.config)
+    pipe.register_modules(unet=Oracle(x0, scheduler))
+    result = pipe(ct_hu, lesion_mask, num_inference_steps=10, generator=seeds(0, 1), blend_mm=0).ct
+    assert_close(result, torch.where(lesion_mask > 0, wanted_hu.clamp(-1150, 350), ct_hu), rtol=0, atol=0.5)
+
+
+def test_latent_is_standardised_before_and_decoded_after():
+    torch.manual_seed(0)
+    vae = randomised(
+        AutoencoderKL3D((4,), 1, 2, window_width=1000.0, window_level=-300.0, latents_mean=[1, -2], latents_std=[3, 4])
+    )
+    scheduler = DDIMScheduler.from_config(training_scheduler("epsilon").config)
+    x0 = torch.randn(2, 2, 2, 3, 4, generator=torch.Generator().manual_seed(3))
+    pipe = LesionInpaintPipeline(vae, Oracle(x0, scheduler), scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        decoded = vae.decode(unstandardise(x0, vae.config)).sample.clamp(-1, 1)
+    ct_hu, lesion_mask = crops()
+    result = pipe(ct_hu, lesion_mask, num_inference_steps=5, blend_mm=0).ct
+    expected = torch.where(lesion_mask > 0, to_hu(decoded, 1000.0, -300.0), ct_hu)
+    assert_close(result, expected, rtol=0, atol=0.5)
+
+
+@pytest.mark.parametrize(
+    "scheduler_type",
+    [
+        DDPMScheduler,
+        DDIMScheduler,
+        DPMSolverMultistepScheduler,
+        EulerDiscreteScheduler,
+        HeunDiscreteScheduler,
+        PNDMScheduler,
+        UniPCMultistepScheduler,
+    ],
+)
+def test_batch_gives_what_its_volumes_give_alone(scheduler_type: Any):
+    pipe = pixel_pipeline(scheduler=scheduler_type.from_config(training_scheduler("v").config))
+    ct_hu, lesion_mask = crops()
+    steps = 6
+    together = pipe(ct_hu, lesion_mask, num_inference_steps=steps, generator=seeds(5, 6)).ct
+    for index, generator in enumerate(seeds(5, 6)):
+        one = slice(index, index + 1)
+        alone = pipe(ct_hu[one], lesion_mask[one], num_inference_steps=steps, generator=generator).ct
+        assert_close(together[one], alone, rtol=0, atol=2.0)  # HU; Euler starts from noise of 20,000 sigma
+        other = pipe(ct_hu[one], lesion_mask[one], num_inference_steps=steps, generator=seeds(7)).ct
+        assert (other - alone).abs().max() > 20
+
+
+def test_same_seed_gives_the_same_lesion_again():
+    pipe = pixel_pipeline()
+    ct_hu, lesion_mask = crops()
+    first, again = (pipe(ct_hu, lesion_mask, num_inference_steps=3, generator=g).ct for g in seeds(4, 4))
+    assert torch.equal(first, again)
+
+
+class Counted:
+    """Counts the calls of a bound method, and keeps their arguments."""
+
+    def __init__(self, owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[tuple[tuple, dict]] = []
+        original = getattr(owner, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append((args, kwargs))
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, call)
+
+
+def test_map_is_modulated_once_and_the_network_sees_what_it_should(monkeypatch: pytest.MonkeyPatch):
+    unet = pixel_unet()
+    pipe = pixel_pipeline(unet, spacing_mm=0.8)
+    modulate, forward = Counted(unet, "modulate", monkeypatch), Counted(unet, "forward", monkeypatch)
+    ct_hu, lesion_mask = crops()
+    pipe(ct_hu, lesion_mask, num_inference_steps=4)
+    assert len(modulate.calls) == 1 and torch.equal(modulate.calls[0][0][0], lesion_mask)
+    assert [int(arguments[1]) for arguments, _ in forward.calls] == [999, 749, 499, 249]
+    assert torch.equal(forward.calls[0][1]["spacing_mm"], torch.full((2, 3), 0.8))
+    blanked = standardise(torch.where(lesion_mask > 0, -1.0, to_norm(ct_hu)), pipe.vae.config)
+    for (sample, _), _ in forward.calls:
+        assert_close(sample[:, 1:], torch.cat([blanked, lesion_mask.float()], dim=1))
+
+    spacing = [[2.5, 0.7, 0.6], [1.0, 1.0, 1.0]]
+    pipe(ct_hu, lesion_mask, num_inference_steps=1, spacing_mm=spacing, semantic_map=1 - lesion_mask)
+    assert torch.equal(modulate.calls[1][0][0], 1 - lesion_mask)
+    assert torch.equal(forward.calls[-1][1]["spacing_mm"], torch.tensor(spacing))
+
+
+def test_lesion_is_blended_in_from_its_border_inwards():
+    inside = torch.zeros(9, 11, 13, dtype=torch.uint8)
+    inside[1:8, 1:10, 2:12] = 1
+    spacing = torch.tensor([2.0, 1.0, 0.5])
+    weight = edge_weight(inside, spacing, blend_mm=1.5)
+    assert not weight[inside == 0].any() and weight[inside > 0].min() > 0 and weight.max() == 1
+    line = weight[4, 5]  # along x, in voxels of 0.5 mm: one more voxel, 0.25 more weight
+    assert_close(line[:7], torch.tensor([0, 0, 0.25, 0.5, 0.75, 1, 1]))
+    assert (weight[binary_erosion(inside, iterations=2)] > weight[inside > 0].min()).all()
+    assert torch.equal(edge_weight(inside, spacing, blend_mm=0), inside.float())
+    whole = torch.ones_like(inside)
+    assert torch.equal(edge_weight(whole, spacing, blend_mm=1.5), whole.float())
+
+
+def test_blend_mixes_ct_and_generated_by_the_edge_weight(monkeypatch: pytest.MonkeyPatch):
+    ct_hu, lesion_mask = crops()
+    pipe = pixel_pipeline()
+    monkeypatch.setattr(pipe, "generate", lambda *_, **__: torch.full(SHAPE, -100.0))
+    result = pipe(ct_hu, lesion_mask, blend_mm=2.0, spacing_mm=[1.0, 1.0, 1.0]).ct
+    weight = torch.stack([edge_weight(m[0], torch.ones(3), 2.0)[None] for m in lesion_mask])
+    assert_close(result, ct_hu + weight * (-100 - ct_hu), rtol=1e-5, atol=1e-3)
+
+
+def test_guide_is_asked_at_every_step_with_what_the_network_sees(monkeypatch: pytest.MonkeyPatch):
+    guide, unet = RecordingGuide(), pixel_unet()
+    pipe = pixel_pipeline(unet, EulerDiscreteScheduler.from_config(training_scheduler("v").config), guide)
+    forward = Counted(unet, "forward", monkeypatch)
+    ct_hu, lesion_mask = crops()
+    plain = pipe(ct_hu, lesion_mask, num_inference_steps=3, generator=seeds(1, 2)).ct
+    assert guide.checked == [] and guide.asked == []
+    forward.calls.clear()
+    neutral = pipe(ct_hu, lesion_mask, MALIGNANT, num_inference_steps=3, generator=seeds(1, 2)).ct
+    assert torch.equal(neutral, plain)  # a gradient of 0
+    assert guide.checked == [(MALIGNANT, 2)] and len(guide.asked) == 3
+    for (noisy, t, attributes, mask, factor), ((sample, t_seen), _) in zip(guide.asked, forward.calls, strict=True):
+        assert torch.equal(noisy, sample[:, :1]) and t == t_seen
+        assert attributes == MALIGNANT and torch.equal(mask, lesion_mask) and factor == 1
+
+
+def test_guidance_pulls_by_its_scale_and_none_where_it_is_zero():
+    ct_hu, lesion_mask = crops()
+    guide = RecordingGuide(strength=0.2)
+    scheduler = DDIMScheduler.from_config(training_scheduler("epsilon", "linear").config)
+    pipe = pixel_pipeline(scheduler=scheduler, guide=guide)
+    pipe.register_modules(unet=Oracle(torch.zeros(SHAPE), scheduler))
+    means = []
+    for scale in (0.0, 0.5, 1.0, -1.0):
+        options = {"num_inference_steps": 5, "guidance_scale": scale, "blend_mm": 0, "generator": seeds(1, 2)}
+        result = pipe(ct_hu, lesion_mask, MALIGNANT, **options).ct
+        means.append(float(result[lesion_mask > 0].mean()))
+        assert len(guide.checked) == len(means) and len(guide.asked) == (len(means) - 1) * 5
+    # the last step moves x̂0 by s σ²/√ᾱ · 0.2 at t = 199, in units of the latent's 0.5 · 750 HU
+    alpha_bar = float(scheduler.alphas_cumprod[199])
+    shift_hu = (1 - alpha_bar) / alpha_bar**0.5 * 0.2 * 0.5 * 750
+    assert_close(np.diff(means), np.array([0.5, 0.5, -2.0]) * shift_hu, rtol=0.01, atol=0)
+
+
+def tiny_guide() -> ClassifierGuidance:
+    classifier = {"classes": {"malignancy": ["benign", "malignant"]}, "latent_channels": 1, "channels": (4, 8)}
+    torch.manual_seed(0)
+    return randomised(ClassifierGuidance(classifier, neighbourhood_cells=2))
+
+
+def test_saved_pipeline_is_loaded_back_with_guide_and_settings(tmp_path: Path):
+    pipe = pixel_pipeline(guide=tiny_guide(), crop_size=16, spacing_mm=0.75)
+    pipe.save_pretrained(tmp_path)
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    weights = {f"{part}/diffusion_pytorch_model.safetensors" for part in ("vae", "unet", "guide")}
+    assert {name for name in files if not name.endswith(".json")} == weights
+    loaded = LesionInpaintPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert loaded.config["crop_size"] == 16 and loaded.config["spacing_mm"] == 0.75
+    ct_hu, lesion_mask = crops()
+    a, b = (p(ct_hu, lesion_mask, MALIGNANT, num_inference_steps=3, generator=seeds(1, 2)).ct for p in (pipe, loaded))
+    assert torch.equal(a, b)
+    unguided = loaded(ct_hu, lesion_mask, num_inference_steps=3, generator=seeds(1, 2)).ct
+    assert not torch.equal(a, unguided)
+
+
+def test_pipeline_without_guide_is_saved_and_loaded_with_another_scheduler(tmp_path: Path):
+    pipe = pixel_pipeline()
+    pipe.save_pretrained(tmp_path)
+    scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    loaded = LesionInpaintPipeline.from_pretrained(str(tmp_path), scheduler=scheduler)
+    assert loaded.guide is None and loaded.scheduler is scheduler
+    state = loaded.unet.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in pipe.unet.state_dict().items())
+
+
+def test_folder_that_names_foreign_code_is_refused(tmp_path: Path):
+    pixel_pipeline().save_pretrained(tmp_path)
+    path = tmp_path / "model_index.json"
+    index = json.loads(path.read_text())
+    path.write_text(json.dumps({**index, "unet": ["subprocess", "Popen"]}))
+    with pytest.raises(ValueError, match=r"component 'unet' is from library 'subprocess', expected diffusers or a mod"):
+        LesionInpaintPipeline.from_pretrained(tmp_path)
+
+
+def edit(kind: str) -> dict[str, Any]:
+    """Arguments of a call with one fault."""
+    ct_hu, mask = crops()
+    holed, two_labels, empty, label_two = ct_hu.clone(), mask.clone(), mask.clone(), mask.clone()
+    holed[1, 0, 2, 3, 4], two_labels[0, 0, 0, 0, 0], empty[1], label_two[0, 0, 0, 0, 0] = float("nan"), 2, 0, 2
+    faults: dict[str, dict[str, Any]] = {
+        "no batch": {"ct": ct_hu[0], "mask": mask[0]},
+        "two channels": {"ct": ct_hu.expand(2, 2, 4, 6, 8), "mask": mask.expand(2, 2, 4, 6, 8)},
+        "odd size": {"ct": ct_hu[..., :7], "mask": mask[..., :7]},
+        "other mask shape": {"mask": mask[:1]},
+        "nan": {"ct": holed},
+        "mask of two": {"mask": two_labels},
+        "soft mask": {"mask": mask * 0.5},
+        "empty mask": {"mask": empty},
+        "map shape": {"semantic_map": mask[:, :, :2]},
+        "map label": {"semantic_map": label_two},
+        "spacing count": {"spacing_mm": [1.0, 1.0]},
+        "spacing zero": {"spacing_mm": [1.0, 0.0, 1.0]},
+        "blend": {"blend_mm": -1.0},
+        "generators": {"generator": seeds(1, 2, 3)},
+        "no steps": {"num_inference_steps": 0},
+        "attributes": {"attributes": MALIGNANT},
+    }
+    return {"ct": ct_hu, "mask": mask, **faults[kind]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (
+            "no batch",
+            r"ct has shape \(1, 4, 6, 8\), expected \(B, 1, D, H, W\) with D, H, W multiples of 2; pass a Sim",
+        ),
+        ("two channels", r"ct has shape \(2, 2, 4, 6, 8\), expected \(B, 1, D, H, W\)"),
+        ("odd size", r"ct has shape \(2, 1, 4, 6, 7\), .* multiples of 2"),
+        ("other mask shape", r"mask has shape \(1, 1, 4, 6, 8\), ct \(2, 1, 4, 6, 8\); they must be equal"),
+        ("nan", "ct holds NaN or infinite values; replace them with HU first"),
+        ("mask of two", "mask has values from 0 to 2, expected 0 and 1 only"),
+        ("soft mask", r"mask has values from 0\.0 to 0\.5, expected 0 and 1 only"),
+        ("empty mask", "mask of volume 1 is empty; it says where the lesion is painted"),
+        ("map shape", r"semantic_map has shape \(2, 1, 2, 6, 8\), ct \(2, 1, 4, 6, 8\)"),
+        ("map label", r"semantic_map has labels 0 \.\.\. 2, the model knows 0 \.\.\. 1"),
+        (
+            "spacing count",
+            r"spacing_mm \[1\.0, 1\.0\], expected three positive numbers \(z, y, x\), or three per volume",
+        ),
+        ("spacing zero", r"spacing_mm \[1\.0, 0\.0, 1\.0\], expected three positive numbers"),
+        ("blend", r"blend_mm -1\.0, expected 0 or a positive width"),
+        ("generators", "3 generators for 2 volumes; give one, or one per volume"),
+        ("no steps", "num_inference_steps 0, expected at least 1"),
+        ("attributes", r"attributes {'malignancy': 'malignant'}: this pipeline has no guide; train one with train_cl"),
+    ],
+)
+def test_fault_is_named_before_anything_is_computed(kind: str, message: str, monkeypatch: pytest.MonkeyPatch):
+    pipe = pixel_pipeline()
+    monkeypatch.setattr(pipe.vae, "encode", lambda *_: pytest.fail("computed before checking"))
+    with pytest.raises(ValueError, match=message):
+        pipe(**edit(kind))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"colour": "red"}, 'attribute "colour" is unknown to this guide; known: malignancy'),
+        ({"malignancy": "grim"}, 'malignancy: "grim" is unknown; choose one of benign, malignant'),
+        ({"malignancy": ["benign"] * 3}, "malignancy: 3 values for 2 volumes; give one, or one per volume"),
+    ],
+)
+def test_attribute_the_guide_does_not_know_is_named(attributes: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        pixel_pipeline(guide=tiny_guide())(*crops(), attributes)
+
+
+def test_autoencoder_without_latent_statistics_is_refused():
+    vae = AutoencoderKL3D(channels=(4,), blocks_per_level=1, latent_channels=2)
+    pipe = LesionInpaintPipeline(vae, tiny_unet(), training_scheduler("v"))
+    ct_hu, lesion_mask = torch.zeros(1, 1, 4, 8, 8), torch.ones(1, 1, 4, 8, 8)
+    with pytest.raises(ValueError, match=r"no latents_mean and latents_std; run scripts/encode_latents\.py"):
+        pipe(ct_hu, lesion_mask)
