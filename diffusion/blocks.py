@@ -24,8 +24,8 @@ class Conv3d(nn.Conv3d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         one_cpu_volume = len(input) == 1 and input.device.type == "cpu" and input.dtype == torch.float32
         if one_cpu_volume and input[0, 0].numel() >= 64 and torch.backends.mkldnn.is_available():
-            geometry = (self.padding, self.stride, self.dilation, self.groups)
-            return torch.mkldnn_convolution(input, weight, bias, *geometry)
+            padding = [int(cells) for cells in self.padding]
+            return torch.mkldnn_convolution(input, weight, bias, padding, self.stride, self.dilation, self.groups)
         return super()._conv_forward(input, weight, bias)
 
 
