@@ -104,9 +104,11 @@ def semantic_map(
     for name, array in (("lung", lung), ("lesion_mask", lesion_mask)):
         if array is not None and array.shape != ct_hu.shape:
             raise ValueError(f"{name} has shape {array.shape}, expected that of ct_hu {ct_hu.shape}")
-    labels = np.digitize(ct_hu, HU_EDGES).astype(np.uint8)
+    labels = np.zeros(ct_hu.shape, np.uint8)
+    for edge_hu in HU_EDGES:  # np.digitize would give eight bytes a voxel
+        labels += ct_hu >= edge_hu
     # The rim of half-filled voxels at the pleura belongs to the lung; it would be a string of background otherwise.
-    rim = ndimage.binary_dilation(lung) & (labels == LABELS.index("background"))
+    rim = ndimage.binary_dilation(lung) & (labels == LABELS.index("background")) & (ct_hu > OPEN_AIR_HU)
     labels[lung.astype(bool) | rim] = LUNG
     if lesion_mask is not None:
         labels[lesion_mask.astype(bool)] = nodule_label(malignancy)

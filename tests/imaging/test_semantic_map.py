@@ -95,6 +95,7 @@ def test_padding_is_neither_lung_nor_in_the_way_of_finding_it():
     valid_mask = np.pad(np.ones(ct_hu[inner].shape, np.uint8), around)
     lung = lung_mask(padded, SPACING, whole_scan=False, valid_mask=valid_mask)
     np.testing.assert_array_equal(lung, np.pad(lungs[inner], around))
+    np.testing.assert_array_equal(semantic_map(padded, lung) == LUNG, lung)
 
 
 def test_a_crop_of_pure_tissue_or_of_one_value_has_no_lung():
