@@ -37,13 +37,13 @@ class ClassifierGuidance(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         settings = {name: value for name, value in classifier.items() if not name.startswith("_")}
-        self.classifier = NoduleClassifier3D(**settings)
+        self.network = NoduleClassifier3D(**settings)
 
     @classmethod
     def of(cls, classifier: NoduleClassifier3D, **settings: Any) -> "ClassifierGuidance":
         """A guide around a trained classifier; `settings` are the other arguments of the class."""
         guide = cls(classifier={k: v for k, v in classifier.config.items() if not k.startswith("_")}, **settings)
-        guide.classifier.load_state_dict(classifier.state_dict())
+        guide.network.load_state_dict(classifier.state_dict())
         return guide.to(next(classifier.parameters()).device).eval()
 
     def check(self, attributes: Mapping[str, str | Sequence[str]], batch: int) -> None:
@@ -81,7 +81,7 @@ class ClassifierGuidance(ModelMixin, ConfigMixin):
             return torch.zeros_like(noisy_latent)
         with torch.enable_grad():
             latent = noisy_latent.detach().requires_grad_(True)
-            logits = self.classifier(latent, timestep, mask_coverage(lesion_mask, factor))
+            logits = self.network(latent, timestep, mask_coverage(lesion_mask, factor))
             log_probability = latent.new_zeros(())
             for name, values in attributes.items():
                 wanted = self._indices(name, values, len(latent)).to(latent.device)
