@@ -1,10 +1,10 @@
 """A small 3D network of our own whose 32 features describe a nodule: the space of the 3D Fréchet distance.
 
 It was trained by `scripts/train_nodule_net.py` (seed 0, 400 steps) on nine tenths of the training patients of 871
-LIDC-IDRI nodules, read at native resolution and resampled to 1 mm, to tell the readers' ratings, the diameter, and how much blur
-and noise a nodule was given; so it sees both what readers see and texture. On the other tenth, Spearman's rho is 0.97
-for the diameter, 0.71 for malignancy, 0.4 to 0.76 for the other ratings, 0.56 for blur and 0.50 for noise. No nodule of
-the test split was read. The weights lie beside this file and are checked by hash.
+LIDC-IDRI nodules, resampled to 1 mm, to tell the readers' ratings, the diameter, and how much blur and noise a nodule
+was given; so it sees both what readers see and texture. On the other tenth, Spearman's rho is 0.97 for the diameter,
+0.71 for malignancy, 0.4 to 0.76 for the other ratings, 0.56 for blur and 0.50 for noise. No nodule of the test split
+was read. The weights lie beside this file and are checked by hash.
 """
 
 import hashlib

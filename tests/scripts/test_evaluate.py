@@ -25,7 +25,7 @@ def _lesion(number):
     grid = np.stack(np.meshgrid(*(np.arange(n) - n // 2 for n in (20, 21, 22)), indexing="ij"))
     mask = ((grid / rng.uniform(3, 4, 3)[:, None, None, None]) ** 2).sum(0) <= 1
     texture = gaussian_filter(rng.standard_normal(mask.shape), 0.8)
-    ct_hu = -850 + 800 * gaussian_filter(mask.astype(float), 0.7) + 300 * texture + 25 * rng.standard_normal(mask.shape)
+    ct_hu = -850 + rng.uniform(400, 900) * gaussian_filter(mask.astype(float), 0.7) + 300 * texture + 25 * rng.standard_normal(mask.shape)
     return ct_hu, mask
 
 
