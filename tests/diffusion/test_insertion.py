@@ -114,14 +114,13 @@ def test_painted_hounsfield_units_arrive_away_from_the_rim():
     assert 50 < rough[deep].std() < sitk.GetArrayFromImage(ct).std()  # the scan's noise is not painted over
 
 
-def test_model_that_changes_nothing_leaves_every_voxel():
-    """Also below the window: what the model cannot see must not come back as a change."""
-    ct = oblique_scan()
-    dark = ct - 500
-    mask = ball(dark, (8, 25, 28), 12)
+@pytest.mark.parametrize("shift_hu", [-500, 0, 1200])
+def test_model_that_changes_nothing_leaves_every_voxel(shift_hu: int):
+    """Also below air and above the window: what the model cannot see must not come back as a change."""
+    ct = oblique_scan() + shift_hu
     pipe = PaintingPipeline(lambda ct_hu, mask: ct_hu.clamp(-1150, 350))
-    after = sitk.GetArrayFromImage(inpaint_scan(pipe, dark, mask, blend_mm=1.0))
-    assert np.array_equal(after, sitk.GetArrayFromImage(dark))
+    after = sitk.GetArrayFromImage(inpaint_scan(pipe, ct, ball(ct, (8, 25, 28), 12), blend_mm=1.0))
+    assert np.array_equal(after, sitk.GetArrayFromImage(ct))
 
 
 def test_lesion_fades_towards_the_rim_of_the_mask():
