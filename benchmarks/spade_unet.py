@@ -12,8 +12,9 @@ MONAI's network has the same number of levels and encoder blocks, attention at t
 elsewhere; the same kernel and width of a head), and widths proportional to ours, as nearly as multiples of 16 (else
 of 8) allow, so that the parameters agree within 2 %. It runs twice: with its default width of the embedded map, 128,
 and with ours. What remains different is the design: it has one more block at each level of the decoder, SPADE in the
-decoder alone, embeds the map in every norm anew and at every step, normalises γ and β too, and has no embedding of the voxel
-spacing. Ours runs a single volume's convolutions on oneDNN (`diffusion.blocks.Conv3d`); MONAI leaves that to PyTorch.
+decoder alone, embeds the map in every norm anew and at every step, normalises γ and β too, and has no embedding of
+the voxel spacing. Ours runs a single volume's convolutions on oneDNN (`diffusion.blocks.Conv3d`); MONAI leaves that
+to PyTorch.
 """
 
 import math
