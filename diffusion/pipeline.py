@@ -93,6 +93,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
             force_download=force_download,
         )
         import_component_modules(folder)
+        if "custom_pipeline" in kwargs or kwargs.get("trust_remote_code"):
+            raise ValueError("custom_pipeline and trust_remote_code would run code from the folder; leave them out")
         return super().from_pretrained(folder, use_safetensors=True, local_files_only=True, **kwargs)
 
     @torch.no_grad()

@@ -1,15 +1,10 @@
 """Fixtures shared by all tests."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 from hub_server import hub_server  # noqa: F401 - a fixture
-
-# pytest puts this folder on the path, where `tests/imaging` would stand for the package `imaging`; a package with an
-# `__init__.py` anywhere on the path goes before it, so the project's root has to be there too (also for `scripts`)
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 @pytest.fixture

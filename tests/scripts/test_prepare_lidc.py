@@ -14,15 +14,13 @@ from datasets import DatasetDict
 from huggingface_hub import DatasetCard
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "imaging"))  # the factories of DICOM series and annotations
+from dicom_factory import write_dicom_series
+from lidc_factory import RATINGS, nodule, outline, roi, write_annotation
 
-from dicom_factory import write_dicom_series  # noqa: E402
-from lidc_factory import RATINGS, nodule, outline, roi, write_annotation  # noqa: E402
-
-import imaging.lidc_run  # noqa: E402
-from imaging.lidc_nodules import prepare_scan  # noqa: E402
-from imaging.nodule_dataset import load_nodules, read_nodule  # noqa: E402
-from scripts.prepare_lidc import PrepareLidcConfig, main  # noqa: E402
+import imaging.lidc_run
+from imaging.lidc_nodules import prepare_scan
+from imaging.nodule_dataset import load_nodules, read_nodule
+from scripts.prepare_lidc import PrepareLidcConfig, main
 
 SHAPE, SPACING, ORIGIN = (8, 40, 44), (2.0, 1.0, 1.0), (-20.0, -30.0, 100.0)
 SIZE = 12
