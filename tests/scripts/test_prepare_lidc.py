@@ -11,10 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from datasets import DatasetDict
-from huggingface_hub import DatasetCard
-
-ROOT = Path(__file__).resolve().parents[2]
 from dicom_factory import write_dicom_series
+from huggingface_hub import DatasetCard
 from lidc_factory import RATINGS, nodule, outline, roi, write_annotation
 
 import imaging.lidc_run
@@ -22,6 +20,7 @@ from imaging.lidc_nodules import prepare_scan
 from imaging.nodule_dataset import load_nodules, read_nodule
 from scripts.prepare_lidc import PrepareLidcConfig, main
 
+ROOT = Path(__file__).resolve().parents[2]
 SHAPE, SPACING, ORIGIN = (8, 40, 44), (2.0, 1.0, 1.0), (-20.0, -30.0, 100.0)
 SIZE = 12
 
