@@ -89,6 +89,9 @@ def draw_distances(path: Path, rows: Sequence[DistanceRow]) -> None:
     axes.set_yticks(range(len(metrics)), metrics)
     axes.invert_yaxis()
     axes.set_xscale("log")
+    for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis("{x:.2g}")
+    axes.tick_params(axis="x", which="minor", labelsize=7)
     axes.set_xlabel("distance / mean distance of real vs real (shaded: 95 % of the splits)")
     axes.legend(frameon=False)
     _save(figure, path)
@@ -106,6 +109,7 @@ def draw_floors(path: Path, rows: Sequence[FloorRow]) -> None:
             )
     axes.set(xlabel="lesions in each half", ylabel="real vs real / its value at the smallest size", ylim=(0, None))
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:.0f}")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     _save(figure, path)
 
@@ -115,7 +119,7 @@ def draw_features(path: Path, names: Sequence[str], distances: dict[str, np.ndar
     figure = Figure(figsize=(max(7, 0.17 * len(names) + 2), 4), layout="constrained")
     axes = figure.subplots()
     for index, (label, values) in enumerate(distances.items()):
-        axes.plot(values, "o-", ms=3, linewidth=1, label=label, color=COLOURS[index % len(COLOURS)])
+        axes.plot(values, "o-", ms=3, linewidth=1, label=label, color=COLOURS[(index + 1) % len(COLOURS)])
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
     axes.set(ylabel="Wasserstein distance / real spread", ylim=(0, None), xlim=(-0.5, len(names) - 0.5))
     axes.legend(frameon=False)

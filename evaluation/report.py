@@ -199,11 +199,11 @@ def _floor_table(floors: Sequence[FloorRow]) -> Table:
     for metric in dict.fromkeys(row.metric for row in floors):
         found = {row.sizes: row for row in floors if row.metric == metric}
         cells = [
-            f"{_floor_cell(found[s])} [{number(found[s].low)} … {number(found[s].high)}]" if s in found else NONE
+            f"{number(found[s].mean)} [{number(found[s].low)} … {number(found[s].high)}]" if s in found else NONE
             for s in sizes
         ]
         rows.append([metric, *cells])
-    return Table(["mean (std over features) [95 % of splits]", *(f"{n} : {m}" for n, m in sizes)], rows)
+    return Table(["mean [95 % of splits]", *(f"{n} : {m}" for n, m in sizes)], rows)
 
 
 def _pair_table(pairs: Sequence[PairedRow]) -> Table:
