@@ -1,0 +1,71 @@
+"""Training samples from the prepared dataset."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from imaging.nodule_dataset import load_nodules, read_nodule, save_nodule_dataset
+from imaging.phantom import phantom_nodules
+from imaging.window import to_norm
+from training.data import NodulePatches
+
+WINDOW = (1500.0, -400.0)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    out = tmp_path_factory.mktemp("data") / "nodules"
+    rows = [dict(row) for row in phantom_nodules(2, 16, 2.0)]
+    rows[0]["valid_mask"] = np.ones((16, 16, 16), np.uint8)
+    rows[0]["valid_mask"][:2] = 0
+    rows[0]["lesion_mask"][:2] = 0
+    save_nodule_dataset(rows, out, 16)
+    return out
+
+
+def window_of(volume, start, size, flipped):
+    window = volume[tuple(slice(s, s + size) for s in start)]
+    return np.flip(window, [axis for axis in range(3) if flipped[axis]])
+
+
+def test_a_patch_is_a_flipped_window_of_its_crop_with_its_valid_mask(path):
+    patches = NodulePatches(path, "train", 12, WINDOW, seed=3)
+    nodule = read_nodule(load_nodules(path, "train"), 0)
+    ct_norm, seen = to_norm(nodule["ct_hu"].astype(np.float32), *WINDOW), set()
+    for draw in range(60):
+        patch = patches[(0, draw)]
+        assert patch["ct_norm"].shape == patch["valid_mask"].shape == (1, 12, 12, 12) and patch["draw"] == draw
+        found = [
+            (start, flipped)
+            for start in product(range(5), repeat=3)
+            for flipped in product((False, True), repeat=3)
+            if np.array_equal(patch["ct_norm"][0], window_of(ct_norm, start, 12, flipped))
+        ]
+        assert len(found) == 1
+        np.testing.assert_array_equal(
+            patch["valid_mask"][0], window_of(nodule["valid_mask"], found[0][0], 12, found[0][1])
+        )
+        seen.add(found[0])
+    assert len({start for start, _ in seen}) > 20 and len({flipped for _, flipped in seen}) == 8
+
+
+def test_a_patch_depends_on_seed_and_draw_alone(path):
+    patch = NodulePatches(path, "train", 12, WINDOW, seed=3)[(1, 40)]["ct_norm"]
+    assert np.array_equal(patch, NodulePatches(path, "train", 12, WINDOW, seed=3)[(1, 40)]["ct_norm"])
+    assert not np.array_equal(patch, NodulePatches(path, "train", 12, WINDOW, seed=4)[(1, 40)]["ct_norm"])
+
+
+def test_half_of_the_patches_are_centred_on_the_lesion(path):
+    patches = NodulePatches(path, "train", 4, WINDOW, seed=0)
+    nodule = read_nodule(load_nodules(path, "train"), 1)
+    ct_norm = to_norm(nodule["ct_hu"].astype(np.float32), *WINDOW)
+    start = np.rint(np.argwhere(nodule["lesion_mask"]).mean(axis=0) - 2).astype(int)
+    central = [window_of(ct_norm, start, 4, flipped) for flipped in product((False, True), repeat=3)]
+    hits = [any(np.array_equal(patches[(1, k)]["ct_norm"][0], c) for c in central) for k in range(100)]
+    assert np.mean(hits) == pytest.approx(0.5, abs=0.15)
+
+
+def test_a_patch_larger_than_the_crops_is_refused(path):
+    with pytest.raises(ValueError, match=r"patch_size 20: the crops of .* have 16 voxels; choose at most that"):
+        NodulePatches(path, "train", 20, WINDOW, seed=0)
