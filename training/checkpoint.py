@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,26 +15,31 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary sibling (file or folder), then rename it to `path`, replacing what was there.
 
     A file is replaced in one step. A folder cannot be: the old one is moved aside first, so that at every moment a
-    complete old or a complete new folder exists under `path` or beside it.
+    complete old or a complete new folder exists under `path` or beside it. What a killed writer left is cleared up.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary, aside = (path.with_name(f".{path.name}.{ending}") for ending in ("tmp", "old"))
+    _remove(temporary)
     try:
         write(temporary)
         if temporary.is_file():
             with temporary.open("rb") as handle:
                 os.fsync(handle.fileno())
         if path.is_dir():
-            aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
+            _remove(aside)
             path.rename(aside)
             temporary.rename(path)
-            shutil.rmtree(aside)
         else:
             temporary.replace(path)
+        _remove(aside)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 def save_checkpoint(folder: Path, step: int, parts: dict[str, Any]) -> None:

@@ -1,0 +1,132 @@
+"""Checkpoints survive a kill at any moment and say what does not fit."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+
+
+def trained(width: int = 3) -> dict:
+    """Model and optimiser after one step, as the parts of a checkpoint."""
+    model = nn.Linear(4, width)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.randn(2, 4)).square().sum().backward()
+    optimizer.step()
+    return {"model": model, "optimizer": optimizer}
+
+
+def killed(action) -> None:
+    """Run `action` in a process that it ends with SIGKILL."""
+    process = multiprocessing.get_context("fork").Process(target=action)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def kill_self(*_) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_parts_come_back_bit_for_bit(tmp_path):
+    parts, others = trained(), trained()
+    save_checkpoint(tmp_path / "checkpoint", 17, parts)
+    assert load_checkpoint(tmp_path / "checkpoint", others) == 17
+    for name, value in parts["model"].state_dict().items():
+        assert torch.equal(others["model"].state_dict()[name], value)
+    mine, other = parts["optimizer"].state_dict()["state"], others["optimizer"].state_dict()["state"]
+    assert all(torch.equal(mine[i][name], other[i][name]) for i in mine for name in mine[i])
+
+
+def test_without_a_checkpoint_a_run_begins_at_step_0(tmp_path):
+    assert load_checkpoint(tmp_path / "checkpoint", trained()) == 0
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "new folder" / "state"
+    write_atomically(path, lambda temporary: temporary.write_text("old"))
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("ne")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_writer_killed_in_mid_writing_leaves_the_old_file_and_the_next_write_clears_up(tmp_path):
+    path = tmp_path / "state"
+    write_atomically(path, lambda temporary: temporary.write_text("old"))
+    killed(lambda: write_atomically(path, lambda temporary: (temporary.write_text("ne"), kill_self())))
+    assert path.read_text() == "old"
+    write_atomically(path, lambda temporary: temporary.write_text("new"))
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def write_folder(text: str):
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "config.json").write_text(text)
+
+    return write
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "model"
+    write_atomically(path, write_folder("old"))
+    (path / "left over").touch()
+    write_atomically(path, write_folder("new"))
+    assert [file.name for file in path.iterdir()] == ["config.json"] and list(tmp_path.iterdir()) == [path]
+    assert (path / "config.json").read_text() == "new"
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_writer_killed_between_two_renames_of_a_folder_leaves_old_and_new_complete(tmp_path, monkeypatch, kept):
+    path = tmp_path / "model"
+    write_atomically(path, write_folder("old"))
+    renames = []
+
+    def rename(self, target, real=Path.rename):
+        renames.append(self)
+        return real(self, target) if len(renames) <= kept else kill_self()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        killed(lambda: write_atomically(path, write_folder("new")))
+    assert path.exists() == (kept == 0)
+    assert sorted((folder / "config.json").read_text() for folder in tmp_path.iterdir()) == ["new", "old"]
+    write_atomically(path, write_folder("newest"))
+    assert (path / "config.json").read_text() == "newest" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_checkpoint_of_other_parts_or_another_shape_is_refused(tmp_path):
+    save_checkpoint(tmp_path, 3, trained())
+    with pytest.raises(ValueError, match=r"state\.pt: holds \['model', 'optimizer'\], this run has \['model'\]"):
+        load_checkpoint(tmp_path, {"model": nn.Linear(4, 3)})
+    with pytest.raises(
+        ValueError, match=r"(?s)state\.pt: model does not fit this config .*size mismatch.*another --out"
+    ):
+        load_checkpoint(tmp_path, trained(width=5))
+
+
+class Exploit:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    torch.save({"step": 1, "parts": {"model": Exploit(tmp_path / "ran")}}, tmp_path / "state.pt")
+    with pytest.raises(Exception, match=r"(?i)weights.only"):
+        load_checkpoint(tmp_path, {"model": nn.Linear(4, 3)})
+    assert not (tmp_path / "ran").exists()
