@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from sklearn.manifold import TSNE
 
 from evaluation.lesions import Lesion, lesion_cube
@@ -89,9 +90,9 @@ def draw_distances(path: Path, rows: Sequence[DistanceRow]) -> None:
     axes.set_yticks(range(len(metrics)), metrics)
     axes.invert_yaxis()
     axes.set_xscale("log")
-    for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        axis("{x:.2g}")
-    axes.tick_params(axis="x", which="minor", labelsize=7)
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("distance / mean distance of real vs real (shaded: 95 % of the splits)")
     axes.legend(frameon=False)
     _save(figure, path)

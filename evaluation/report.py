@@ -155,16 +155,17 @@ def _source_table(results: Results) -> Table:
     """The columns of the source's Table 1, and ours, with real vs real as a row of its own."""
     metrics = [m for m in SOURCE_COLUMNS if any(row.metric == m for row in results.distances)]
     mse = {row.method: row for row in results.pairs if row.metric == "MSE"}
-    rows = []
+    rows, floors = [], {}
     for method in dict.fromkeys(row.method for row in results.distances):
         found = {row.metric: row for row in results.distances if row.method == method}
         cells = [_spread(found[m].value, found[m].std) if m in found else NONE for m in metrics]
-        floor_cells = [_floor_cell(found[m].floor if m in found else None) for m in metrics]
         error = f"{number(100 * mse[method].mean)} ({number(100 * mse[method].std)})" if method in mse else NONE
-        sizes = next((row.floor.sizes for row in found.values() if row.floor), None)
         rows.append([method, *cells, error])
+        sizes = next((row.floor.sizes for row in found.values() if row.floor), None)
         if sizes:
-            rows.append([f"real vs real, {sizes[0]} : {sizes[1]}", *floor_cells, NONE])
+            floor_cells = [_floor_cell(found[m].floor if m in found else None) for m in metrics]
+            floors[sizes] = [f"real vs real, {sizes[0]} : {sizes[1]}", *floor_cells, NONE]
+    rows += floors.values()
     return Table(["set", *metrics, "MSE x 10⁻²"], rows)
 
 
