@@ -10,6 +10,8 @@ import torchvision
 from evaluation import inception
 from evaluation.inception import inception_features, load_inception, load_lpips, lpips_distances
 
+pytestmark = pytest.mark.slow
+
 
 def _random_inception(classes):
     torch.manual_seed(0)

@@ -11,6 +11,8 @@ from evaluation.lesions import load_lesions
 from evaluation.nodule_net import load_nodule_net
 from evaluation.set_comparison import distance_rows, set_metrics
 
+pytest.importorskip("radiomics", reason="pyradiomics does not build on this Python")
+
 DATA = os.environ.get("LESION_DIFFUSION_DATA")
 SEES_TEXTURE = ("Gabor WD", "GLCM WD", "GLRLM WD", "Fréchet 3D", "HU deviation WD", "Seam WD")
 

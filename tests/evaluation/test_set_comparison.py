@@ -10,6 +10,8 @@ from evaluation.nodule_net import NoduleNet
 from evaluation.pair_comparison import pair_values, paired_rows
 from evaluation.set_comparison import distance_rows, floor_rows, set_metrics
 
+pytest.importorskip("radiomics", reason="pyradiomics does not build on this Python")
+
 SIGMAS = (0.6, 1.0, 1.6)
 BLIND_TO_BLUR = {"KID 3D", "Mean HU WD", "Fréchet 3D"}  # the first two by design, the third: random weights here
 
