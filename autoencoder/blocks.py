@@ -5,6 +5,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+class Conv3d(nn.Conv3d):
+    """`nn.Conv3d` that takes oneDNN for a single volume on a CPU as well; same parameters, same convolution.
+
+    For a batch of one and so few cells as a latent has, PyTorch falls back to im2col, which takes two to four times as
+    long from 6³ cells on; below 4³ it is the faster one. This halves the time of sampling one lesion.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        one_cpu_volume = len(input) == 1 and input.device.type == "cpu" and input.dtype == torch.float32
+        if one_cpu_volume and input[0, 0].numel() >= 64 and torch.backends.mkldnn.is_available():
+            padding = [int(cells) for cells in self.padding]
+            return torch.mkldnn_convolution(input, weight, bias, padding, self.stride, self.dilation, self.groups)
+        return super()._conv_forward(input, weight, bias)
+
+
 class VoxelRMSNorm(nn.Module):
     """Root-mean-square norm of each voxel over its channels (Zhang & Sennrich 2019), with a learned gain per channel.
 
@@ -28,9 +43,9 @@ class ResBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm1 = VoxelRMSNorm(channels)
-        self.conv1 = nn.Conv3d(channels, channels, 3, padding=1)
+        self.conv1 = Conv3d(channels, channels, 3, padding=1)
         self.norm2 = VoxelRMSNorm(channels)
-        self.conv2 = nn.Conv3d(channels, channels, 3, padding=1)
+        self.conv2 = Conv3d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.conv2.weight)  # starts as the identity, which lets deep stacks train at once
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoencoder.blocks import VoxelRMSNorm, downsample, level, upsample
+from autoencoder.blocks import Conv3d, VoxelRMSNorm, downsample, level, upsample
 from autoencoder.haar import HaarTransform3D
 
 
@@ -20,12 +20,12 @@ class Encoder(nn.Module):
 
     def __init__(self, channels: tuple[int, ...], blocks: int, out_channels: int, stem: str) -> None:
         super().__init__()
-        self.stem: nn.Module = HaarTransform3D() if stem == "haar" else nn.Conv3d(1, 8, 2, stride=2)
-        self.conv_in = nn.Conv3d(8, channels[0], 3, padding=1)
+        self.stem: nn.Module = HaarTransform3D() if stem == "haar" else Conv3d(1, 8, 2, stride=2)
+        self.conv_in = Conv3d(8, channels[0], 3, padding=1)
         self.levels = nn.ModuleList([level(width, blocks) for width in channels])
         self.down = nn.ModuleList([downsample(a, b) for a, b in pairwise(channels)])
         self.norm_out = VoxelRMSNorm(channels[-1])
-        self.conv_out = nn.Conv3d(channels[-1], out_channels, 3, padding=1)
+        self.conv_out = Conv3d(channels[-1], out_channels, 3, padding=1)
 
     def forward(self, ct_norm: Tensor) -> Tensor:
         h = self.conv_in(self.stem(ct_norm))
@@ -39,11 +39,11 @@ class Decoder(nn.Module):
 
     def __init__(self, channels: tuple[int, ...], blocks: int, in_channels: int, stem: str) -> None:
         super().__init__()
-        self.conv_in = nn.Conv3d(in_channels, channels[-1], 3, padding=1)
+        self.conv_in = Conv3d(in_channels, channels[-1], 3, padding=1)
         self.levels = nn.ModuleList([level(width, blocks) for width in reversed(channels)])
         self.up = nn.ModuleList([upsample(b, a) for a, b in reversed(list(pairwise(channels)))])
         self.norm_out = VoxelRMSNorm(channels[0])
-        self.conv_out = nn.Conv3d(channels[0], 8, 3, padding=1)
+        self.conv_out = Conv3d(channels[0], 8, 3, padding=1)
         self.stem: nn.Module = HaarTransform3D() if stem == "haar" else nn.ConvTranspose3d(8, 1, 2, stride=2)
 
     def forward(self, latent: Tensor) -> Tensor:

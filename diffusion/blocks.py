@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from autoencoder.blocks import Conv3d
 
 Modulation = tuple[Tensor, Tensor]  # γ and β of one SPADE norm, each (B, C, d, h, w)
 
@@ -12,21 +13,6 @@ Modulation = tuple[Tensor, Tensor]  # γ and β of one SPADE norm, each (B, C, d
 def group_count(channels: int) -> int:
     """Largest of 16, 8, 4, 2, 1 groups that divides the channels."""
     return next(groups for groups in (16, 8, 4, 2, 1) if channels % groups == 0)
-
-
-class Conv3d(nn.Conv3d):
-    """`nn.Conv3d` that takes oneDNN for a single volume on a CPU as well; same parameters, same convolution.
-
-    For a batch of one and so few cells as a latent has, PyTorch falls back to im2col, which takes two to four times as
-    long from 6³ cells on; below 4³ it is the faster one. This halves the time of sampling one lesion.
-    """
-
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        one_cpu_volume = len(input) == 1 and input.device.type == "cpu" and input.dtype == torch.float32
-        if one_cpu_volume and input[0, 0].numel() >= 64 and torch.backends.mkldnn.is_available():
-            padding = [int(cells) for cells in self.padding]
-            return torch.mkldnn_convolution(input, weight, bias, padding, self.stride, self.dilation, self.groups)
-        return super()._conv_forward(input, weight, bias)
 
 
 class SPADE(nn.Module):

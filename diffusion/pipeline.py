@@ -135,6 +135,14 @@ class LesionInpaintPipeline(DiffusionPipeline):
             "generator": generator,
         }
         if not isinstance(ct, np.ndarray | Tensor):
+            if not hasattr(ct, "GetSpacing"):
+                raise ValueError(
+                    f"ct is a {type(ct).__name__}, expected a SimpleITK.Image (see read_ct), array or tensor"
+                )
+            if spacing_mm is not None or semantic_map is not None:
+                raise ValueError(
+                    "spacing_mm and semantic_map go with crops; a scan carries its spacing and is mapped here"
+                )
             from diffusion.insertion import inpaint_scan  # SimpleITK is needed for scans only
 
             scan = inpaint_scan(self, ct, mask, blend_mm=blend_mm, **options)

@@ -12,7 +12,8 @@ from diffusers.models.unets.unet_3d_condition import UNet3DConditionOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion.blocks import SPADE, Attention3D, Conv3d, Modulation, ResBlock3D, group_count
+from autoencoder.blocks import Conv3d
+from diffusion.blocks import SPADE, Attention3D, Modulation, ResBlock3D, group_count
 
 
 class SPADEUNet3D(ModelMixin, ConfigMixin):

@@ -10,7 +10,8 @@ from tiny_models import randomised, tiny_unet
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from diffusion.blocks import SPADE, Attention3D, Conv3d, ResBlock3D, group_count
+from autoencoder.blocks import Conv3d
+from diffusion.blocks import SPADE, Attention3D, ResBlock3D, group_count
 from diffusion.unet import SPADEUNet3D
 
 CELLS = (4, 6, 8)  # of the latent; the map is twice as fine
