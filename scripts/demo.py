@@ -37,11 +37,11 @@ class DemoConfig:
     """
 
     out: Path = Path("outputs/demo")
-    nodules: int = 72
+    nodules: int = 60
     crop_size: int = 32
     spacing_mm: float = 1.5
-    vae_steps: int = 400
-    ldm_steps: int = 250
+    vae_steps: int = 300
+    ldm_steps: int = 200
     diameter_mm: float = 18.0
     seed: int = 1
 
