@@ -17,7 +17,7 @@ from evaluation.lesions import Lesion, load_lesions
 from evaluation.nodule_net import load_nodule_net
 from evaluation.report import number
 from evaluation.set_comparison import distance_rows, set_metrics
-from training.config import parse_config
+from training.config import launch
 
 
 @dataclass(frozen=True)
@@ -78,4 +78,4 @@ def blur(lesion: Lesion, sigma_mm: float) -> Lesion:
 
 
 if __name__ == "__main__":
-    main(parse_config(BlurConfig))
+    launch(main, BlurConfig)

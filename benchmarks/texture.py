@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from diffusion.texture import DIRECTIONS_13, GaborBank, cooccurrence_loss, gabor_loss
 from diffusion.texture_gabor import PLANES
-from training.config import parse_config
+from training.config import launch
 
 BINS = 32
 
@@ -206,4 +206,4 @@ def synchronise(x: Tensor) -> None:
 
 
 if __name__ == "__main__":
-    main(parse_config(Config))
+    launch(main, Config)

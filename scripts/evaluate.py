@@ -25,7 +25,7 @@ from evaluation.radiomics import MISSING, radiomics_available
 from evaluation.report import CopyCheck, Diversity, Results, SetSummary, write_report
 from evaluation.report_pictures import draw_copies, draw_distributions, draw_lesions
 from evaluation.set_comparison import distance_rows, floor_rows, set_metrics
-from training.config import config_dict, parse_config
+from training.config import config_dict, launch
 
 TRAINING_SET = "training set"
 FETCHED = ("fid", "torchvision", "none")
@@ -258,4 +258,4 @@ def diversity(method: str, lesions: list[Lesion], features: dict[str, Features])
 
 
 if __name__ == "__main__":
-    main(parse_config(EvaluateConfig))
+    launch(main, EvaluateConfig)

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from diffusion import LesionInpaintPipeline
 from imaging.nodule_dataset import (
+    RATINGS,
     check_output,
     crop_size_of,
     load_nodules,
@@ -97,6 +98,7 @@ def inpainted(
     for row, volume, (_, sample) in zip(rows, result, numbers, strict=True):
         name = row["nodule_id"] if config.samples == 1 else f"{row['nodule_id']}_seed{sample}"
         kept = {key: value for key, value in row.items() if key in columns}
+        kept |= {rating: None if np.isnan(row[rating]) else row[rating] for rating in RATINGS}
         yield kept | {"nodule_id": name, "ct_hu": volume[0], "source": f"{row['source']}, inpainted"}
 
 

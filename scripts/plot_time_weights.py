@@ -26,7 +26,7 @@ from diffusion.time_weights import (
     signal_to_noise,
     weights_over_time,
 )
-from training.config import parse_config
+from training.config import launch
 
 
 @dataclass(frozen=True)
@@ -119,4 +119,4 @@ def share_of_ball(policy: StepAwareMask, alphas_cumprod: torch.Tensor) -> torch.
 
 
 if __name__ == "__main__":
-    main(parse_config(Config))
+    launch(main, Config)

@@ -34,7 +34,7 @@ from imaging.qc_report import qc_page
 from imaging.semantic_map import lung_mask, semantic_map
 from imaging.splits import merge_splits, read_splits, split_patients, write_splits
 from imaging.window import WINDOW_LEVEL, WINDOW_WIDTH
-from training.config import parse_config
+from training.config import launch
 
 EXTRA = {
     "label": "string",
@@ -309,4 +309,4 @@ def push(dataset: DatasetDict, card: str, repository: str, private: bool) -> Non
 
 
 if __name__ == "__main__":
-    main(parse_config(PrepareLidcConfig))
+    launch(main, PrepareLidcConfig)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from imaging.nifti_pairs import read_nodule_pair, read_nodule_table
 from imaging.nodule_dataset import check_output, save_nodule_dataset
-from training.config import parse_config
+from training.config import launch
 
 BATCH = 64  # nodules handed to the workers at a time, which bounds the memory
 
@@ -111,4 +111,4 @@ def summary(dataset: DatasetDict) -> str:
 
 
 if __name__ == "__main__":
-    main(parse_config(PrepareNodulesConfig))
+    launch(main, PrepareNodulesConfig)

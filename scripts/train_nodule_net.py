@@ -22,7 +22,7 @@ from tqdm import trange
 from evaluation.lesions import lesion_cube, load_lesions
 from evaluation.nodule_net import RIM, NoduleNet
 from imaging.nodule_dataset import load_nodules
-from training.config import parse_config
+from training.config import launch
 
 RATED = ("subtlety", "sphericity", "margin", "lobulation", "spiculation", "texture", "malignancy")
 TARGETS = (*RATED, "log diameter", "blur", "noise")
@@ -147,4 +147,4 @@ def _report(network: NoduleNet, batch: tuple[torch.Tensor, torch.Tensor, torch.T
 
 
 if __name__ == "__main__":
-    main(parse_config(TrainNoduleNetConfig))
+    launch(main, TrainNoduleNetConfig)

@@ -1,0 +1,159 @@
+import pytest
+import torch
+from tiny_models import tiny_unet
+
+from autoencoder import AutoencoderKL3D
+from diffusion.conditioning import unet_input
+from diffusion.objective import diffusion_loss, target_of, training_scheduler
+from diffusion.stage_two import StageTwo, loss_weight
+from diffusion.texture import GaborBank, cooccurrence_loss, dog_loss, gabor_loss
+from diffusion.time_weights import ConstantWeights, FilmWeights, UncertaintyWeights
+
+SHAPE = (16, 24, 32)
+
+
+def small_unet():
+    return tiny_unet(latent_channels=4, condition_channels=5, map_factor=4)
+
+
+@pytest.fixture
+def vae():
+    torch.manual_seed(0)
+    vae = AutoencoderKL3D(channels=(4, 8), blocks_per_level=1, latents_mean=[0.1] * 4, latents_std=[0.9] * 4)
+    for parameter in vae.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return vae.requires_grad_(False)
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(1)
+    lesion_mask = torch.zeros(3, 1, *SHAPE)
+    lesion_mask[:, :, 4:11, 8:16, 12:19] = 1
+    return {
+        "blanked_latent": torch.randn(3, 4, 4, 6, 8),
+        "lesion_mask": lesion_mask,
+        "valid_mask": torch.ones_like(lesion_mask),
+        "spacing_mm": torch.ones(3, 3),
+        "ct_norm": torch.rand(3, 1, *SHAPE) * 2 - 1,
+    }
+
+
+def texture_losses(bank):
+    def gabor(x, y, mask, spacing):
+        return gabor_loss(x, y, mask, bank, spacing_mm=spacing, reduction="none")
+
+    def dog(x, y, mask, spacing):
+        return dog_loss(x, y, mask, spacing_mm=spacing, reduction="none")
+
+    def cooccurrence(x, y, mask, spacing):
+        return cooccurrence_loss(x, y, mask, reduction="none")
+
+    return {"gabor": gabor, "dog": dog, "cooccurrence": cooccurrence}
+
+
+def stage_two(policy=ConstantWeights, **options):
+    torch.manual_seed(2)
+    bank = GaborBank(frequencies=(0.1, 0.3), orientations=3)
+    losses = texture_losses(bank)
+    weights = {"gabor": 30.0, "dog": 3.0, "cooccurrence": 0.1}
+    return StageTwo(small_unet(), policy(tuple(losses)), losses, weights, [bank], **options)
+
+
+def step(model, vae, batch, timesteps=(10, 250, 900), **options):
+    torch.manual_seed(3)
+    x0, noise = torch.randn(2, 3, 4, 4, 6, 8)
+    return model(vae, training_scheduler("v"), batch, x0, noise, torch.tensor(timesteps), **options)
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in model.unet.parameters() if p.grad is not None])
+
+
+def close(a, b):
+    return (a - b).norm() < 1e-4 * b.norm()
+
+
+def test_without_texture_losses_it_is_the_weighted_squared_error(vae, batch):
+    unet, scheduler, t = small_unet(), training_scheduler("v"), torch.tensor([10, 250, 900])
+    loss, losses, _ = step(StageTwo(unet, ConstantWeights(()), {}, {}), vae, batch)
+    torch.manual_seed(3)
+    x0, noise = torch.randn(2, 3, 4, 4, 6, 8)
+    sample = unet_input(scheduler.add_noise(x0, noise, t), batch["blanked_latent"], batch["lesion_mask"], 4)
+    output = unet(sample, t, batch["lesion_mask"]).sample
+    weight = loss_weight(batch["lesion_mask"], batch["valid_mask"], 4, 0.2)
+    expected = diffusion_loss(output, target_of(scheduler, x0, noise, t), weight)
+    assert torch.allclose(losses["structure"], expected)
+    assert torch.allclose(loss, expected.mean())
+
+
+def test_texture_losses_count_below_the_gate_only(vae, batch):
+    _, losses, _ = step(stage_two(gate=0.3), vae, batch)
+    for name in ("gabor", "dog", "cooccurrence"):
+        assert (losses[name][:2] > 0).all() and losses[name][2] == 0
+    _, losses, _ = step(stage_two(gate=0.3), vae, batch, timesteps=(300, 500, 900))
+    assert not losses["gabor"].any()
+
+
+def test_texture_losses_are_those_of_the_full_decode(vae, batch):
+    model = stage_two(gate=1.0)
+    _, losses, _ = step(model, vae, batch)
+    margin = type(vae).decoder_margin
+    try:
+        type(vae).decoder_margin = property(lambda self: 100)  # the window is the volume
+        _, of_whole, _ = step(model, vae, batch)
+    finally:
+        type(vae).decoder_margin = margin
+    for name, loss in losses.items():
+        assert torch.allclose(loss, of_whole[name], rtol=1e-4), name
+
+
+def test_gradient_reaches_the_unet_through_the_decoder_and_the_learned_filters(vae, batch):
+    model = stage_two(gate=1.0)
+    loss, _, _ = step(model, vae, batch)
+    with_texture = gradients(model, loss)
+    assert model.learned[0].logits.grad.abs().sum() > 0
+    alone = StageTwo(model.unet, ConstantWeights(()), {}, {})
+    assert not torch.allclose(with_texture, gradients(alone, step(alone, vae, batch)[0]), rtol=1e-2)
+    assert all(parameter.grad is None for parameter in vae.parameters())
+
+
+def test_measuring_gradients_does_not_change_the_step(vae, batch):
+    model = stage_two(gate=1.0)
+    plain = gradients(model, step(model, vae, batch)[0])
+    filters = model.learned[0].logits.grad.clone()
+    loss, _, statistics = step(model, vae, batch, statistics=True)
+    assert close(gradients(model, loss), plain)
+    assert close(model.learned[0].logits.grad, filters)
+    assert statistics["grad_norm/gabor"] > 0 and -1 <= statistics["grad_cosine/structure/dog"] <= 1
+
+
+def test_balanced_losses_pull_equally_whatever_their_scale(vae, batch):
+    model = stage_two(gate=1.0, balance="norm")
+    reference = gradients(model, step(model, vae, batch)[0])
+    scaled = stage_two(gate=1.0, balance="norm")
+    scaled.texture = {n: lambda *args, f=f: 1000 * f(*args) for n, f in scaled.texture.items()}
+    assert close(gradients(scaled, step(scaled, vae, batch)[0]), reference)
+
+
+@pytest.mark.parametrize("policy", [FilmWeights, UncertaintyWeights])
+@pytest.mark.parametrize("timesteps", [(10, 250, 900), (700, 800, 900)])
+def test_learned_policies_get_gradients_even_where_no_sample_is_late(vae, batch, policy, timesteps):
+    model = stage_two(policy)
+    step(model, vae, batch, timesteps=timesteps)[0].backward()
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+    assert any(parameter.grad.abs().sum() > 0 for parameter in model.policy.parameters())
+
+
+def test_padding_has_no_weight_and_the_lesion_the_most(batch):
+    batch["valid_mask"][:, :, :, :4] = 0
+    weight = loss_weight(batch["lesion_mask"], batch["valid_mask"], 4, 0.2)
+    assert not weight[:, :, :, 0].any()
+    assert set(weight[:, :, :, 1:].unique().tolist()) == {torch.tensor(0.2).item(), 1.0}
+
+
+def test_names_that_do_not_agree_are_refused():
+    with pytest.raises(ValueError, match="losses"):
+        StageTwo(small_unet(), ConstantWeights(("gabor",)), {}, {})
