@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests run side by side, on tiny tensors
+
 import pytest
 from hub_server import hub_server  # noqa: F401 - a fixture
 
