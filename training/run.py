@@ -23,11 +23,11 @@ from tqdm.auto import tqdm
 from training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from training.config import config_dict
 from training.curves import plot_curves
-from training.draws import DrawSampler
+from training.draws import DrawSampler, generator
 
 logger = logging.getLogger(__name__)
 
-FREE_ON_RESUME = ("max_minutes", "workers", "log_every", "checkpoint_every", "evaluate_every")
+FREE_ON_RESUME = ("out", "max_minutes", "workers", "log_every", "checkpoint_every", "evaluate_every")
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,8 @@ class TrainingRun:
             for batch in loader:
                 self.model.train()
                 done = self.step
+                number = self.step * accelerator.num_processes + accelerator.process_index
+                torch.manual_seed(int(generator(config.seed, "dropout", number).integers(2**63)))
                 yield _to_device(batch, self.device)
                 if self.step != done + 1:
                     raise RuntimeError("a training loop calls run.update exactly once per batch")

@@ -1,0 +1,198 @@
+"""A run is a function of its config: however it is stopped and continued, the weights are the same."""
+
+import json
+import os
+import signal
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import pytest
+import torch
+import yaml
+from accelerate.utils import set_seed
+from torch import nn
+from torch.utils.data import Dataset
+
+from training.curves import read_metrics
+from training.draws import generator
+from training.run import TrainingConfig, TrainingRun
+
+
+@dataclass(frozen=True)
+class Model:
+    """Of the network."""
+
+    width: int = 8
+
+
+@dataclass(frozen=True)
+class Config(TrainingConfig):
+    """A small run."""
+
+    model: Model = field(default_factory=Model)
+
+
+class Points(Dataset):
+    """Eleven points in four dimensions."""
+
+    def __len__(self):
+        return 11
+
+    def __getitem__(self, item):
+        row, draw = item
+        return {"x": torch.from_numpy(generator(0, "noise", row).standard_normal(4, dtype="float32")), "draw": draw}
+
+
+def short(folder):
+    return Config(
+        data=folder / "data",
+        out=folder / "run",
+        steps=6,
+        batch_size=3,
+        learning_rate=0.01,
+        warmup_steps=2,
+        ema_decay=0.9,
+        log_every=2,
+        checkpoint_every=2,
+        evaluate_every=4,
+    )
+
+
+@pytest.fixture
+def config(tmp_path):
+    return short(tmp_path)
+
+
+def train(config, at_step=lambda run: None):
+    """Continue the run in the config's folder; `at_step` is called after every update."""
+    set_seed(config.seed)
+    network = nn.Sequential(nn.Linear(4, config.model.width), nn.Dropout(0.5), nn.Linear(config.model.width, 1))
+    run = TrainingRun(config)
+    run.prepare(network)
+    for batch in run.batches(Points()):
+        loss = (run.model(batch["x"]) - batch["x"].sum(1, keepdim=True)).square().mean()
+        run.update(loss, {"squared": loss})
+        at_step(run)
+    return run
+
+
+def weights(run):
+    """The averaged weights, which are what is saved, and the trained ones."""
+    with run.averaged() as model:
+        averaged = [parameter.detach().clone() for parameter in model.parameters()]
+    return averaged + [parameter.detach().clone() for parameter in run.model.parameters()]
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return weights(train(short(tmp_path_factory.mktemp("uninterrupted"))))
+
+
+def test_a_run_stopped_by_its_time_limit_again_and_again_ends_with_the_same_weights(config, uninterrupted, capsys):
+    steps = []
+    while not steps or steps[-1] < config.steps:
+        run = train(replace(config, max_minutes=0))
+        steps.append(run.step)
+    assert steps == list(range(1, 7)) and run.finished
+    assert same(weights(run), uninterrupted)
+    assert "stopped after step 5 of 6; the same command continues" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_after_the_step_in_hand_and_loses_nothing(config, uninterrupted, number):
+    handler = signal.getsignal(number)
+
+    def stop(run):
+        if run.step == 3:
+            os.kill(os.getpid(), number)
+
+    assert train(config, stop).step == 3
+    assert signal.getsignal(number) is handler
+    assert same(weights(train(config)), uninterrupted)
+
+
+def test_a_run_that_breaks_off_goes_on_from_its_last_checkpoint(config, uninterrupted):
+    class PowerCut(BaseException):
+        pass
+
+    def cut(run):
+        if run.step == 5:
+            raise PowerCut
+
+    with pytest.raises(PowerCut):
+        train(config, cut)
+    resumed_at = []
+    run = train(config, lambda run: resumed_at.append(run.step))
+    assert resumed_at[0] == 5 and same(weights(run), uninterrupted)
+
+
+def test_loader_processes_change_nothing(config, uninterrupted):
+    assert same(weights(train(replace(config, workers=2))), uninterrupted)
+
+
+def test_another_seed_gives_other_weights(config, uninterrupted):
+    assert not same(weights(train(replace(config, seed=1))), uninterrupted)
+
+
+def test_a_finished_run_is_not_trained_further(config):
+    first, calls = weights(train(config)), []
+    assert same(weights(train(config, calls.append)), first) and not calls
+
+
+def test_a_folder_of_another_config_is_refused_and_the_fields_that_differ_are_named(config):
+    train(replace(config, max_minutes=0))
+    with pytest.raises(ValueError, match="holds a run with another config") as error:
+        train(replace(config, learning_rate=0.02, model=Model(16)))
+    message = str(error.value)
+    assert "learning_rate: 0.01 -> 0.02" in message and "model: {'width': 8} -> {'width': 16}" in message
+    assert "choose another --out" in message and "steps" not in message
+    train(replace(config, log_every=1, checkpoint_every=3, max_minutes=0))  # these may change
+
+
+def test_the_folder_tells_config_commit_and_curves(config):
+    logged = []
+    run = train(config, lambda run: logged.append(run.evaluation_due()))
+    assert [step for step, due in enumerate(logged, 1) if due] == [4, 6]
+    text = (config.out / "config.yaml").read_text()
+    assert text.startswith("# git commit: ") and yaml.safe_load(text)["model"] == {"width": 8}
+    lines = [json.loads(line) for line in (config.out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert all({"loss", "squared", "gradient_norm", "learning_rate"} < set(line) for line in lines)
+    assert all(a["learning_rate"] > b["learning_rate"] for a, b in pairwise(lines))
+    assert (config.out / "curves.png").stat().st_size > 1000
+    assert list((config.out / "tensorboard").rglob("events.*")) and run.finished
+
+
+def test_of_steps_that_a_kill_repeated_the_last_values_count(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 2, "loss": 5}\n{"step": 4, "loss": 4}\n{"step": 4, "loss": 3}\n{"step": 6, "lo')
+    assert read_metrics(path)["loss"].tolist() == [[2, 5], [4, 3]]
+    assert read_metrics(tmp_path / "none") == {}
+
+
+def test_averaged_weights_are_lent_and_given_back(config):
+    run = train(config)
+    before = [parameter.detach().clone() for parameter in run.model.parameters()]
+    with run.averaged() as model:
+        assert not model.training and not same(model.parameters(), before)
+    assert same(run.model.parameters(), before)
+
+
+def test_a_loss_that_is_not_finite_and_a_loop_without_update_end_the_run(config):
+    set_seed(0)
+    run = TrainingRun(config)
+    run.prepare(nn.Linear(4, 1))
+    with pytest.raises(RuntimeError, match="step 0: loss nan; lower the learning rate or check the data"):
+        run.update(torch.tensor(torch.nan, requires_grad=True))
+    with pytest.raises(RuntimeError, match=r"calls run\.update exactly once per batch"):
+        for _ in run.batches(Points()):
+            pass
+
+
+def test_an_unknown_precision_is_refused(config):
+    with pytest.raises(ValueError, match='mixed_precision "fp64"; choose "no", "bf16" or "fp16"'):
+        TrainingRun(replace(config, mixed_precision="fp64"))
