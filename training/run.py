@@ -90,7 +90,10 @@ class TrainingRun:
             raise ValueError(f'mixed_precision "{config.mixed_precision}"; choose "no", "bf16" or "fp16"')
         self.config = config
         self.accelerator = Accelerator(
-            mixed_precision=config.mixed_precision, log_with="tensorboard", project_dir=str(config.out)
+            cpu=not torch.accelerator.is_available(),  # else torchrun's processes would not find one another there
+            mixed_precision=config.mixed_precision,
+            log_with="tensorboard",
+            project_dir=str(config.out),
         )
         self.device = self.accelerator.device
         self.step = 0
@@ -167,7 +170,8 @@ class TrainingRun:
             bar.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
-            accelerator.end_training()
+            for tracker in accelerator.trackers:  # not end_training: the processes still meet to save the model
+                tracker.finish()
 
     def update(self, loss: Tensor, logs: Mapping[str, Tensor | float] | None = None) -> None:
         """Backward, clip, optimise, average: one step. `logs` are written every `log_every` steps."""
