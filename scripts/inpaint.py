@@ -69,8 +69,8 @@ class InpaintConfig:
 
 def main(config: InpaintConfig) -> None:
     """Read, inpaint, write."""
-    drawn = config.center is not None and config.diameter_mm is not None
-    if drawn == (config.mask is not None):
+    given = [value is not None for value in (config.mask, config.center, config.diameter_mm)]
+    if given not in ([True, False, False], [False, True, True]):
         raise ValueError("give either --mask, or --center z,y,x together with --diameter-mm")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
     folder = resolve_folder(config.pipeline, config.revision)
