@@ -1,0 +1,106 @@
+"""Training scripts that are killed and started again end with the very weights of an undisturbed run, on CPU."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STEPS = 120
+SHORT = f"--seed 3 --steps {STEPS} --batch-size 2 --warmup-steps 5 --log-every 1 --checkpoint-every 30"
+PATIENCE_S = 1200  # a hang fails the test; on a busy machine starting Python alone can take minutes
+
+pytestmark = pytest.mark.slow
+
+
+class Command:
+    """A training script with its arguments, run in processes of its own, one thread, CPU.
+
+    SimpleITK and radiomics cannot be imported there: training reads the prepared dataset and nothing else.
+    """
+
+    def __init__(self, folder: Path, script: str, options: str) -> None:
+        self.folder = folder
+        self.argv = [sys.executable, str(ROOT / "scripts" / script), *options.split(), *SHORT.split()]
+        blocked = folder / "blocked"
+        blocked.mkdir()
+        for name in ("SimpleITK", "radiomics"):
+            (blocked / f"{name}.py").write_text(f"raise ImportError('training must not import {name}')")
+        path = os.pathsep.join([str(blocked), str(ROOT), os.environ.get("PYTHONPATH", "")])
+        self.environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
+
+    def start(self, name: str, *options: str) -> subprocess.Popen:
+        """Start or continue the run `name`; its output is appended to `<name>.log`."""
+        with (self.folder / f"{name}.log").open("a") as log:
+            argv = [*self.argv, "--out", str(self.folder / name), *options]
+            return subprocess.Popen(argv, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+
+    def finish(self, name: str, *options: str) -> None:
+        self.expect(self.start(name, *options), name, 0)
+
+    def expect(self, process: subprocess.Popen, name: str, status: int) -> None:
+        ended = process.wait(PATIENCE_S)
+        assert ended == status, (self.folder / f"{name}.log").read_text()[-3000:]
+
+    def signal_in_mid_training(self, name: str, step: int, number: int, status: int) -> None:
+        """Start, send the signal once `step` is logged, and see the run end before its last step."""
+        process = self.start(name)
+        deadline = time.monotonic() + PATIENCE_S
+        while self.last_step(name) < step:
+            assert process.poll() is None, (self.folder / f"{name}.log").read_text()[-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(number)
+        self.expect(process, name, status)
+        assert self.last_step(name) < STEPS
+
+    def logged_steps(self, name: str) -> list[int]:
+        path = self.folder / name / "metrics.jsonl"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        return [json.loads(line)["step"] for line in lines]
+
+    def last_step(self, name: str) -> int:
+        return max(self.logged_steps(name), default=0)
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    files = sorted(path.relative_to(a) for path in a.rglob("*.safetensors"))
+    assert files and files == sorted(path.relative_to(b) for path in b.rglob("*.safetensors"))
+    for file in files:
+        assert (a / file).read_bytes() == (b / file).read_bytes(), file
+
+
+def test_train_vae_killed_and_terminated_ends_with_the_same_weights(phantom_dataset, tmp_path):
+    options = "--model.channels 4,8 --model.blocks_per_level 1 --patch-size 8 --evaluate-crops 2"
+    train = Command(tmp_path, "train_vae.py", f"--data {phantom_dataset} {options}")
+    undisturbed = train.start("undisturbed")
+    train.signal_in_mid_training("killed", 65, signal.SIGKILL, -signal.SIGKILL)  # after checkpoints at 30 and 60
+    assert not (tmp_path / "killed/model").exists()
+    train.signal_in_mid_training("killed", 80, signal.SIGTERM, 0)
+    assert "the same command continues" in (tmp_path / "killed.log").read_text()
+    stopped_at = train.last_step("killed")
+    train.finish("killed")
+    steps = train.logged_steps("killed")
+    assert steps.count(1) == steps.count(60) == 1  # the second start went on from 60, not from the beginning
+    assert steps.count(65) == 2  # which the kill had lost
+    assert steps.count(stopped_at) == 1 and set(steps) == set(range(1, STEPS + 1))  # SIGTERM lost nothing
+    train.expect(undisturbed, "undisturbed", 0)
+    assert_same_weights(tmp_path / "killed/model", tmp_path / "undisturbed/model")
+
+
+def test_train_ldm_out_of_time_and_killed_ends_with_the_same_weights(chain, tmp_path):
+    options = "--model.channels 8,16 --model.blocks_per_level 1 --model.map_channels 4 --evaluate-crops 2"
+    inputs = f"--data {chain.latents} --vae {chain.vae / 'model'}"
+    train = Command(tmp_path, "train_ldm.py", f"{inputs} {options} --evaluate-steps 2")
+    undisturbed = train.start("undisturbed")
+    train.finish("killed", "--max-minutes", "1e-6")
+    assert train.logged_steps("killed") == [1] and not (tmp_path / "killed/pipeline").exists()
+    train.signal_in_mid_training("killed", 65, signal.SIGKILL, -signal.SIGKILL)
+    train.finish("killed")
+    train.expect(undisturbed, "undisturbed", 0)
+    assert_same_weights(tmp_path / "killed/pipeline", tmp_path / "undisturbed/pipeline")
