@@ -39,6 +39,7 @@ class AblationConfig:
         gate: Texture losses are on for t < gate * T.
         sampling_steps: Denoising steps.
         samples: Lesions for each test mask.
+        variants: Keys of VARIANTS to compare.
     """
 
     data: Path
@@ -53,6 +54,7 @@ class AblationConfig:
     gate: float = 0.3
     sampling_steps: int = 25
     samples: int = 1
+    variants: tuple[str, ...] = ("none", "gabor", "cooccurrence", "wavelet", "dog", "gabor_cooccurrence_wavelet")
 
 
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -70,7 +72,10 @@ def main(config: AblationConfig) -> None:
     shape = json.loads((config.pipeline / "unet/config.json").read_text())
     model = train_ldm.UNetConfig(**{name: shape[name] for name in train_ldm.UNetConfig.__dataclass_fields__})
     sets = {}
-    for variant, losses in VARIANTS.items():
+    for variant in config.variants:
+        if variant not in VARIANTS:
+            raise ValueError(f"variant {variant}, expected one of {', '.join(VARIANTS)}")
+        losses = VARIANTS[variant]
         weights = dict.fromkeys(losses, config.weight / max(1, len(losses)))
         texture = train_ldm.TextureConfig(gate=config.gate, balance="norm", **weights)
         run = train_ldm.LdmConfig(
