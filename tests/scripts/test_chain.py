@@ -189,7 +189,10 @@ def masks(scan, drawn, tmp_path_factory):
         ("--center {center}", "give either --mask, or --center"),
         ("--mask {masks}/none.nii.gz", "none.nii.gz: no such mask file"),
         ("--mask {masks}/smaller.nii.gz", "smaller.nii.gz: (40, 56, 63) voxels (z, y, x), but the CT has (40, 56, 64)"),
-        ("--mask {masks}/shifted.nii.gz", "shifted.nii.gz: its corners lie up to 5.20 mm from the CT's, expected the same grid"),
+        (
+            "--mask {masks}/shifted.nii.gz",
+            "shifted.nii.gz: its corners lie up to 5.20 mm from the CT's, expected the same grid",
+        ),
         ("--mask {masks}/empty.nii.gz", "empty.nii.gz: the mask is empty, expected at least one voxel above 0"),
         (
             "--center 20,30,64 --diameter-mm 12",
