@@ -58,6 +58,15 @@ def predicted_x0(scheduler: Any, output: Tensor, noisy: Tensor, timesteps: Tenso
     return output
 
 
+def x0_slope(scheduler: Any, timesteps: Tensor) -> Tensor:
+    """dx̂0 / d output of :func:`predicted_x0`, (B,): -√(1-ᾱ)/√ᾱ for ε, -√(1-ᾱ) for v, 1 for x0."""
+    alpha_bar = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+    kind = scheduler.config["prediction_type"]
+    if kind == "epsilon":
+        return -((1 - alpha_bar) / alpha_bar).sqrt()
+    return -(1 - alpha_bar).sqrt() if kind == "v_prediction" else torch.ones_like(alpha_bar)
+
+
 def diffusion_loss(output: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Weighted mean squared error, normalised per sample, averaged over the batch.
 

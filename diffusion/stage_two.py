@@ -15,7 +15,7 @@ from autoencoder.latents import unstandardise
 from diffusion.conditioning import lesion_neighbourhood, unet_input
 from diffusion.gradient_balance import Balance, combined_gradient, gradient_statistics, loss_gradients
 from diffusion.lesion_window import decode_windows, lesion_windows
-from diffusion.objective import diffusion_loss, predicted_x0, target_of
+from diffusion.objective import diffusion_loss, predicted_x0, target_of, x0_slope
 from diffusion.time_weights import STRUCTURE, ConstantWeights
 
 TextureLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (pred, target, mask, spacing_mm) -> (B,)
@@ -79,9 +79,8 @@ class StageTwo(nn.Module):
             x0, noise: Standardised latent and noise, (B, C, d, h, w).
             timesteps: (B,), integer.
             statistics: Also measure each loss's gradient norm and the cosines between them.
-        Returns: (scalar to call backward on, unweighted losses (B,) by name, gradient statistics). Gradients are taken
-            with respect to the U-Net's output; x̂0 is a multiple of it plus a constant, so cosines are those at x̂0,
-            and a sample's norms are those at x̂0 but for one factor.
+        Returns: (scalar to call backward on, unweighted losses (B,) by name, gradient statistics at x̂0). The gradients
+            are taken at the U-Net's output, of which x̂0 is a multiple plus a constant.
         """
         alphas = scheduler.alphas_cumprod
         noisy = scheduler.add_noise(x0, noise, timesteps)
@@ -104,7 +103,8 @@ class StageTwo(nn.Module):
             leaf = output.detach().requires_grad_(True)
             losses = losses_of(leaf)
             gradients = loss_gradients(losses, leaf)
-            measured = gradient_statistics(gradients)
+            slope = x0_slope(scheduler, timesteps).view(-1, 1, 1, 1, 1)
+            measured = gradient_statistics({name: gradient / slope for name, gradient in gradients.items()})
             pull = combined_gradient(gradients, weights, self.balance)
             total = (output * pull).sum() + self._total(losses, weights, timesteps, len(alphas))
         return total, {name: loss.detach() for name, loss in losses.items()}, measured

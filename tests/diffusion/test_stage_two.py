@@ -4,7 +4,7 @@ from tiny_models import tiny_unet
 
 from autoencoder import AutoencoderKL3D
 from diffusion.conditioning import unet_input
-from diffusion.objective import diffusion_loss, target_of, training_scheduler
+from diffusion.objective import diffusion_loss, predicted_x0, target_of, training_scheduler, x0_slope
 from diffusion.stage_two import StageTwo, loss_weight
 from diffusion.texture import GaborBank, cooccurrence_loss, dog_loss, gabor_loss
 from diffusion.time_weights import ConstantWeights, FilmWeights, UncertaintyWeights
@@ -157,3 +157,12 @@ def test_padding_has_no_weight_and_the_lesion_the_most(batch):
 def test_names_that_do_not_agree_are_refused():
     with pytest.raises(ValueError, match="losses"):
         StageTwo(small_unet(), ConstantWeights(("gabor",)), {}, {})
+
+
+@pytest.mark.parametrize("target", ["epsilon", "v", "x0"])
+def test_slope_is_the_derivative_of_the_predicted_x0(target):
+    scheduler, t = training_scheduler(target), torch.tensor([5, 400, 990])
+    output = torch.randn(3, 2, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+    x0_hat = predicted_x0(scheduler, output, torch.randn(3, 2, 2, 3, 4, dtype=torch.float64), t)
+    (slope,) = torch.autograd.grad(x0_hat.sum(), output)
+    assert torch.allclose(slope, x0_slope(scheduler, t).double().view(-1, 1, 1, 1, 1).expand_as(slope), rtol=1e-5)
