@@ -68,7 +68,7 @@ def main(config: EncodeConfig) -> None:
 
     mean, std = latent_statistics(posteriors())
     vae.register_to_config(latents_mean=mean, latents_std=std)
-    write_atomically(config.vae, lambda temporary: vae.save_pretrained(temporary))
+    write_atomically(config.vae / vae.config_name, lambda temporary: temporary.write_text(vae.to_json_string()))
     print("latents_mean", np.round(mean, 3), "latents_std", np.round(std, 3))
 
     flips = ["".join(axes) for count in range(4) for axes in combinations(AXES, count)] if config.flips else [""]
