@@ -17,7 +17,7 @@ from autoencoder import AutoencoderKL3D
 from autoencoder.latent_dataset import load_latents, read_latent
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
 from diffusion.gradient_balance import Balance
-from diffusion.objective import training_scheduler
+from diffusion.objective import TARGETS, training_scheduler
 from diffusion.stage_two import StageTwo, TextureLoss
 from diffusion.texture import GaborBank, cooccurrence_loss, dog_loss, gabor_loss, wavelet_texture_loss
 from diffusion.texture_gabor import PlaneReduction
@@ -161,7 +161,11 @@ def stage_two_of(unet: SPADEUNet3D, config: LdmConfig) -> StageTwo:
         "dog": lambda x, y, mask, spacing: dog_loss(x, y, mask, spacing_mm=spacing, reduction="none"),
     }
     weights = {name: getattr(settings, name) for name in losses if getattr(settings, name) > 0}
-    policy = TIME_POLICIES[settings.time_policy](tuple(weights))
+    options = {  # what a policy has to know of the rest of the config
+        "late_gate": {"gate": settings.gate},
+        "min_snr": {"prediction_type": TARGETS[config.target]},
+    }
+    policy = TIME_POLICIES[settings.time_policy](tuple(weights), **options.get(settings.time_policy, {}))
     texture = {name: losses[name] for name in weights}
     learned = [bank] if "gabor" in weights else []
     return StageTwo(unet, policy, texture, weights, learned, settings.gate, settings.balance, config.background_weight)
@@ -195,7 +199,8 @@ def evaluate(pipeline: LesionInpaintPipeline, config: LdmConfig, picture: Path) 
     generators = [torch.Generator().manual_seed(index) for index in range(len(rows))]
     pipeline.set_progress_bar_config(disable=True)
     result = pipeline(ct_hu, lesion_mask, num_inference_steps=config.evaluate_steps, generator=generators).ct
-    real, painted = to_norm(ct_hu.float()), to_norm(result.float())
+    window = (pipeline.vae.config["window_width"], pipeline.vae.config["window_level"])
+    real, painted = to_norm(ct_hu.float(), *window), to_norm(result.float(), *window)
     blanked = torch.where(lesion_mask > 0, -1.0, real)
     columns = zip(real[:, 0], blanked[:, 0], painted[:, 0], (painted - real)[:, 0], strict=True)
     save_slices(picture, list(columns), ["real", "given", "inpainted", "difference"])

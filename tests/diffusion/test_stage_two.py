@@ -1,5 +1,9 @@
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
+import train_ldm
 from tiny_models import tiny_unet
 
 from autoencoder import AutoencoderKL3D
@@ -166,3 +170,11 @@ def test_slope_is_the_derivative_of_the_predicted_x0(target):
     x0_hat = predicted_x0(scheduler, output, torch.randn(3, 2, 2, 3, 4, dtype=torch.float64), t)
     (slope,) = torch.autograd.grad(x0_hat.sum(), output)
     assert torch.allclose(slope, x0_slope(scheduler, t).double().view(-1, 1, 1, 1, 1).expand_as(slope), rtol=1e-5)
+
+
+def test_policies_follow_the_target_and_the_gate_of_the_config():
+    texture = train_ldm.TextureConfig(gabor=1.0, gate=0.5, time_policy="min_snr")
+    config = train_ldm.LdmConfig(data=Path(), out=Path(), target="v", texture=texture)
+    assert train_ldm.stage_two_of(small_unet(), config).policy.prediction_type == "v_prediction"
+    config = replace(config, texture=replace(texture, time_policy="late_gate"))
+    assert train_ldm.stage_two_of(small_unet(), config).policy.gate == 0.5
