@@ -15,9 +15,10 @@ from diffusers.utils.torch_utils import randn_tensor
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from autoencoder.hub import resolve_folder
 from autoencoder.latents import standardise, unstandardise
 from diffusion.conditioning import blank_lesion, unet_input
-from diffusion.hub import import_component_modules, resolve_folder
+from diffusion.hub import import_component_modules
 from diffusion.objective import guided_output
 from imaging.window import to_hu, to_norm
 
@@ -82,7 +83,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
             revision: Branch, tag or commit of the repository.
             token, cache_dir, local_files_only, force_download: As `huggingface_hub.snapshot_download`.
             kwargs: Passed on to Diffusers, for example `torch_dtype` or a component to replace.
-        Raises: ValueError, OSError: As `diffusion.hub.resolve_folder` says.
+        Raises: ValueError, OSError: As `autoencoder.hub.resolve_folder` says.
         """
         folder = resolve_folder(
             repo_or_folder,

@@ -17,8 +17,8 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from autoencoder.hub import resolve_folder
 from diffusion import LesionInpaintPipeline
-from diffusion.hub import resolve_folder
 from evaluation.pictures import save_overview
 from imaging.ct_io import read_ct, read_mask, write_ct
 from imaging.shapes import lesion_mask_image

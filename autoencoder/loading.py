@@ -1,0 +1,47 @@
+"""Open a trained autoencoder of any kind by its folder or Hub repository."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from autoencoder.hub import resolve_folder
+from autoencoder.identity import IdentityAutoencoder
+from autoencoder.kl import AutoencoderKL3D
+
+AUTOENCODERS = {kind.__name__: kind for kind in (AutoencoderKL3D, IdentityAutoencoder)}
+
+
+def load_autoencoder(source: str | os.PathLike[str], revision: str | None = None, token: str | None = None) -> Any:
+    """The autoencoder of a folder or repository, in eval mode on the CPU; only safetensors are read.
+
+    Args:
+        source: A folder written by `save_pretrained`, a repository "owner/name", or either of a whole pipeline, whose
+            autoencoder is taken.
+        revision: Branch, tag or commit of a repository.
+        token: Access token of a private repository.
+    Raises:
+        ValueError: If it is neither, names no autoencoder of this project, or has no weights.
+        OSError: If the Hub cannot be reached and the cache has no snapshot.
+    """
+    folder = resolve_folder(source, revision, token=token)
+    if (folder / "model_index.json").is_file():
+        folder = folder / "vae"
+    config = folder / "config.json"
+    try:
+        name = json.loads(config.read_text())["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{config}: not the config of a saved autoencoder; give the folder that train_vae wrote"
+        ) from error
+    if name not in AUTOENCODERS:
+        raise ValueError(f"{config}: class {name!r}, expected one of {', '.join(sorted(AUTOENCODERS))}")
+    if not list(folder.glob("*.safetensors")):
+        raise ValueError(f"{folder}: no weights (*.safetensors); train or download the model again")
+    return AUTOENCODERS[name].from_pretrained(folder, use_safetensors=True).eval()
+
+
+def revision_of(source: str | os.PathLike[str]) -> str | None:
+    """Commit of a Hub snapshot in the local cache, from its path; None for any other folder."""
+    path = Path(source).resolve()
+    return next((path.parts[i + 1] for i, part in enumerate(path.parts[:-1]) if part == "snapshots"), None)
