@@ -4,6 +4,7 @@ Volumes are (B, C, D, H, W) tensors or arrays; what comes back is of the same ki
 ignores voxels where `valid_mask` is 0; pass `valid_mask * lesion_mask` to judge the lesion alone.
 """
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ ArrayT = TypeVar("ArrayT", Tensor, np.ndarray)
 SSIM_SIGMA = 1.5
 SSIM_K1, SSIM_K2 = 0.01, 0.03
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, finest scale first
+MS_SSIM_SCALES = 3  # of lesion crops, where they fit: 44 voxels an axis
 
 
 def mse(pred: ArrayT, target: ArrayT, valid_mask: ArrayT | None = None) -> ArrayT:
@@ -83,7 +85,7 @@ def ms_ssim(
     data_range: float,
     valid_mask: ArrayT | None = None,
     region_mask: ArrayT | None = None,
-    scales: int = 3,
+    scales: int = MS_SSIM_SCALES,
 ) -> ArrayT:
     """Multi-scale structural similarity: contrast-structure terms of the finer scales times SSIM of the coarsest.
 
@@ -101,10 +103,9 @@ def ms_ssim(
     _check_data_range(data_range)
     x, y, valid = _checked(pred, target, valid_mask)
     region = torch.ones_like(x) if region_mask is None else _mask_like(region_mask, x, "region_mask")
-    taps = 2 * _radius() + 1
-    fitting = int(np.log2(min(x.shape[2:]) / taps)) + 1 if min(x.shape[2:]) >= taps else 0
-    if not 1 <= scales <= min(fitting, len(MS_SSIM_WEIGHTS)):
-        raise ValueError(f"scales = {scales}, expected 1 to {min(fitting, 5)} for volumes of {tuple(x.shape[2:])}")
+    fitting = fitting_scales(x.shape[2:])
+    if not 1 <= scales <= fitting:
+        raise ValueError(f"scales = {scales}, expected 1 to {fitting} for volumes of {tuple(x.shape[2:])}")
     weights = torch.tensor(MS_SSIM_WEIGHTS[:scales], dtype=x.dtype) / sum(MS_SSIM_WEIGHTS[:scales])
     result = torch.ones(x.shape[0], dtype=x.dtype, device=x.device)
     for scale in range(scales):
@@ -115,6 +116,12 @@ def ms_ssim(
         x, y = F.avg_pool3d(x, 2), F.avg_pool3d(y, 2)
         valid, region = -F.max_pool3d(-valid, 2), F.max_pool3d(region, 2)
     return _as_given(result, pred)
+
+
+def fitting_scales(shape: Sequence[int]) -> int:
+    """The most scales that `ms_ssim` can take of volumes (D, H, W): 0 (too small for SSIM) to 5."""
+    taps = 2 * _radius() + 1
+    return min(int(np.log2(min(shape) / taps)) + 1, len(MS_SSIM_WEIGHTS)) if min(shape) >= taps else 0
 
 
 def _checked(pred: ArrayT, target: ArrayT, valid_mask: ArrayT | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,14 +9,13 @@ from torch import nn
 from tqdm import tqdm
 
 from evaluation.features import TEXTURE, Features, FeatureSet, real_spread
-from evaluation.image_quality import ms_ssim, mse, psnr, ssim
+from evaluation.image_quality import MS_SSIM_SCALES, fitting_scales, ms_ssim, mse, psnr, ssim
 from evaluation.inception import lpips_distances
 from evaluation.lesions import Lesion
 from evaluation.resampling import mean_interval
 from imaging.window import to_norm
 
 NORM_RANGE = 2.0  # width of ct_norm
-WINDOW = 11  # taps of SSIM's window
 PairValues = dict[str, dict[str, float]]  # metric -> synthetic lesion's name -> value
 
 
@@ -52,8 +51,8 @@ def pair_values(
     """
     values: PairValues = {}
     notes = []
-    shortest = min((min(lesion.ct_hu.shape) for lesion, _ in pairs), default=0)
-    scales = max(1, min(3, int(np.log2(max(shortest, 1) / WINDOW)) + 1))  # each scale halves the volume
+    scales = min((fitting_scales(lesion.ct_hu.shape) for lesion, _ in pairs), default=1)
+    scales = max(1, min(MS_SSIM_SCALES, scales))
     for lesion, made in tqdm(pairs, "pairs", leave=False):
         target, pred = (to_norm(one.ct_hu)[None, None] for one in (lesion, made))
         valid = (lesion.valid_mask & made.valid_mask)[None, None]
