@@ -2,9 +2,11 @@
 
 import base64
 import html
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72em; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -62,6 +64,16 @@ def to_html(blocks: Sequence[Block], title: str, folder: Path) -> str:
     body = "\n".join(_html(block, folder) for block in blocks)
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+
+
+def save_report(out: Path, title: str, blocks: Sequence[Block], content: Mapping[str, Any]) -> None:
+    """Write report.json, report.md and report.html into `out`, where the pictures lie already.
+
+    Raises: ValueError: If a figure of `content` is NaN or infinite; none may reach a report unnoticed.
+    """
+    (out / "report.json").write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    (out / "report.md").write_text(to_markdown(blocks))
+    (out / "report.html").write_text(to_html(blocks, title, out))
 
 
 def _markdown(block: Block) -> str:

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from scipy.ndimage import binary_dilation, map_coordinates
 from tqdm import tqdm
 
-from imaging.ct_io import read_ct, read_mask
 from imaging.nodule_dataset import SPLITS, load_nodules, read_nodule
 from imaging.window import to_norm
 
@@ -158,6 +156,10 @@ def _read_dataset(path: Path, split: str) -> tuple[list[Lesion], list[str]]:
 
 
 def _read_folder(path: Path, split: str) -> tuple[list[Lesion], list[str]]:
+    import SimpleITK as sitk  # only here: a prepared dataset is compared without it
+
+    from imaging.ct_io import read_ct, read_mask
+
     names = sorted(file.name.removesuffix("_ct.nii.gz") for file in path.glob("*_ct.nii.gz"))
     table = _read_table(path / "nodules.csv")
     if table:

@@ -1,13 +1,12 @@
 """The results of one evaluation, and the report made of them."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluation.document import Block, Bullets, Heading, Paragraph, Picture, Table, to_html, to_markdown
+from evaluation.document import Block, Bullets, Heading, Paragraph, Picture, Table, save_report
 from evaluation.method_tests import PairedTest
 from evaluation.pair_comparison import PairedRow
 from evaluation.set_comparison import DistanceRow, FloorRow
@@ -94,11 +93,7 @@ def write_report(results: Results, out: Path) -> None:
 
     Raises: ValueError: If a figure is NaN or infinite; none may reach a report unnoticed.
     """
-    content = dataclasses.asdict(results)
-    (out / "report.json").write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    blocks = report_blocks(results)
-    (out / "report.md").write_text(to_markdown(blocks))
-    (out / "report.html").write_text(to_html(blocks, TITLE, out))
+    save_report(out, TITLE, report_blocks(results), dataclasses.asdict(results))
 
 
 def report_blocks(results: Results) -> list[Block]:
@@ -106,9 +101,9 @@ def report_blocks(results: Results) -> list[Block]:
     blocks: list[Block] = [Heading(TITLE, 1), _sets_table(results.sets)]
     sections: list[tuple[str, list[Block]]] = [
         ("Summary", [_source_table(results)] if results.distances else []),
-        ("Distances to the real set", [_distance_table(results.distances)] if results.distances else []),
+        ("Distances to the real set", [distance_table(results.distances)] if results.distances else []),
         ("Real vs real by number of lesions", [_floor_table(results.floors)] if results.floors else []),
-        ("Paired figures", [_pair_table(results.pairs)] if results.pairs else []),
+        ("Paired figures", [pair_table(results.pairs)] if results.pairs else []),
         ("Tests between methods", [_test_table(results.tests)] if results.tests else []),
         ("Copies of training lesions", _copy_blocks(results.copies)),
         ("Diversity", [_diversity_table(results.diversity)] if results.diversity else []),
@@ -173,7 +168,8 @@ def _floor_cell(floor: FloorRow | None) -> str:
     return NONE if floor is None else _spread(floor.mean, floor.std)
 
 
-def _distance_table(distances: Sequence[DistanceRow]) -> Table:
+def distance_table(distances: Sequence[DistanceRow]) -> Table:
+    """Every distance of every set, beside real vs real and the value at the size of that."""
     header = ["distance", "set", "value (std)", "95 % interval", "real vs real", "95 % of splits", "sizes"]
     rows = []
     for metric in dict.fromkeys(row.metric for row in distances):
@@ -207,7 +203,8 @@ def _floor_table(floors: Sequence[FloorRow]) -> Table:
     return Table(["mean [95 % of splits]", *(f"{n} : {m}" for n, m in sizes)], rows)
 
 
-def _pair_table(pairs: Sequence[PairedRow]) -> Table:
+def pair_table(pairs: Sequence[PairedRow]) -> Table:
+    """Every paired figure of every set, with its interval."""
     rows = [
         [p.metric, p.method, str(p.pairs), number(p.mean), number(p.std), f"{number(p.low)} … {number(p.high)}"]
         for metric in dict.fromkeys(row.metric for row in pairs)
