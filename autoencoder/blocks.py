@@ -1,8 +1,14 @@
-"""Building blocks of the autoencoders: all local operators, so that windows of a volume can be cut exactly."""
+"""Building blocks of the autoencoders: local operators by default, so that windows of a volume can be cut exactly."""
+
+import math
+from typing import Literal
 
 import torch
+from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Norm = Literal["voxel_rms", "group"]
 
 
 class Conv3d(nn.Conv3d):
@@ -37,14 +43,19 @@ class VoxelRMSNorm(nn.Module):
         return x * scale * self.gain.to(x.dtype)[:, None, None, None]
 
 
+def norm_layer(kind: Norm, channels: int) -> nn.Module:
+    """ "voxel_rms", or "group": group norm over space in up to 32 groups, the usual choice, for comparison."""
+    return VoxelRMSNorm(channels) if kind == "voxel_rms" else nn.GroupNorm(math.gcd(32, channels), channels, eps=1e-6)
+
+
 class ResBlock(nn.Module):
     """Two normalised 3x3x3 convolutions beside the identity; receptive field 5 voxels."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: Norm = "voxel_rms") -> None:
         super().__init__()
-        self.norm1 = VoxelRMSNorm(channels)
+        self.norm1 = norm_layer(norm, channels)
         self.conv1 = Conv3d(channels, channels, 3, padding=1)
-        self.norm2 = VoxelRMSNorm(channels)
+        self.norm2 = norm_layer(norm, channels)
         self.conv2 = Conv3d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.conv2.weight)  # starts as the identity, which lets deep stacks train at once
 
@@ -54,9 +65,29 @@ class ResBlock(nn.Module):
         return x + self.conv2(F.silu(self.norm2(h)))
 
 
-def level(channels: int, blocks: int) -> nn.Sequential:
-    """`blocks` residual blocks of one width and resolution."""
-    return nn.Sequential(*[ResBlock(channels) for _ in range(blocks)])
+class SelfAttention3D(nn.Module):
+    """Self-attention over all cells of a volume beside the identity; no local operator, memory is linear in the cells.
+
+    Vaswani et al. 2017, by Diffusers' `Attention`, in heads of up to 64 channels.
+    """
+
+    def __init__(self, channels: int, norm: Norm = "voxel_rms") -> None:
+        super().__init__()
+        self.norm = norm_layer(norm, channels)
+        width = math.gcd(64, channels)
+        self.attention = Attention(channels, heads=channels // width, dim_head=width, bias=True)
+        nn.init.zeros_(self.attention.to_out[0].weight)  # starts as the identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> same shape."""
+        cells = self.norm(x).flatten(2).transpose(1, 2)
+        return x + self.attention(cells).transpose(1, 2).reshape(x.shape)
+
+
+def level(channels: int, blocks: int, norm: Norm = "voxel_rms", attention: bool = False) -> nn.Sequential:
+    """`blocks` residual blocks of one width and resolution, with self-attention behind them if asked for."""
+    layers: list[nn.Module] = [ResBlock(channels, norm) for _ in range(blocks)]
+    return nn.Sequential(*layers, *[SelfAttention3D(channels, norm)] * attention)
 
 
 def downsample(channels_in: int, channels_out: int) -> nn.Conv3d:
