@@ -142,6 +142,17 @@ def draw_nearest(path: Path, distances: dict[str, np.ndarray], threshold: float)
     _save(figure, path)
 
 
+def draw_power_ratios(path: Path, frequency: np.ndarray, panels: dict[str, dict[str, np.ndarray]], xlabel: str) -> None:
+    """Power ratio by spatial frequency: a panel per title, a curve per version, 1 the ratio of equal images."""
+    figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained")
+    for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for index, (label, ratio) in enumerate(curves.items()):
+            axes.plot(frequency, ratio, "o-", ms=3, label=label, color=COLOURS[index % len(COLOURS)])
+        axes.set(title=title, xlabel=xlabel, ylabel="power / power of the original", xlim=(0, None), ylim=(0, None))
+        axes.legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
 def _draw_lesion(axes: Axes, lesion: Lesion) -> None:
     cube, mask = lesion_cube(lesion)
     middle = len(cube) // 2

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
 from evaluation.image_quality import MS_SSIM_SCALES, fitting_scales, ms_ssim, psnr, ssim
 from evaluation.power_spectrum import BANDS, band_edges_per_mm, homogeneous_box, power_ratio, valid_box
@@ -110,6 +112,23 @@ def reconstruction_figures(
         ratios = power_ratio(made.clip(-1, 1)[box], original[box], spacing_mm, band_edges_per_mm(spacing_mm))
         figures |= {f"{name}_power_ratio_{band}": float(ratio) for band, ratio in zip(BANDS, ratios, strict=True)}
     return figures
+
+
+@torch.no_grad()
+def reconstruct(autoencoder: Any, original_norm: np.ndarray) -> np.ndarray:
+    """The crop encoded and decoded, without drawing: the decoded mode of the posterior, clamped to [-1, 1].
+
+    Args:
+        autoencoder: From `autoencoder.loading.load_autoencoder`, on any device.
+        original_norm: ct_norm, (D, H, W), each axis divisible by the factor.
+    Returns: Same shape, float32.
+    Raises: ValueError: If a voxel is not finite.
+    """
+    sample = torch.from_numpy(original_norm)[None, None].to(autoencoder.device, autoencoder.dtype)
+    made = autoencoder.decode(autoencoder.encode(sample).latent_dist.mode()).sample
+    if not torch.isfinite(made).all():
+        raise ValueError("the reconstruction has NaN or infinite voxels; the autoencoder is broken, train it again")
+    return made[0, 0].float().clamp(-1, 1).cpu().numpy()
 
 
 def crop_scales(shape: Sequence[int]) -> int:

@@ -1,0 +1,221 @@
+"""Judge autoencoders by what they lose of nodule crops: errors in HU, noise texture and the lesions' texture.
+
+    uv run scripts/evaluate_vae.py --vae runs/vae/model --data data/nodules --split test --out report_vae
+
+Several autoencoders side by side are given as `--vae kl=DIR,vq=DIR` (folders or Hub repositories). Each stands next to
+a Gaussian blur of the same PSNR and to the unchanged crop. LPIPS needs AlexNet's weights: `--lpips-backbone
+torchvision` fetches them, a path reads them.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from autoencoder.loading import load_autoencoder
+from evaluation.features import TEXTURE, Features, measure_features
+from evaluation.inception import load_lpips
+from evaluation.lesions import Lesion
+from evaluation.matched_blur import blur_valid, matched_sigma_mm
+from evaluation.pair_comparison import pair_values, paired_rows
+from evaluation.radiomics import MISSING, radiomics_available
+from evaluation.reconstruction import crop_regions, crop_scales, reconstruct, reconstruction_figures
+from evaluation.reconstruction_report import UNCHANGED, AutoencoderSummary, Results, draw_pictures, write_report
+from evaluation.reconstruction_table import CropRow, ratio_curves, summarise
+from evaluation.set_comparison import distance_rows, set_metrics
+from imaging.nodule_dataset import crop_size_of, load_nodules, read_nodule, spacing_mm_of
+from imaging.window import to_hu, to_norm
+from training.config import config_dict, launch
+
+PAIRED = ("SSIM", "MS-SSIM", "LPIPS", *(f"{kind} error" for kind in TEXTURE))  # in the lesion only, but LPIPS
+NO_LPIPS = "LPIPS: not asked for; --lpips-backbone torchvision fetches AlexNet's weights once, a path reads them"
+
+
+@dataclass(frozen=True)
+class EvaluateVaeConfig:
+    """What to judge.
+
+    Attributes:
+        vae: Folder or Hub repository of one autoencoder, or several as name=DIR,name=DIR.
+        data: Prepared dataset.
+        out: Folder for report.html, report.md, report.json and the pictures.
+        split: Split of `data`: train or test.
+        lpips_backbone: AlexNet weights for LPIPS: none, torchvision (fetched once), or a local state dict.
+        repeats: Bootstrap resamples, and splits of real vs real.
+        bin_width_hu: Grey level of GLCM and GLRLM.
+        seed: The same inputs and seed give the same report.
+        workers: Processes for texture features.
+        device: "auto", "cpu" or "cuda"; where autoencoders and LPIPS run.
+    """
+
+    vae: str
+    data: Path
+    out: Path
+    split: str = "test"
+    lpips_backbone: str = "none"
+    repeats: int = 200
+    bin_width_hu: float = 25.0
+    seed: int = 0
+    workers: int = 1
+    device: str = "auto"
+
+
+def main(config: EvaluateVaeConfig) -> None:
+    check_config(config)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    nodules = load_nodules(config.data, config.split)
+    sources = named_autoencoders(config.vae)
+    autoencoders = {name: load_autoencoder(source).to(device) for name, source in sources.items()}
+    window, edge = common_window(autoencoders), common_edge(autoencoders, crop_size_of(nodules))
+    lpips_network = None if config.lpips_backbone == "none" else load_lpips(config.lpips_backbone)
+    results = Results(
+        settings=config_dict(config),
+        window_hu=window,
+        crop_shape=(edge, edge, edge),
+        spacing_mm=spacing_mm_of(nodules),
+        ms_ssim_scales=crop_scales((edge, edge, edge)),
+        patients=len(set(nodules["patient_id"][:])),
+        autoencoders=[summary_of(name, sources[name], model) for name, model in autoencoders.items()],
+        left_out=[] if radiomics_available() else [MISSING],
+    )
+    if lpips_network is None:
+        results.left_out.append(NO_LPIPS)
+    if edge < crop_size_of(nodules):
+        results.left_out.append(f"crops of {crop_size_of(nodules)} voxels are cut to {edge}, a multiple of the factor")
+
+    lesions: dict[str, list[Lesion]] = {}
+    for index in tqdm(range(len(nodules)), "crops"):
+        nodule = read_nodule(nodules, index)
+        for row, lesion in judge_crop(nodule, autoencoders, window, edge):
+            results.rows.append(row)
+            lesions.setdefault(row.version, []).append(lesion)
+    results.summary = summarise(results.rows, config.repeats, config.seed)
+    for version, found in lesions.items():
+        if len(found) < len(nodules):
+            results.left_out.append(
+                f"{version}: {len(nodules) - len(found)} crops left out, their reconstruction is farther from the "
+                "original than any blur"
+            )
+    compare_texture(results, lesions, lpips_network, config, device)
+
+    config.out.mkdir(parents=True, exist_ok=True)
+    draw_pictures(results, config.out, lesions)
+    write_report(results, config.out)
+    print(f"wrote {config.out / 'report.html'}, report.md and report.json; {len(results.left_out)} remarks in it")
+
+
+def judge_crop(
+    nodule: dict[str, Any], autoencoders: dict[str, Any], window: tuple[float, float], edge: int
+) -> list[tuple[CropRow, Lesion]]:
+    """The figures of each version of one crop, and the version itself as a lesion whose texture can be measured."""
+    box = (slice(0, edge),) * 3
+    ct_hu, valid, lesion_mask = (nodule[name][box] for name in ("ct_hu", "valid_mask", "lesion_mask"))
+    original = to_norm(ct_hu.astype(np.float32), *window)
+    spacing_mm = tuple(float(s) for s in nodule["spacing_mm"])
+    regions = crop_regions(original, valid, lesion_mask, window, spacing_mm)
+    outside = np.abs(ct_hu.astype(np.float32) - window[1]) > window[0] / 2
+    shares = {f"outside_window_{name}": float(outside[mask].mean()) for name, mask in regions.masks.items()}
+
+    versions: dict[str, tuple[np.ndarray, dict[str, float]]] = {UNCHANGED: (original, shares)}
+    for name, autoencoder in autoencoders.items():
+        made = reconstruct(autoencoder, original)
+        versions[f"autoencoder {name}"] = (made, {})
+        sigma_mm = matched_sigma_mm(original, made, valid, spacing_mm)
+        if sigma_mm is not None:
+            blurred = blur_valid(original, valid, sigma_mm, spacing_mm)
+            versions[f"blur of the same PSNR as {name}"] = (blurred, {"sigma_mm": sigma_mm})
+
+    judged = []
+    for version, (image, extra) in versions.items():
+        figures = reconstruction_figures(original, image, valid, lesion_mask, window, spacing_mm, regions)
+        curves = ratio_curves(image, original, regions, spacing_mm)
+        of_nodule = (nodule["nodule_id"], nodule["patient_id"], nodule["diameter_mm"])
+        image_hu = to_hu(image.astype(np.float32), *window)
+        judged.append(
+            (
+                CropRow(version, *of_nodule, figures | extra, curves),
+                Lesion(*of_nodule[:2], image_hu, lesion_mask > 0, valid > 0, spacing_mm),
+            )
+        )
+    return judged
+
+
+def compare_texture(
+    results: Results,
+    lesions: dict[str, list[Lesion]],
+    lpips_network: torch.nn.Module | None,
+    config: EvaluateVaeConfig,
+    device: str,
+) -> None:
+    """Distances of each version's lesions to the originals beside real vs real, and the difference pair by pair."""
+    features: dict[str, Features] = {}
+    for version, found in lesions.items():
+        features[version], problems = measure_features(found, version, config.workers, config.bin_width_hu)
+        results.left_out += [problem for problem in problems if "texture" in problem]
+    real = features[UNCHANGED]
+    metrics = [metric for metric in set_metrics(real) if metric.kind in TEXTURE]
+    originals = {lesion.name: lesion for lesion in lesions[UNCHANGED]}
+    for version, found in lesions.items():
+        rows, _, notes = distance_rows(version, real, features[version], real, metrics, config.repeats, config.seed)
+        results.distances += rows
+        pairs = [(originals[lesion.name], lesion) for lesion in found]
+        values, pair_notes = pair_values(pairs, real, features[version], real, lpips_network, device)
+        chosen = {name: value for name, value in values.items() if name in PAIRED}
+        patient_of = {lesion.name: lesion.patient_id for lesion in found}
+        results.pairs += paired_rows(version, chosen, patient_of, config.repeats, config.seed)
+        results.left_out += notes + [f"{version}, {note}" for note in pair_notes if "PSNR" not in note]
+
+
+def check_config(config: EvaluateVaeConfig) -> None:
+    """Refuse, before anything is read, what would fail after long work."""
+    for name, least in (("repeats", 10), ("workers", 1)):
+        if getattr(config, name) < least:
+            raise ValueError(f"{name} {getattr(config, name)}, expected at least {least}")
+    if not config.bin_width_hu > 0:
+        raise ValueError(f"bin_width_hu {config.bin_width_hu}, expected a positive width such as 25")
+    occupied = config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir()))
+    if occupied and not (config.out / "report.json").is_file():
+        raise ValueError(f"{config.out}: exists and holds no report; choose another output folder")
+
+
+def named_autoencoders(vae: str) -> dict[str, str]:
+    """`DIR` or `name=DIR,name=DIR` -> name -> folder or repository; one without a name is called by its folder."""
+    sources: dict[str, str] = {}
+    for part in filter(None, vae.split(",")):
+        name, equals, source = part.rpartition("=")
+        label = name if equals else Path(source).name
+        if label in sources:
+            raise ValueError(f"--vae {vae}: the name {label!r} is taken; give each autoencoder a name of its own")
+        sources[label] = source
+    if not sources:
+        raise ValueError("--vae is empty; give the folder of an autoencoder")
+    return sources
+
+
+def common_window(autoencoders: dict[str, Any]) -> tuple[float, float]:
+    """(width, level) in HU, which all must share: errors in different windows cannot be compared."""
+    windows = {name: (m.config["window_width"], m.config["window_level"]) for name, m in autoencoders.items()}
+    if len(set(windows.values())) > 1:
+        raise ValueError(f"--vae: windows (width, level) differ: {windows}; judge these autoencoders one by one")
+    return next(iter(windows.values()))
+
+
+def common_edge(autoencoders: dict[str, Any], crop_size: int) -> int:
+    """The largest edge in voxels that every factor divides."""
+    factor = math.lcm(*(model.factor for model in autoencoders.values()))
+    if crop_size < factor:
+        raise ValueError(f"crops of {crop_size} voxels are smaller than the factor {factor}; prepare larger crops")
+    return crop_size // factor * factor
+
+
+def summary_of(name: str, source: str, model: Any) -> AutoencoderSummary:
+    channels, parameters = model.config["latent_channels"], sum(weight.numel() for weight in model.parameters())
+    return AutoencoderSummary(name, source, type(model).__name__, model.factor, channels, parameters)
+
+
+if __name__ == "__main__":
+    launch(main, EvaluateVaeConfig)
