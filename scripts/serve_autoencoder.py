@@ -1,0 +1,97 @@
+"""Serve a trained autoencoder over HTTP, for `RemoteAutoencoder(url)` and Diffusers' remote_encode and remote_decode.
+
+python scripts/serve_autoencoder.py --model runs/vae/model
+LESION_DIFFUSION_TOKEN=... python scripts/serve_autoencoder.py --model owner/name --host 0.0.0.0
+SIGTERM and Ctrl-C finish what was accepted. A token given in the environment is not seen in the list of processes.
+"""
+
+import logging
+import os
+from dataclasses import dataclass
+
+import torch
+
+from autoencoder.loading import autoencoder_folder, load_autoencoder, revision_of, weights_sha256
+from autoencoder.remote import TOKEN_VARIABLE
+from autoencoder.served_model import ServedAutoencoder
+from autoencoder.service import Limits, create_app
+from autoencoder.service_server import bind, is_loopback, serve
+from autoencoder.wire import parse_dtype
+from training.config import launch
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """The service.
+
+    Attributes:
+        model: Folder or Hugging Face Hub repository of the autoencoder, or of a pipeline that has it.
+        host: Address to listen on; one that other machines can reach needs a token.
+        port: Port; 0 takes a free one.
+        token: What clients must present; none takes the environment variable LESION_DIFFUSION_TOKEN.
+        max_batch: Most volumes computed together.
+        max_wait_ms: How long a request waits for others to be computed with.
+        max_voxels: Most CT voxels of one request, and computed together.
+        max_queue: Most requests that wait; above it the answer is 503 with Retry-After.
+        dtype: In which the model computes: float32, float16 or bfloat16.
+        device: "auto", "cpu" or "cuda".
+        revision: Branch, tag or commit of a Hub repository.
+        verbose: Log one line per request.
+    """
+
+    model: str
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = None
+    max_batch: int = 8
+    max_wait_ms: float = 2.0
+    max_voxels: int = 2**24
+    max_queue: int = 64
+    dtype: str = "float32"
+    device: str = "auto"
+    revision: str | None = None
+    verbose: bool = False
+
+
+def main(config: ServeConfig) -> None:
+    """Check, bind, load, serve."""
+    token = checked_token(config)
+    for name in ("max_batch", "max_voxels", "max_queue"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} {getattr(config, name)}, expected at least 1")
+    if not 0 <= config.max_wait_ms <= 1000:
+        raise ValueError(f"max_wait_ms {config.max_wait_ms}, expected 0 to 1000")
+    dtype = parse_dtype(config.dtype)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    logging.basicConfig(
+        level=logging.INFO if config.verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    listener = bind(config.host, config.port)
+
+    folder = autoencoder_folder(config.model, config.revision)
+    served = ServedAutoencoder(load_autoencoder(folder), device, dtype, config.max_voxels)
+    limits = Limits(max_batch=config.max_batch, max_wait_s=config.max_wait_ms / 1000, max_queue=config.max_queue)
+    identity = {"revision": revision_of(folder), "weights_sha256": weights_sha256(folder)}
+    app = create_app(served, limits, token, identity)
+
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    print(f"serving {type(served.model).__name__} on {device} at {url}{' (token required)' * bool(token)}", flush=True)
+    serve(app, listener)
+
+
+def checked_token(config: ServeConfig) -> str | None:
+    """The token of the option or the environment; ValueError if it is needed and missing, or cannot travel."""
+    token = os.environ.get(TOKEN_VARIABLE) or None if config.token is None else config.token
+    if token is None and not is_loopback(config.host):
+        raise ValueError(
+            f"host {config.host!r} can be reached by others, so a token is needed; set {TOKEN_VARIABLE} or --token, "
+            "or leave --host at 127.0.0.1"
+        )
+    if token is not None and not (token and token.isascii() and token.isprintable() and " " not in token):
+        raise ValueError("the token has to be printable ASCII without spaces, and not empty; choose another one")
+    return token
+
+
+if __name__ == "__main__":
+    launch(main, ServeConfig)
