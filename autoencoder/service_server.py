@@ -73,21 +73,26 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(app: FastAPI, listener: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT, then refuse new connections, finish the accepted requests, and return.
-
-    A second SIGINT gives the unfinished ones up. To be called from the main thread.
-    """
+def server_of(app: FastAPI) -> uvicorn.Server:
+    """A server that answers HTTP/1.1 only, logs no addresses and no query strings, and has time-outs everywhere."""
     config = uvicorn.Config(
         app,
         http=ImpatientProtocol,
         ws="none",
         loop="asyncio",
         log_config=None,
-        access_log=False,  # it would print query strings and addresses
+        access_log=False,
         server_header=False,
         limit_concurrency=MAX_CONNECTIONS,
     )
+    return uvicorn.Server(config)
+
+
+def serve(app: FastAPI, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT, then refuse new connections, finish the accepted requests, and return.
+
+    A second SIGINT gives the unfinished ones up. To be called from the main thread.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again when it has stopped
-    uvicorn.Server(config).run(sockets=[listener])
+    server_of(app).run(sockets=[listener])
