@@ -175,7 +175,7 @@ def create_app(
     async def authorized(request: Request) -> None:
         check_authorization(request.headers.get("authorization"), token)
 
-    app = FastAPI(title="Autoencoder of Lesion Diffusion", lifespan=lifespan, docs_url=None, openapi_url=None)
+    app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.state.service = service
     app.add_exception_handler(StarletteHTTPException, _http_error)
     app.add_exception_handler(Exception, _internal_error)
@@ -232,7 +232,7 @@ async def read_body(receive: Receive, size: int, limit_s: float) -> bytearray:
     except TimeoutError as error:
         raise TimeoutError(f"{len(body)} of {size} bytes came in {limit_s:.0f} s; send the body faster") from error
     if len(body) != size:
-        raise ValueError(f"body of {len(body)} bytes{' or more' * more}, expected {size} for this shape and dtype")
+        raise ValueError(f"body of {len(body)}{' or more' * more} bytes, expected {size} for this shape and dtype")
     return body
 
 
