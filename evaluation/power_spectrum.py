@@ -76,10 +76,10 @@ def power_ratio(
 
 def valid_box(valid_mask: np.ndarray) -> tuple[slice, ...] | None:
     """The bounding box of the valid voxels (padding is cut off), or None if padding or too few voxels are in it."""
-    box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(valid_mask)) or None
-    if box is None or not valid_mask[box].all() or min(valid_mask[box].shape) < MIN_EDGE:
+    if not valid_mask.any():
         return None
-    return box
+    box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(valid_mask))
+    return box if valid_mask[box].all() and min(valid_mask[box].shape) >= MIN_EDGE else None
 
 
 def homogeneous_box(

@@ -33,12 +33,13 @@ READING = (
     "absolute error. Each crop's value counts once, so a mean is over lesions, not voxels.",
     "Lung: imaging/semantic_map.py on the crop, with its vessels and airways and without the lesion; crops without "
     "lung do not count. Lesion: the lesion mask.",
-    "Brackets: 95 % intervals by patient-wise bootstrap. Diameters: a border belongs to the smaller group.",
+    "Brackets: 95 % intervals by patient-wise bootstrap, too narrow for groups of a few crops. Diameters: a border "
+    "belongs to the smaller group.",
     "Power ratio: power of the version / power of the original, with a 3D Hann window on the mean-removed box; 1 keeps "
     "the texture, 0 smooths it away, more than 1 adds some. Whole crop: only crops whose valid voxels fill a box. "
     "Homogeneous cube: the 16-voxel cube outside the lesion with the least structure coarser than 2 mm and no clipped "
-    "voxel, so what it holds is mostly noise. The mean is over crops; the ratio does not ask whether the texture is "
-    "the same one.",
+    "voxel, so what it holds is mostly noise. The mean over crops is geometric. The ratio does not ask whether the "
+    "texture is the same one.",
     "Texture distances: features of the lesion alone, lung window (-1150 ... 350 HU). Original and reconstruction "
     "are the same lesions, so their distance lies below real vs real, which compares different lesions in two "
     "groups (of half the sample where it does not suffice, with the distance at that size beside it). Read the blur as "
@@ -227,9 +228,7 @@ def draw_pictures(results: Results, out: Path, lesions: dict[str, list[Lesion]])
     if any(curves.values()):
         path = out / "pictures" / "power_ratio.png"
         draw_power_ratios(path, frequency, {title: found for title, found in curves.items() if found}, label)
-        caption = (
-            "Power of each version over the original's by spatial frequency, mean over crops; 1 keeps the texture."
-        )
+        caption = "Power of each version over the original's by spatial frequency, geometric mean; 1 keeps the texture."
         results.pictures["Power spectrum ratio"] = [Picture("pictures/power_ratio.png", caption)]
     by_name = {version: {lesion.name: lesion for lesion in found} for version, found in lesions.items()}
     for index, one in enumerate(results.autoencoders):

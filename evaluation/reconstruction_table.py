@@ -1,5 +1,6 @@
 """The figures of many crops as one table of rows, and their means by lesion diameter."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from evaluation.resampling import mean_interval
 
 DIAMETERS = {"< 3 mm": 3.0, "3-6 mm": 6.0, "6-10 mm": 10.0, "10-20 mm": 20.0, "> 20 mm": np.inf}  # up to, mm
 ALL = "all"
+NO_POWER = 1e-6  # a power ratio below it counts as this one in a geometric mean
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,19 @@ def ratio_curves(
 
 
 def mean_curves(rows: Iterable[CropRow], place: str) -> dict[str, np.ndarray]:
-    """Version -> mean over its crops of the power ratio in each shell, for "crop" or "noise"."""
+    """Version -> geometric mean over its crops of the power ratio in each shell, for "crop" or "noise"."""
     curves: dict[str, list[list[float]]] = {}
     for row in rows:
         if place in row.curves:
             curves.setdefault(row.version, []).append(row.curves[place])
-    return {version: np.mean(measured, axis=0) for version, measured in curves.items()}
+    return {version: np.exp(np.log(np.maximum(r, NO_POWER)).mean(axis=0)) for version, r in curves.items()}
 
 
 def summarise(rows: Sequence[CropRow], repeats: int, seed: int) -> list[SummaryRow]:
     """Mean of every figure of every version, over all crops and by diameter.
+
+    Power ratios are averaged geometrically: two noises of equal strength have ratios of r and 1 / r equally often, and
+    an arithmetic mean of few frequencies would exceed 1.
 
     Args:
         rows: Of all versions and crops.
@@ -90,8 +95,13 @@ def summarise(rows: Sequence[CropRow], repeats: int, seed: int) -> list[SummaryR
                 values = np.array([row.figures[figure] for row in measured])
                 mean = low = high = None
                 if np.isfinite(values).all():
-                    patients = [row.patient_id for row in measured]
-                    low, high = mean_interval(values, patients, repeats, np.random.default_rng(seed))
-                    mean = float(values.mean())
+                    patients, rng = [row.patient_id for row in measured], np.random.default_rng(seed)
+                    if "power_ratio" in figure:
+                        logs = np.log(np.maximum(values, NO_POWER))
+                        mean, low, high = (
+                            math.exp(v) for v in (logs.mean(), *mean_interval(logs, patients, repeats, rng))
+                        )
+                    else:
+                        mean, (low, high) = float(values.mean()), mean_interval(values, patients, repeats, rng)
                 summary.append(SummaryRow(version, group, figure, len(measured), mean, low, high))
     return summary

@@ -161,7 +161,7 @@ def distance_rows(
         if patients < MIN_PATIENTS:
             notes.append(
                 f"{metric.name}: no real vs real, it needs {MIN_PATIENTS} real patients and there are {patients}; "
-                "give more with --train"
+                "give more real lesions"
             )
             rows.append(row)
             continue

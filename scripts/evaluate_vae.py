@@ -94,10 +94,11 @@ def main(config: EvaluateVaeConfig) -> None:
             results.rows.append(row)
             lesions.setdefault(row.version, []).append(lesion)
     results.summary = summarise(results.rows, config.repeats, config.seed)
-    for version, found in lesions.items():
-        if len(found) < len(nodules):
+    for version in (f"blur of the same PSNR as {name}" for name in autoencoders):
+        missing = len(nodules) - len(lesions.get(version, []))
+        if missing:
             results.left_out.append(
-                f"{version}: {len(nodules) - len(found)} crops left out, their reconstruction is farther from the "
+                f"{version}: {missing} of {len(nodules)} crops left out, their reconstruction is farther from the "
                 "original than any blur"
             )
     compare_texture(results, lesions, lpips_network, config, device)
