@@ -18,6 +18,7 @@ from urllib3.util.retry import Retry
 from autoencoder.wire import byte_count, dtype_name, parse_dtype, tensor_from_bytes, tensor_to_bytes
 
 TOKEN_VARIABLE = "LESION_DIFFUSION_TOKEN"
+LIMITS = ("max_batch", "max_voxels")
 MAX_DETAIL_BYTES = 2**16  # of an error or of /info
 
 
@@ -67,7 +68,8 @@ class RemoteAutoencoder(ModelMixin, ConfigMixin):
             self._session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=32))
         self.info: dict[str, Any] = self._read_info()
         self.register_to_config(**self.info["config"])
-        self.factor, self.decoder_margin = self.info["factor"], self.info["decoder_margin"]
+        self.factor = self.info["factor"]
+        self.encoder_margin, self.decoder_margin = self.info["encoder_margin"], self.info["decoder_margin"]
         self.register_buffer("_anchor", torch.zeros(1))  # carries device and dtype: there are no parameters
 
     def encode(self, sample: Tensor, return_dict: bool = True) -> Any:
@@ -107,7 +109,8 @@ class RemoteAutoencoder(ModelMixin, ConfigMixin):
         """The answers of all parts of a batch, joined, and their headers; `shape` is that of one answered volume."""
         if tensor.requires_grad and torch.is_grad_enabled():
             raise ValueError(f"{path}: the tensor asks for a gradient, which cannot travel; load the model locally")
-        rows = min(self.info["max_batch"], self.info["max_voxels"] // max(voxels, 1))
+        max_batch, max_voxels = (self.info[name] for name in LIMITS)
+        rows = min(max_batch, max_voxels // max(voxels, 1))
         answers, headers = [], []
         for part in tensor.split(max(rows, 1)):
             parameters: dict[str, Any] = {"shape": list(part.shape), "dtype": dtype_name(part.dtype), **query}
@@ -134,7 +137,7 @@ class RemoteAutoencoder(ModelMixin, ConfigMixin):
         content, _ = self._request("GET", "info", MAX_DETAIL_BYTES)
         try:
             info = json.loads(content)
-            numbers = [info[name] for name in ("factor", "decoder_margin", "max_batch", "max_voxels")]
+            numbers = [info[name] for name in ("factor", "encoder_margin", "decoder_margin", *LIMITS)]
             numbers += [info["config"]["latent_channels"]]
             if not all(isinstance(number, int) for number in numbers):
                 raise ValueError(f"its numbers are {numbers}")

@@ -46,7 +46,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
     """Inpaints lung nodules into chest CT; outside the mask the result is the input, bit for bit.
 
     Args:
-        vae: Stage 1: an autoencoder with `encode`, `decode`, `factor`, and latent statistics in its config.
+        vae: Stage 1: an autoencoder with `encode`, `decode`, `factor`, and latent statistics in its config; local, or a
+            `RemoteAutoencoder(url)`, with which the pipeline cannot be saved.
         unet: Stage 2: `SPADEUNet3D`.
         scheduler: Any Diffusers scheduler built from the training scheduler's config.
         guide: Optional classifier guidance with `check(attributes, batch)` and `gradient(...)`.
@@ -82,7 +83,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
             repo_or_folder: What `save_pretrained` or `push_to_hub` wrote.
             revision: Branch, tag or commit of the repository.
             token, cache_dir, local_files_only, force_download: As `huggingface_hub.snapshot_download`.
-            kwargs: Passed on to Diffusers, for example `torch_dtype` or a component to replace.
+            kwargs: Passed on to Diffusers, for example `torch_dtype` or a component to replace; `vae` may be any
+                autoencoder, also a `RemoteAutoencoder(url)`.
         Raises: ValueError, OSError: As `autoencoder.hub.resolve_folder` says.
         """
         folder = resolve_folder(
@@ -96,7 +98,12 @@ class LesionInpaintPipeline(DiffusionPipeline):
         import_component_modules(folder)
         if "custom_pipeline" in kwargs or kwargs.get("trust_remote_code"):
             raise ValueError("custom_pipeline and trust_remote_code would run code from the folder; leave them out")
-        return super().from_pretrained(folder, use_safetensors=True, local_files_only=True, **kwargs)
+        vae = kwargs.pop("vae", None)
+        without = {} if vae is None else {"vae": None}  # Diffusers takes no component whose class it did not save
+        pipeline = super().from_pretrained(folder, use_safetensors=True, local_files_only=True, **without, **kwargs)
+        if vae is not None:
+            pipeline.register_modules(vae=vae)
+        return pipeline
 
     @torch.no_grad()
     def __call__(

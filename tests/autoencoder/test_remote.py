@@ -17,12 +17,14 @@ from autoencoder.identity import IdentityAutoencoder
 from autoencoder.loading import load_autoencoder
 from autoencoder.remote import RemoteAutoencoder
 from autoencoder.service import Limits
+from autoencoder.vq import VQAutoencoder3D
 
 SHAPE = (3, 1, 8, 12, 16)
 INFO = {
     "config": {"latent_channels": 2, "window_width": 1500.0, "window_level": -400.0},
     "factor": 4,
     "decoder_margin": 3,
+    "encoder_margin": 3,
     "max_batch": 8,
     "max_voxels": 10**6,
 }
@@ -32,10 +34,17 @@ def ct_norm(*shape: int) -> torch.Tensor:
     return 2 * torch.rand(shape or SHAPE, generator=torch.Generator().manual_seed(0)) - 1
 
 
-@pytest.fixture(scope="module", params=["kl", "identity"])
+MODELS: dict[str, Callable[[], Any]] = {
+    "kl": tiny_autoencoder,
+    "vq": lambda: VQAutoencoder3D((4, 8), 1, 2, 16, latents_mean=[0.0, 1.0], latents_std=[1.0, 2.0]).eval(),
+    "identity": lambda: IdentityAutoencoder(latents_mean=[0.0], latents_std=[1.0]),
+}
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
 def pair(request) -> Iterator[tuple[Any, RemoteAutoencoder]]:
     """(local model, the same behind a service)."""
-    model = tiny_autoencoder() if request.param == "kl" else IdentityAutoencoder(latents_mean=[0.0], latents_std=[1.0])
+    model = MODELS[request.param]()
     with running(model) as url:
         yield model, load_autoencoder(url)
 
@@ -43,6 +52,7 @@ def pair(request) -> Iterator[tuple[Any, RemoteAutoencoder]]:
 def test_it_stands_in_for_the_local_model(pair):
     local, remote = pair
     assert remote.factor == local.factor and remote.decoder_margin == local.decoder_margin
+    assert remote.encoder_margin == getattr(local, "encoder_margin", 0)
     assert remote.latent_shape(SHAPE) == tuple(local.latent_shape(SHAPE))
     for name in ("window_width", "latent_channels", "latents_mean", "latents_std"):
         assert remote.config[name] == local.config[name] == remote.config.get(name) == getattr(remote.config, name)
