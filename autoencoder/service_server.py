@@ -59,8 +59,12 @@ def is_loopback(host: str) -> bool:
 def bind(host: str, port: int) -> socket.socket:
     """A bound socket that does not listen yet; port 0 takes a free one.
 
-    Raises: OSError: If host and port cannot be had, naming them.
+    Raises:
+        ValueError: If the port is none.
+        OSError: If host and port cannot be had, naming them.
     """
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port {port}, expected 0 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -68,7 +72,7 @@ def bind(host: str, port: int) -> socket.socket:
         with suppress(AttributeError):  # not on every system
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
         listener.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise OSError(f"host {host!r}, port {port}: cannot listen there ({error}); choose another --port") from error
     return listener
 

@@ -18,6 +18,8 @@ import SimpleITK as sitk
 import torch
 
 from autoencoder.hub import resolve_folder
+from autoencoder.loading import autoencoder_folder, load_autoencoder, weights_sha256
+from autoencoder.remote import RemoteAutoencoder
 from diffusion import LesionInpaintPipeline
 from evaluation.pictures import save_overview
 from imaging.ct_io import read_ct, read_mask, write_ct
@@ -34,6 +36,7 @@ class InpaintConfig:
         ct: DICOM folder, .nii, .nii.gz, .mha or .mhd.
         pipeline: Folder or Hugging Face Hub repository of the pipeline.
         out: Folder for the results.
+        vae: Autoencoder that takes the place of the pipeline's: URL of serve_autoencoder, folder or repository.
         mask: File with 1 where the lesion is painted, on the scan's grid.
         center: Voxel index z,y,x of the lesion's centre.
         diameter_mm: Diameter of the sphere that has the lesion's volume.
@@ -52,6 +55,7 @@ class InpaintConfig:
     ct: Path
     pipeline: str
     out: Path
+    vae: str | None = None
     mask: Path | None = None
     center: tuple[float, float, float] | None = None
     diameter_mm: float | None = None
@@ -74,7 +78,8 @@ def main(config: InpaintConfig) -> None:
         raise ValueError("give either --mask, or --center z,y,x together with --diameter-mm")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
     folder = resolve_folder(config.pipeline, config.revision)
-    pipeline = LesionInpaintPipeline.from_pretrained(folder).to(device)
+    replaced = {"vae": load_autoencoder(config.vae)} if config.vae else {}
+    pipeline = LesionInpaintPipeline.from_pretrained(folder, **replaced).to(device)
     ct = read_ct(config.ct, config.series_uid)
     mask = read_mask(config.mask, ct) if config.mask else drawn_mask(config, ct)
     result = pipeline(
@@ -93,6 +98,8 @@ def main(config: InpaintConfig) -> None:
     window = (pipeline.vae.config["window_width"], pipeline.vae.config["window_level"])
     save_overview(config.out / "overview.png", before, after, lesion, ct.GetSpacing()[::-1], window)
     record = record_of(config, folder, before, after, lesion)
+    if config.vae:
+        record |= replaced_vae(pipeline.vae, config.vae)
     text = json.dumps(record, indent=2) + "\n"
     write_atomically(config.out / "record.json", lambda temporary: temporary.write_text(text))
     print(
@@ -121,7 +128,7 @@ def record_of(
         digest.update(file.read_bytes())
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "settings": config_dict(config),
+        "settings": {name: value for name, value in config_dict(config).items() if name != "vae"},
         "pipeline_sha256": digest.hexdigest(),  # of all its weights
         "versions": {name: version(name) for name in ("lesion-diffusion", "torch", "diffusers")},
         "lesion_voxels": int((lesion > 0).sum()),
@@ -129,6 +136,13 @@ def record_of(
         "mean_hu_before": float(before[lesion > 0].mean()),
         "mean_hu_after": float(after[lesion > 0].mean()),
     }
+
+
+def replaced_vae(vae: Any, source: str) -> dict[str, Any]:
+    """Which autoencoder took the place of the pipeline's own; never the password of a URL."""
+    if isinstance(vae, RemoteAutoencoder):
+        return {"vae": vae.url, "vae_sha256": vae.info.get("weights_sha256")}
+    return {"vae": source, "vae_sha256": weights_sha256(autoencoder_folder(source))}
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ def main(config: ServeConfig) -> None:
     identity = {"revision": revision_of(folder), "weights_sha256": weights_sha256(folder)}
     app = create_app(served, limits, token, identity)
 
+    listener.listen()  # whoever reads the next line may connect
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     print(f"serving {type(served.model).__name__} on {device} at {url}{' (token required)' * bool(token)}", flush=True)

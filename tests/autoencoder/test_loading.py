@@ -1,12 +1,15 @@
 """Opening an autoencoder by folder."""
 
+import hashlib
 import json
 
 import pytest
 import torch
+from running_service import running
 
 from autoencoder import AutoencoderKL3D, IdentityAutoencoder
-from autoencoder.loading import load_autoencoder, revision_of
+from autoencoder.loading import autoencoder_folder, load_autoencoder, revision_of, weights_sha256
+from autoencoder.remote import RemoteAutoencoder
 
 
 @pytest.mark.parametrize("model", [AutoencoderKL3D(channels=(4,), blocks_per_level=1), IdentityAutoencoder()])
@@ -38,3 +41,21 @@ def test_loading_never_reads_a_pickle(tmp_path):
 def test_revision_is_read_from_the_path_of_a_snapshot(tmp_path):
     assert revision_of(tmp_path / "models--a--b" / "snapshots" / "abc123" / "vae") == "abc123"
     assert revision_of(tmp_path) is None
+
+
+def test_url_opens_the_service_behind_it():
+    with running(IdentityAutoencoder(window_width=900.0), token="s3cret") as url:
+        loaded = load_autoencoder(url, token="s3cret")
+        assert isinstance(loaded, RemoteAutoencoder) and loaded.config["window_width"] == 900.0
+
+
+def test_hash_is_that_of_the_weights_alone(tmp_path):
+    torch.manual_seed(0)
+    model = AutoencoderKL3D(channels=(4,), blocks_per_level=1)
+    model.save_pretrained(tmp_path / "a")
+    model.register_to_config(window_width=1.0)
+    model.save_pretrained(tmp_path / "b")
+    weights = (tmp_path / "a" / "diffusion_pytorch_model.safetensors").read_bytes()
+    assert weights_sha256(tmp_path / "a") == weights_sha256(tmp_path / "b") == hashlib.sha256(weights).hexdigest()
+    (tmp_path / "model_index.json").write_text("{}")
+    assert autoencoder_folder(tmp_path) == tmp_path / "vae" and autoencoder_folder(tmp_path / "a") == tmp_path / "a"

@@ -1,0 +1,123 @@
+"""The service as its own process: stock clients, how it stops, and with what it does not start."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import torch
+from diffusers.utils.remote_utils import remote_decode, remote_encode
+from running_service import tiny_autoencoder
+
+from autoencoder.remote import RemoteAutoencoder
+from training.config import launch
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "serve_autoencoder.py"
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tiny_autoencoder().save_pretrained(folder)
+    return folder
+
+
+@contextmanager
+def process(folder: Path, *options: str, **environment: str) -> Iterator[tuple[subprocess.Popen, str]]:
+    """The script, and the URL that it prints."""
+    command = [sys.executable, str(SCRIPT), "--model", str(folder), "--port", "0", "--device", "cpu", *options]
+    variables = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1]), "OMP_NUM_THREADS": "1", **environment}
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables)
+    try:
+        assert started.stdout and started.stderr
+        line = started.stdout.readline()
+        address = re.search(r"http://\S+", line)
+        assert address, line + started.stderr.read()
+        yield started, address[0]
+    finally:
+        started.kill()
+        started.communicate()
+
+
+@pytest.mark.slow
+def test_process_serves_stock_clients_and_finishes_its_work_when_terminated(model_folder):
+    sample, local = torch.rand(1, 1, 8, 12, 16), tiny_autoencoder()
+    with process(model_folder, "--max-wait-ms", "1000", "--verbose", "true") as (started, url):
+        with ThreadPoolExecutor(2) as pool:
+            in_flight = [pool.submit(remote_encode, f"{url}/{kind}", sample) for kind in ("encode", "encode")]
+            for _ in range(500):  # their batch waits a second for companions
+                if "held_requests 2.0" in requests.get(f"{url}/metrics").text:
+                    break
+                time.sleep(0.01)
+            started.send_signal(signal.SIGTERM)
+            latents = [future.result(60) for future in in_flight]
+        _, errors = started.communicate(timeout=60)
+        assert started.returncode == 0, errors
+        assert "Traceback" not in errors and errors.count("POST /encode 200") == 2
+    with torch.no_grad():
+        for latent in latents:
+            torch.testing.assert_close(latent, local.encode(sample).latent_dist.mode(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_token_of_the_environment_is_asked_for_and_never_printed(model_folder):
+    with process(model_folder, "--verbose", "true", LESION_DIFFUSION_TOKEN="s3cret-token") as (started, url):
+        with pytest.raises(ValueError, match="token is missing or wrong"):
+            RemoteAutoencoder(url)
+        remote = RemoteAutoencoder(url, token="s3cret-token")
+        assert len(remote.info["weights_sha256"]) == 64 and remote.info["revision"] is None
+        authority = url.replace("http://", "http://any:s3cret-token@")
+        options: dict[str, Any] = {"output_type": "pt", "return_type": "pt", "do_scaling": False}
+        ct_norm = remote_decode(f"{authority}/decode", torch.zeros(1, 2, 2, 3, 4), **options)
+        assert ct_norm.shape == (1, 1, 8, 12, 16)
+        started.send_signal(signal.SIGINT)
+        output, errors = started.communicate(timeout=60)
+        assert started.returncode == 0 and "Traceback" not in errors
+        assert "POST /decode 200" in errors and "s3cret" not in output + errors
+
+
+def serve(*argv: Any) -> None:
+    from scripts.serve_autoencoder import ServeConfig, main
+
+    launch(main, ServeConfig, list(map(str, argv)))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--host", "0.0.0.0"), "host '0.0.0.0' can be reached by others, so a token is needed"),
+        (("--host", "::"), "so a token is needed; set LESION_DIFFUSION_TOKEN or --token"),
+        (("--token", ""), "the token has to be printable ASCII"),
+        (("--token", "a b"), "the token has to be printable ASCII"),
+        (("--max-batch", "0"), "max_batch 0, expected at least 1"),
+        (("--max-wait-ms", "-1"), "max_wait_ms -1.0, expected 0 to 1000"),
+        (("--dtype", "float64"), "dtype 'float64', expected one of float32"),
+        (("--port", "99999"), "port 99999, expected 0 to 65535"),
+        (("--host", "no.such.host.invalid", "--token", "x"), "host 'no.such.host.invalid', port 8000: cannot listen"),
+        ((), "not a repository id; expected a folder or 'owner/name'"),
+    ],
+)
+def test_bad_options_end_in_one_line_before_the_model_is_looked_for(monkeypatch, options, sentence):
+    monkeypatch.delenv("LESION_DIFFUSION_TOKEN", raising=False)
+    port = () if options[:1] == ("--port",) or "no.such.host.invalid" in options else ("--port", "0")
+    with pytest.raises(SystemExit) as error:
+        serve("--model", "/no/such/folder", *options, *port)
+    assert sentence in str(error.value) and "\n" not in str(error.value)
+
+
+def test_occupied_port_is_named():
+    from autoencoder.service_server import bind
+
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(OSError, match=r"host '127.0.0.1', port \d+: cannot listen there .*in use"):
+            bind("127.0.0.1", taken.getsockname()[1])
