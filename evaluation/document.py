@@ -54,6 +54,44 @@ class Picture:
 Block = Heading | Paragraph | Bullets | Table | Picture
 
 
+def report_document(
+    title: str,
+    opening: Sequence[Block],
+    sections: Mapping[str, Sequence[Block]],
+    left_out: Sequence[str],
+    reading: Sequence[str],
+    settings: Mapping[str, Any],
+) -> list[Block]:
+    """A report in the order all of them share; sections without content are missing, the list of gaps never is.
+
+    Args:
+        title: Of the report.
+        opening: What was compared.
+        sections: Title -> tables and pictures.
+        left_out: A sentence for each thing that could not be measured.
+        reading: How to read it.
+        settings: Of the run.
+    """
+    blocks: list[Block] = [Heading(title, 1), *opening]
+    for section, content in sections.items():
+        if content:
+            blocks += [Heading(section), *content]
+    blocks += [Heading("Left out"), Bullets(left_out) if left_out else Paragraph("Nothing.")]
+    blocks += [Heading("How to read this"), Bullets(reading)]
+    rows = [[name, str(value)] for name, value in settings.items()]
+    return [*blocks, Heading("Settings"), Table(["setting", "value"], rows)]
+
+
+def check_report_folder(out: Path) -> None:
+    """Refuse a folder that a report would not replace.
+
+    Raises: ValueError: If `out` is a file, or holds something and no earlier report.
+    """
+    occupied = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if occupied and not (out / "report.json").is_file():
+        raise ValueError(f"{out}: exists and holds no report; choose another output folder")
+
+
 def to_markdown(blocks: Sequence[Block]) -> str:
     """GitHub Markdown; pictures are links relative to the report."""
     return "\n\n".join(_markdown(block) for block in blocks) + "\n"

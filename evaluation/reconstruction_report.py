@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.document import Block, Bullets, Heading, Paragraph, Picture, Table, save_report
+from evaluation.document import Block, Paragraph, Picture, Table, report_document, save_report
 from evaluation.figures import draw_power_ratios
 from evaluation.lesions import Lesion
 from evaluation.pair_comparison import PairedRow
@@ -91,24 +91,19 @@ def write_report(results: Results, out: Path) -> None:
 def report_blocks(results: Results) -> list[Block]:
     """The report's sections; those without content are left out, except the list of what is missing."""
     table = _Cells(results.summary)
-    sections: list[tuple[str, list[Block]]] = [
-        ("Image quality", [_quality_table(results, table)]),
-        ("HU errors by lesion diameter", [_error_table(table)]),
-        ("Voxels outside the window", [_outside_table(table)]),
-        ("Power spectrum ratio", [_power_table(results, table, place) for place in PLACES]),
-        ("Texture distances of the lesions", [distance_table(results.distances)] if results.distances else []),
-        ("Paired figures of the lesions", [pair_table(results.pairs)] if results.pairs else []),
-        ("Pictures", []),
-    ]
-    blocks: list[Block] = [Heading(TITLE, 1), Paragraph(_data_sentence(results)), _autoencoder_table(results)]
-    for title, content in sections:
-        content = content + list(results.pictures.get(title, []))
-        if content:
-            blocks += [Heading(title), *content]
-    blocks += [Heading("Left out"), Bullets(results.left_out) if results.left_out else Paragraph("Nothing.")]
-    blocks += [Heading("How to read this"), Bullets(READING)]
-    settings = [[name, str(value)] for name, value in results.settings.items()]
-    return [*blocks, Heading("Settings"), Table(["setting", "value"], settings)]
+    sections: dict[str, list[Block]] = {
+        "Image quality": [_quality_table(results, table)],
+        "HU errors by lesion diameter": [_error_table(table)],
+        "Voxels outside the window": [_outside_table(table)],
+        "Power spectrum ratio": [_power_table(results, table, place) for place in PLACES],
+        "Texture distances of the lesions": [distance_table(results.distances)] if results.distances else [],
+        "Paired figures of the lesions": [pair_table(results.pairs)] if results.pairs else [],
+        "Pictures": [],
+    }
+    for section, pictures in results.pictures.items():
+        sections[section] += pictures
+    opening: list[Block] = [Paragraph(_data_sentence(results)), _autoencoder_table(results)]
+    return report_document(TITLE, opening, sections, results.left_out, READING, results.settings)
 
 
 class _Cells:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluation.document import Block, Bullets, Heading, Paragraph, Picture, Table, save_report
+from evaluation.document import Block, Bullets, Picture, Table, report_document, save_report
 from evaluation.method_tests import PairedTest
 from evaluation.pair_comparison import PairedRow
 from evaluation.set_comparison import DistanceRow, FloorRow
@@ -98,25 +98,19 @@ def write_report(results: Results, out: Path) -> None:
 
 def report_blocks(results: Results) -> list[Block]:
     """The report's sections; those without content are left out, except the list of what is missing."""
-    blocks: list[Block] = [Heading(TITLE, 1), _sets_table(results.sets)]
-    sections: list[tuple[str, list[Block]]] = [
-        ("Summary", [_source_table(results)] if results.distances else []),
-        ("Distances to the real set", [distance_table(results.distances)] if results.distances else []),
-        ("Real vs real by number of lesions", [_floor_table(results.floors)] if results.floors else []),
-        ("Paired figures", [pair_table(results.pairs)] if results.pairs else []),
-        ("Tests between methods", [_test_table(results.tests)] if results.tests else []),
-        ("Copies of training lesions", _copy_blocks(results.copies)),
-        ("Diversity", [_diversity_table(results.diversity)] if results.diversity else []),
-        ("Pictures", []),
-    ]
-    for title, content in sections:
-        content = content + list(results.pictures.get(title, []))
-        if content:
-            blocks += [Heading(title), *content]
-    blocks += [Heading("Left out"), Bullets(results.left_out) if results.left_out else Paragraph("Nothing.")]
-    blocks += [Heading("How to read this"), Bullets(READING)]
-    settings = [[name, str(value)] for name, value in results.settings.items()]
-    return [*blocks, Heading("Settings"), Table(["setting", "value"], settings)]
+    sections: dict[str, list[Block]] = {
+        "Summary": [_source_table(results)] if results.distances else [],
+        "Distances to the real set": [distance_table(results.distances)] if results.distances else [],
+        "Real vs real by number of lesions": [_floor_table(results.floors)] if results.floors else [],
+        "Paired figures": [pair_table(results.pairs)] if results.pairs else [],
+        "Tests between methods": [_test_table(results.tests)] if results.tests else [],
+        "Copies of training lesions": _copy_blocks(results.copies),
+        "Diversity": [_diversity_table(results.diversity)] if results.diversity else [],
+        "Pictures": [],
+    }
+    for section, pictures in results.pictures.items():
+        sections[section] += pictures
+    return report_document(TITLE, [_sets_table(results.sets)], sections, results.left_out, READING, results.settings)
 
 
 def number(value: float | None) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from evaluation.document import check_report_folder
 from evaluation.features import Features, measure_features, merge
 from evaluation.inception import load_inception, load_lpips
 from evaluation.lesions import Lesion, load_lesions, match_pairs
@@ -146,9 +147,7 @@ def check_config(config: EvaluateConfig) -> None:
             raise ValueError(f"{name} {getattr(config, name)}, expected at least {least}")
     if not config.bin_width_hu > 0:
         raise ValueError(f"bin_width_hu {config.bin_width_hu}, expected a positive width such as 25")
-    occupied = config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir()))
-    if occupied and not (config.out / "report.json").is_file():
-        raise ValueError(f"{config.out}: exists and holds no report; choose another output folder")
+    check_report_folder(config.out)
     paths = [config.real, *([config.train] if config.train else []), *synthetic_sets(config.synthetic).values()]
     for path in paths:
         if not path.is_dir():

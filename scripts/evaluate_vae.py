@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from autoencoder.loading import load_autoencoder
+from evaluation.document import check_report_folder
 from evaluation.features import TEXTURE, Features, measure_features
 from evaluation.inception import load_lpips
 from evaluation.lesions import Lesion
@@ -178,9 +179,7 @@ def check_config(config: EvaluateVaeConfig) -> None:
             raise ValueError(f"{name} {getattr(config, name)}, expected at least {least}")
     if not config.bin_width_hu > 0:
         raise ValueError(f"bin_width_hu {config.bin_width_hu}, expected a positive width such as 25")
-    occupied = config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir()))
-    if occupied and not (config.out / "report.json").is_file():
-        raise ValueError(f"{config.out}: exists and holds no report; choose another output folder")
+    check_report_folder(config.out)
 
 
 def named_autoencoders(vae: str) -> dict[str, str]:
