@@ -1,0 +1,212 @@
+"""The autoencoder's service under 8 clients, against calling the model in one's own process.
+
+python benchmarks/autoencoder_service.py [--model runs/vae/model] [--size 48]
+
+Both sides use the same tensors and the same number of threads, and take turns, round by round; the ratio is that of
+each round. In process, the model is called with one request after the other. The clients are processes of their own,
+each sending its next request when it has its answer (a closed loop), with the body made beforehand; they and the
+service's own event loop need a little of a core beside the model's threads, so leave them one (--threads below the
+number of cores), or the figures measure the scheduler. Printed at the end: the service's memory over 1,000 requests.
+"""
+
+import multiprocessing
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # autoencoder.py beside this file would hide the package
+    sys.path.remove(str(Path(__file__).resolve().parent))
+
+import numpy as np
+import requests
+
+from training.config import launch  # torch is imported where it is used, so that no client holds it
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Config:
+    """The load.
+
+    Attributes:
+        model: Folder of an autoencoder; none makes a random one of the size of configs/vae_kl.yaml.
+        size: Edge of the volumes, in voxels.
+        clients: Processes that send at the same time.
+        threads: Of the model, on both sides.
+        rounds: How often both sides take their turn.
+        requests: Of all clients together in one turn; in process, so many calls.
+        memory_requests: Over which the service's memory is watched.
+        max_batch: Of the service.
+    """
+
+    model: Path | None = None
+    size: int = 48
+    clients: int = 8
+    threads: int = 1
+    rounds: int = 5
+    requests: int = 48
+    memory_requests: int = 1000
+    max_batch: int = 8
+
+
+def main(config: Config) -> None:
+    """Make the model, start the service and the clients, measure in turns."""
+    import torch
+
+    from autoencoder.loading import load_autoencoder
+
+    torch.set_num_threads(config.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        model_folder = config.model or random_model(Path(folder))
+        model = load_autoencoder(model_folder)
+        with service(config, model_folder) as url, clients(config.clients) as pipes:
+            print(
+                f"{config.clients} clients, {config.size}^3 voxels, {config.threads} thread(s), batches of at most "
+                f"{config.max_batch}, {os.cpu_count()} cores, load before {os.getloadavg()[0]:.2f}\n"
+            )
+            print("| | in process, requests/s | service, requests/s | ratio, median (range) | p50, ms | p95, ms |")
+            print("|---|---|---|---|---|---|", flush=True)
+            for kind in ("encode", "decode"):
+                measure(config, kind, model, url, pipes)
+            watch_memory(config, model, url, pipes)
+
+
+def measure(config: Config, kind: str, model: Any, url: str, pipes: list[Connection]) -> None:
+    """One row of the table."""
+    import torch
+
+    sample = sample_of(kind, model, config.size)
+    answer, _ = post(requests.Session(), url, kind, sample)
+    here, latencies, alone = [], [], []
+    with torch.inference_mode():
+        call = (
+            (lambda x: model.encode(x).latent_dist.mode()) if kind == "encode" else (lambda x: model.decode(x).sample)
+        )
+        tensor = torch.from_numpy(sample)
+        np.testing.assert_allclose(answer, call(tensor).numpy().ravel(), rtol=1e-4, atol=1e-4)
+        there = []
+        drive(pipes, url, kind, sample, config.clients)  # warms up both sides
+        for _ in range(config.rounds):
+            started = time.perf_counter()
+            for _ in range(config.requests):
+                before = time.perf_counter()
+                call(tensor)
+                alone.append(time.perf_counter() - before)
+            here.append(config.requests / (time.perf_counter() - started))
+            started = time.perf_counter()
+            latencies += drive(pipes, url, kind, sample, config.requests)
+            there.append(config.requests / (time.perf_counter() - started))
+    ratios = [b / a for a, b in zip(here, there, strict=True)]
+    p50, p95 = np.percentile(1000 * np.array(latencies), [50, 95])
+    print(
+        f"| {kind} | {statistics.median(here):.1f} | {statistics.median(there):.1f} | {statistics.median(ratios):.2f} "
+        f"({min(ratios):.2f}-{max(ratios):.2f}) | {p50:.0f} | {p95:.0f} |   in process p50 "
+        f"{1000 * statistics.median(alone):.0f} ms",
+        flush=True,
+    )
+
+
+def watch_memory(config: Config, model: Any, url: str, pipes: list[Connection]) -> None:
+    """Resident memory of the service, by its own metrics, while encodes and decodes take turns."""
+    print("\n| requests | resident memory of the service, MiB |\n|---|---|")
+    samples = {kind: sample_of(kind, model, config.size) for kind in ("encode", "decode")}
+    step = max(config.memory_requests // 10, 2 * config.clients)
+    for count in range(0, config.memory_requests + 1, step):
+        text = requests.get(f"{url}/metrics").text
+        found = re.search(r"^process_resident_memory_bytes (\S+)", text, re.MULTILINE)
+        assert found
+        print(f"| {count} | {float(found[1]) / 2**20:.1f} |", flush=True)
+        for kind in samples if count < config.memory_requests else ():
+            drive(pipes, url, kind, samples[kind], step // 2)
+
+
+def random_model(folder: Path) -> Path:
+    """An untrained autoencoder of the size that configs/vae_kl.yaml trains."""
+    import torch
+
+    from autoencoder import AutoencoderKL3D
+
+    torch.manual_seed(0)
+    AutoencoderKL3D(channels=(32, 96), blocks_per_level=1, latent_channels=4).save_pretrained(folder)
+    return folder
+
+
+def sample_of(kind: str, model: Any, size: int) -> np.ndarray:
+    shape = (1, 1, size, size, size)
+    return (
+        np.random.default_rng(0).uniform(-1, 1, shape if kind == "encode" else model.latent_shape(shape)).astype("f4")
+    )
+
+
+@contextmanager
+def service(config: Config, model: Path) -> Iterator[str]:
+    """scripts/serve_autoencoder.py as a process; its URL."""
+    command = [sys.executable, str(ROOT / "scripts/serve_autoencoder.py"), "--model", str(model), "--port", "0"]
+    command += ["--device", "cpu", "--max-batch", str(config.max_batch)]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(config.threads)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables)
+    try:
+        assert process.stdout
+        yield process.stdout.readline().split(" at ")[1].split()[0]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def clients(count: int) -> Iterator[list[Connection]]:
+    """Processes that wait for work; their pipes."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    for _ in range(count):
+        pipe, other = context.Pipe()
+        process = context.Process(target=client, args=(other,), daemon=True)
+        process.start()
+        pipes.append(pipe)
+        processes.append(process)
+    try:
+        yield pipes
+    finally:
+        for pipe, process in zip(pipes, processes, strict=True):
+            pipe.send(None)
+            process.join()
+
+
+def client(pipe: Connection) -> None:
+    """Send as many requests as the pipe says, one after the other; answer with their latencies in seconds."""
+    session = requests.Session()
+    while work := pipe.recv():
+        url, kind, sample, count = work
+        pipe.send([post(session, url, kind, sample)[1] for _ in range(count)])
+
+
+def drive(pipes: list[Connection], url: str, kind: str, sample: np.ndarray, count: int) -> list[float]:
+    """Have the clients send `count` requests together, in equal parts; their latencies."""
+    for pipe in pipes:
+        pipe.send((url, kind, sample, count // len(pipes)))
+    return [latency for pipe in pipes for latency in pipe.recv()]
+
+
+def post(session: requests.Session, url: str, kind: str, sample: np.ndarray) -> tuple[np.ndarray, float]:
+    """(the answer's values, seconds)."""
+    started = time.perf_counter()
+    parameters: dict[str, Any] = {"shape": list(sample.shape), "dtype": "float32"}
+    response = session.post(f"{url}/{kind}", params=parameters, data=sample.tobytes())
+    response.raise_for_status()
+    answer = np.frombuffer(response.content, np.float32)
+    return answer, time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    launch(main, Config)
