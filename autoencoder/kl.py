@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from diffusers import ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
@@ -11,7 +12,7 @@ from autoencoder.blocks import Norm
 from autoencoder.networks import Autoencoder3D, Stem
 
 
-class AutoencoderKL3D(Autoencoder3D):
+class AutoencoderKL3D(Autoencoder3D, ModelMixin):  # Diffusers looks for ModelMixin in a component's own module
     """3D variational autoencoder with the interface of Diffusers' `AutoencoderKL`.
 
     The first factor of two is an orthonormal Haar transform, so no convolution runs at full resolution; every norm is

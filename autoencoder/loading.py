@@ -10,8 +10,9 @@ from autoencoder.hub import resolve_folder
 from autoencoder.identity import IdentityAutoencoder
 from autoencoder.kl import AutoencoderKL3D
 from autoencoder.remote import RemoteAutoencoder, is_url
+from autoencoder.vq import VQAutoencoder3D
 
-AUTOENCODERS = {kind.__name__: kind for kind in (AutoencoderKL3D, IdentityAutoencoder)}
+AUTOENCODERS = {kind.__name__: kind for kind in (AutoencoderKL3D, VQAutoencoder3D, IdentityAutoencoder)}
 
 
 def load_autoencoder(source: str | os.PathLike[str], revision: str | None = None, token: str | None = None) -> Any:

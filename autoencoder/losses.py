@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def l1_loss(pred: Tensor, target: Tensor, valid_mask: Tensor | None = None) -> Tensor:
@@ -14,15 +15,10 @@ def l1_loss(pred: Tensor, target: Tensor, valid_mask: Tensor | None = None) -> T
     Raises: ValueError: If the shapes differ (broadcasting would hide it).
     """
     _same_shape(pred, target)
-    difference = (pred - target).abs()
-    if valid_mask is None:
-        return difference.mean()
-    valid = valid_mask.to(difference.dtype)
-    per_sample = (difference * valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp_min(1)
-    return per_sample.mean()
+    return _masked_mean((pred - target).abs(), valid_mask)
 
 
-def kl_loss(mean: Tensor, logvar: Tensor) -> Tensor:
+def kl_loss(mean: Tensor, logvar: Tensor, valid_cells: Tensor | None = None) -> Tensor:
     """KL divergence of the posterior N(mean, exp(logvar)) from N(0, 1).
 
     Kingma & Welling 2013, appendix B. Summed over latent elements, averaged over the batch.
@@ -30,11 +26,44 @@ def kl_loss(mean: Tensor, logvar: Tensor) -> Tensor:
     Args:
         mean: Posterior mean, (B, C, D, H, W), no unit.
         logvar: Posterior log-variance, same shape.
+        valid_cells: (B, 1, D, H, W), 0 where a cell has only padding and does not count; None counts all.
     Returns: Scalar, nats per volume.
     Raises: ValueError: If the shapes differ (broadcasting would hide it).
     """
     _same_shape(mean, logvar)
-    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).flatten(1).sum(1).mean()
+    divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
+    if valid_cells is not None:
+        divergence = divergence * valid_cells
+    return divergence.flatten(1).sum(1).mean()
+
+
+def commitment_loss(latents: Tensor, codes: Tensor, valid_cells: Tensor | None = None) -> Tensor:
+    """Mean squared distance of the latents from their codes, which get no gradient.
+
+    van den Oord et al. 2017, eq. 3, third term; the second term is replaced by the codebook's moving average.
+
+    Args:
+        latents: (B, C, d, h, w), before quantisation.
+        codes: Same shape.
+        valid_cells: (B, 1, d, h, w), 0 where a cell does not count; None counts all.
+    Returns: Scalar, in the latent's unit squared.
+    Raises: ValueError: If the shapes differ.
+    """
+    _same_shape(latents, codes)
+    return _masked_mean((latents - codes.detach()).square(), valid_cells)
+
+
+def valid_cells(valid_mask: Tensor, factor: int) -> Tensor:
+    """1 where a latent cell has any valid voxel; (B, 1, D, H, W) -> (B, 1, D/f, H/f, W/f)."""
+    return F.max_pool3d(valid_mask.float(), factor)
+
+
+def _masked_mean(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean over what is valid in each sample, then over the batch; a mask of one channel holds for all."""
+    if valid is None:
+        return values.mean()
+    weight = valid.to(values.dtype).expand_as(values)
+    return ((values * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp_min(1)).mean()
 
 
 def _same_shape(a: Tensor, b: Tensor) -> None:

@@ -1,6 +1,7 @@
 """Encoder and decoder of both autoencoders, and what the two have in common."""
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
@@ -17,6 +18,8 @@ STEM_CHANNELS = 8  # sub-bands of the 3D Haar transform
 
 class Checkpointed(nn.Module):
     """Runs its levels so that Diffusers' `enable_gradient_checkpointing` can trade time for memory."""
+
+    _gradient_checkpointing_func: Callable[[nn.Module, Tensor], Tensor]  # set by Diffusers
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +82,7 @@ class Decoder(Checkpointed):
         return self.stem.inverse(bands) if isinstance(self.stem, HaarTransform3D) else self.stem(bands)
 
     @property
-    def last_layer(self) -> nn.Parameter:
+    def last_layer(self) -> Tensor:
         """Weights of the last convolution, at which the losses' gradients are compared (Esser et al. 2021, eq. 7)."""
         return self.conv_out.weight
 

@@ -65,7 +65,7 @@ def main(config: DemoConfig) -> None:
         )
     )
     if not latents.exists():
-        encode_latents.main(encode_latents.EncodeConfig(data=data, vae=out / "vae/model", out=latents))
+        encode_latents.main(encode_latents.EncodeConfig(data=data, vae=str(out / "vae/model"), out=latents))
     train_ldm.main(
         train_ldm.LdmConfig(
             data=latents,

@@ -1,6 +1,7 @@
-"""Encode a prepared dataset with a trained autoencoder, and store the latents' statistics with the autoencoder.
+"""Encode a prepared dataset with a trained autoencoder: from a folder, a Hub repository, or a service.
 
 python scripts/encode_latents.py --data data/nodules --vae runs/vae/model --out data/latents
+python scripts/encode_latents.py --data data/nodules --vae http://127.0.0.1:8000 --out data/latents
 Training rows are encoded under all eight flips (a flip of the latent is not the latent of the flip).
 """
 
@@ -8,15 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from autoencoder import AutoencoderKL3D
 from autoencoder.latent_dataset import latent_features, save_latent_dataset
 from autoencoder.latents import latent_statistics, standardise
+from autoencoder.loading import load_autoencoder
 from diffusion.conditioning import blank_lesion
 from imaging.nodule_dataset import RATINGS, crop_size_of, load_nodules, read_nodule
 from imaging.window import to_norm
@@ -33,14 +35,15 @@ class EncodeConfig:
 
     Attributes:
         data: Prepared dataset.
-        vae: Folder of the trained autoencoder; its config receives latents_mean and latents_std.
+        vae: Folder, repository or URL of the trained autoencoder. If a folder's config has no latents_mean and
+            latents_std yet, they are measured on the training split and stored there.
         out: Encoded dataset to create.
         flips: Encode the training split under all eight flips, otherwise as it is.
         device: "auto", "cpu" or "cuda".
     """
 
     data: Path
-    vae: Path
+    vae: str
     out: Path
     flips: bool = True
     device: str = "auto"
@@ -48,28 +51,20 @@ class EncodeConfig:
 
 @torch.no_grad()
 def main(config: EncodeConfig) -> None:
-    """Measure the statistics on the training split, store them, then encode both splits."""
+    """Encode both splits, standardised by the statistics that the autoencoder has, or that are measured first."""
     if config.out.exists():
         raise ValueError(f"{config.out}: exists already; choose another --out or delete it")
     device = torch.device(
         ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
     )
     splits = {split: load_nodules(config.data, split) for split in ("train", "test")}
-    vae = AutoencoderKL3D.from_pretrained(config.vae).to(device).eval()
+    vae = load_autoencoder(config.vae).to(device)
     crop_size = crop_size_of(splits["train"])
     if crop_size % vae.factor:
         raise ValueError(f"{config.data}: crops of {crop_size} voxels, expected a multiple of the factor {vae.factor}")
 
-    def posteriors() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for index in tqdm(range(len(splits["train"])), desc="latent statistics"):
-            ct_norm, _ = _tensors(read_nodule(splits["train"], index), "", vae)
-            posterior = vae.encode(ct_norm.to(device)).latent_dist
-            yield posterior.mean, posterior.std
-
-    mean, std = latent_statistics(posteriors())
-    vae.register_to_config(latents_mean=mean, latents_std=std)
-    write_atomically(config.vae / vae.config_name, lambda temporary: temporary.write_text(vae.to_json_string()))
-    print("latents_mean", np.round(mean, 3), "latents_std", np.round(std, 3))
+    if vae.config.get("latents_mean") is None:
+        store_statistics(vae, Path(config.vae), splits["train"])
 
     flips = ["".join(axes) for count in range(4) for axes in combinations(AXES, count)] if config.flips else [""]
     latent_shape = vae.latent_shape((1, 1, crop_size, crop_size, crop_size))[1:]
@@ -78,7 +73,29 @@ def main(config: EncodeConfig) -> None:
     print(f"encoded dataset: {config.out}")
 
 
-def encoded_rows(splits: dict[str, Dataset], vae: AutoencoderKL3D, flips: list[str], device) -> Iterator[dict]:
+def store_statistics(vae: Any, folder: Path, nodules: Dataset) -> None:
+    """Measure the latents' mean and standard deviation on the nodules and write them into the folder's config.
+
+    Raises: ValueError: If the autoencoder is in no local folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(
+            f"{folder}: has no latent statistics, and is no local folder to store them in; download it"
+        )
+
+    def posteriors() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for index in tqdm(range(len(nodules)), desc="latent statistics"):
+            ct_norm, _ = _tensors(read_nodule(nodules, index), "", vae)
+            posterior = vae.encode(ct_norm.to(vae.device)).latent_dist
+            yield posterior.mean, posterior.std
+
+    mean, std = latent_statistics(posteriors())
+    vae.register_to_config(latents_mean=mean, latents_std=std)
+    write_atomically(folder / vae.config_name, lambda temporary: temporary.write_text(vae.to_json_string()))
+    print("latents_mean", np.round(mean, 3), "latents_std", np.round(std, 3))
+
+
+def encoded_rows(splits: dict[str, Dataset], vae: Any, flips: list[str], device) -> Iterator[dict]:
     """Rows of the encoded dataset: every training nodule under every flip, every test nodule as it is."""
     for split, nodules in splits.items():
         for index in tqdm(range(len(nodules)), desc=f"encoding {split}"):
@@ -103,7 +120,7 @@ def _flip(volume: np.ndarray, flip: str) -> np.ndarray:
     return np.flip(volume, [AXES.index(axis) for axis in flip]).copy()
 
 
-def _tensors(nodule: dict, flip: str, vae: AutoencoderKL3D) -> tuple[torch.Tensor, torch.Tensor]:
+def _tensors(nodule: dict, flip: str, vae: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """ct_norm and lesion_mask, (1, 1, S, S, S)."""
     window = (vae.config["window_width"], vae.config["window_level"])
     ct_norm = to_norm(_flip(nodule["ct_hu"], flip).astype(np.float32), *window)

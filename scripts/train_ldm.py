@@ -13,8 +13,8 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor
 
-from autoencoder import AutoencoderKL3D
 from autoencoder.latent_dataset import load_latents, read_latent
+from autoencoder.loading import load_autoencoder
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
 from diffusion.gradient_balance import Balance
 from diffusion.objective import TARGETS, training_scheduler
@@ -104,7 +104,7 @@ class LdmConfig(TrainingConfig):
 def main(config: LdmConfig) -> None:
     """Train, evaluate, checkpoint and save."""
     set_seed(config.seed)
-    vae = AutoencoderKL3D.from_pretrained(config.vae).eval()
+    vae = load_autoencoder(config.vae)
     window = (vae.config["window_width"], vae.config["window_level"])
     latents = LatentNodules(config.data, "train", window=window)
     row = read_latent(latents.latents, 0)

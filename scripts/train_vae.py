@@ -1,47 +1,71 @@
 """Train stage 1, the autoencoder.
 
 accelerate launch scripts/train_vae.py --config configs/vae_kl.yaml --data data/nodules --out runs/vae
-The same command continues an interrupted run. The averaged weights are saved in <out>/model.
+The same command continues an interrupted run. The averaged weights are saved in <out>/model, with the latents'
+statistics.
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from accelerate.utils import set_seed
+from datasets import Dataset
 from torch import Tensor
+from tqdm import tqdm
 
-from autoencoder import AutoencoderKL3D
-from autoencoder.losses import kl_loss, l1_loss
-from evaluation.image_quality import psnr
+from autoencoder import AutoencoderKL3D, VQAutoencoder3D
+from autoencoder.blocks import Norm
+from autoencoder.discriminator import PatchDiscriminator3D
+from autoencoder.latents import latent_statistics
+from autoencoder.networks import Stem
+from autoencoder.presets import PRESETS, PresetName
+from autoencoder.stage_one import LossWeights, StageOne
+from evaluation.inception import load_lpips
 from evaluation.pictures import save_slices
+from evaluation.reconstruction import reconstruct, reconstruction_figures
 from imaging.nodule_dataset import load_nodules, read_nodule
 from imaging.window import to_norm
+from training.checkpoint import write_atomically
 from training.config import launch
 from training.data import NodulePatches
-from training.draws import normal
+from training.draws import normal, uniform
 from training.run import TrainingConfig, TrainingRun
+
+LOGGED_FIGURES = ("psnr_db", "ssim", "hu_mae_lesion", "hu_bias_lesion", "noise_power_ratio_finest")
+PICTURED_CROPS = 6
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Arguments of `AutoencoderKL3D`.
+    """The autoencoder.
 
     Attributes:
-        channels: Width of each level; the factor is 2 to the power of their number.
-        blocks_per_level: Residual blocks at each level.
+        kind: "kl" or "vq".
+        preset: "tiny", "base" or "large"; see `autoencoder.presets`.
+        channels: Width of each level in place of the preset's; the factor is 2 to the power of their number.
+        blocks_per_level: Residual blocks at each level, in place of the preset's.
         latent_channels: Channels of the latent.
+        codebook_size: Codes of the VQ autoencoder.
         stem: "haar" or "conv".
+        norm: "voxel_rms" or "group".
+        mid_attention: Self-attention at the lowest level; gives up exact windows and tiles.
         window_width: Of the HU window.
         window_level: Centre of the HU window.
     """
 
-    channels: tuple[int, ...] = (32, 96)
-    blocks_per_level: int = 2
+    kind: Literal["kl", "vq"] = "kl"
+    preset: PresetName = "tiny"
+    channels: tuple[int, ...] | None = None
+    blocks_per_level: int | None = None
     latent_channels: int = 4
-    stem: str = "haar"
+    codebook_size: int = 1024
+    stem: Stem = "haar"
+    norm: Norm = "voxel_rms"
+    mid_attention: bool = False
     window_width: float = 1500.0
     window_level: float = -400.0
 
@@ -52,68 +76,134 @@ class VaeConfig(TrainingConfig):
 
     Attributes:
         model: The autoencoder.
+        losses: Weights of the losses; L1 counts 1.
+        scans: Folder of prepared scans whose patches are trained on beside the crops; none for crops alone.
+        scan_fraction: Share of patches from scans.
         patch_size: Edge of the training patches in voxels.
-        kl_weight: Weight of the KL divergence per voxel.
+        discriminator_channels: Width of each level of the patch discriminator.
+        discriminator_learning_rate: Peak of its schedule.
+        lpips_backbone: AlexNet weights for LPIPS: a local file, or "torchvision" to fetch them.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more time.
         evaluate_crops: Held-out crops that every evaluation reconstructs.
+        statistics_crops: Training crops on which the latents' mean and standard deviation are measured, at most.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
+    losses: LossWeights = field(default_factory=LossWeights)
+    scans: Path | None = None
+    scan_fraction: float = 0.5
     patch_size: int = 32
-    kl_weight: float = 1e-6
+    discriminator_channels: tuple[int, ...] = (32, 64)
+    discriminator_learning_rate: float = 3e-4
+    lpips_backbone: str = "torchvision"
+    gradient_checkpointing: bool = False
     evaluate_crops: int = 16
+    statistics_crops: int = 1000
 
 
 def main(config: VaeConfig) -> None:
     """Train, evaluate, checkpoint and save."""
     set_seed(config.seed)
     window = (config.model.window_width, config.model.window_level)
-    patches = NodulePatches(config.data, "train", config.patch_size, window, config.seed)
+    patches = NodulePatches(
+        config.data, "train", config.patch_size, window, config.seed, config.scans, config.scan_fraction
+    )
     held_out = load_nodules(config.data, "test")
-    model = AutoencoderKL3D(**asdict(config.model))
-    if config.patch_size % model.factor:
-        raise ValueError(f"patch_size {config.patch_size}: expected a multiple of the factor {model.factor}")
+    autoencoder = autoencoder_of(config.model)
+    if config.patch_size % autoencoder.factor:
+        raise ValueError(f"patch_size {config.patch_size}: expected a multiple of the factor {autoencoder.factor}")
+    if config.gradient_checkpointing:
+        autoencoder.enable_gradient_checkpointing()
+    lpips = load_lpips(config.lpips_backbone) if config.losses.lpips > 0 else None
+    discriminator = PatchDiscriminator3D(config.discriminator_channels) if config.losses.adversarial > 0 else None
 
     run = TrainingRun(config)
-    run.prepare(model)
+    rates = {"discriminator": config.discriminator_learning_rate} if discriminator is not None else {}
+    run.prepare(StageOne(autoencoder, config.losses, discriminator), rates)
+    lpips = lpips.to(run.device) if lpips is not None else None
     for batch in run.batches(patches):
-        ct_norm, valid_mask = batch["ct_norm"], batch["valid_mask"]
-        latent_shape = model.latent_shape(ct_norm.shape)[1:]
-        noise = normal(latent_shape, config.seed, "posterior", batch["draw"], run.device)
-        reconstruction, mean, logvar = run.model(ct_norm, noise)
-        l1 = l1_loss(reconstruction, ct_norm, valid_mask)
-        kl = kl_loss(mean, logvar) / ct_norm[0].numel()  # nats per voxel: the weight does not depend on the patch
-        run.update(l1 + config.kl_weight * kl, {"l1": l1, "kl_per_voxel": kl})
+        latent_shape, draws = autoencoder.latent_shape(batch["ct_norm"].shape)[1:], batch["draw"]
+        noise = normal(latent_shape, config.seed, "posterior", draws, run.device)
+        positions = uniform(3, config.seed, "slices", draws)
+        loss, logs = run.model(batch, noise, run.step, lpips, positions, statistics=run.log_due())
+        run.update(loss, logs)
 
         if run.evaluation_due():
             with run.averaged() as averaged:
-                crops = evaluation_crops(held_out, config.evaluate_crops, averaged.factor, window)
                 picture = config.out / "samples" / f"step_{run.step:06d}.png"
-                run.log({"held_out_psnr_db": evaluate(averaged, crops, picture, run.device)})
+                indices = range(min(config.evaluate_crops, len(held_out)))
+                run.log(evaluate(averaged.autoencoder, held_out, indices, picture))
     if run.finished:
-        print(f"autoencoder: {run.save_model()}")
+        save(run, patches.nodules, window)
 
 
-def evaluation_crops(nodules, count: int, factor: int, window: tuple[float, float]) -> Iterator[tuple[Tensor, Tensor]]:
-    """(ct_norm, valid_mask), each (1, 1, S, S, S), of the first held-out nodules, cut to a multiple of the factor."""
-    for index in range(min(count, len(nodules))):
-        nodule = read_nodule(nodules, index)
-        size = tuple(slice(0, edge // factor * factor) for edge in nodule["ct_hu"].shape)
-        ct_norm = to_norm(nodule["ct_hu"][size].astype(np.float32), *window)
-        valid_mask = nodule["valid_mask"][size].astype(np.float32)
-        yield torch.from_numpy(ct_norm)[None, None], torch.from_numpy(valid_mask)[None, None]
+def autoencoder_of(config: ModelConfig) -> AutoencoderKL3D | VQAutoencoder3D:
+    """The model that a config describes."""
+    preset = PRESETS[config.preset]
+    settings: dict[str, Any] = {
+        "channels": config.channels or preset.channels,
+        "blocks_per_level": config.blocks_per_level or preset.blocks_per_level,
+        "latent_channels": config.latent_channels,
+        "stem": config.stem,
+        "norm": config.norm,
+        "mid_attention": config.mid_attention,
+        "window_width": config.window_width,
+        "window_level": config.window_level,
+    }
+    if config.kind == "vq":
+        return VQAutoencoder3D(codebook_size=config.codebook_size, **settings)
+    return AutoencoderKL3D(**settings)
 
 
-@torch.no_grad()
-def evaluate(model: AutoencoderKL3D, crops, picture: Path, device: torch.device) -> float:
-    """Mean PSNR in dB of the reconstructed held-out crops; the first ones drawn beside their originals."""
-    values, shown = [], []
-    for ct_norm, valid_mask in crops:
-        reconstruction = model(ct_norm.to(device))[0].clamp(-1, 1).cpu()
-        values.append(psnr(reconstruction, ct_norm, data_range=2.0, valid_mask=valid_mask).item())
-        if len(shown) < 6:
-            shown.append([ct_norm[0, 0], reconstruction[0, 0], (reconstruction - ct_norm)[0, 0]])
+def evaluate(autoencoder: Any, nodules: Dataset, indices: Sequence[int], picture: Path) -> dict[str, float]:
+    """Mean figures of reconstructed held-out crops; the first of them drawn beside their originals."""
+    rows, shown = [], []
+    window = (autoencoder.config["window_width"], autoencoder.config["window_level"])
+    for index in indices:
+        crop = crop_of(nodules, index, autoencoder.factor, window)
+        made = reconstruct(autoencoder, crop["ct_norm"])
+        spacing_mm = tuple(float(mm) for mm in crop["spacing_mm"])
+        figures = reconstruction_figures(
+            crop["ct_norm"], made, crop["valid_mask"], crop["lesion_mask"], window, spacing_mm
+        )
+        rows.append(figures)
+        if len(shown) < PICTURED_CROPS:
+            shown.append([crop["ct_norm"], made, made - crop["ct_norm"]])
     save_slices(picture, shown, ["CT", "reconstruction", "difference"])
-    return float(np.mean(values))
+    measured = {name: [row[name] for row in rows if name in row] for name in LOGGED_FIGURES}
+    return {f"held_out/{name}": float(np.mean(values)) for name, values in measured.items() if values}
+
+
+def crop_of(nodules: Dataset, index: int, factor: int, window: tuple[float, float]) -> dict[str, Any]:
+    """One nodule, cut to a multiple of the factor: `ct_norm` float32, `valid_mask`, `lesion_mask`, `spacing_mm`."""
+    nodule = read_nodule(nodules, index)
+    size = tuple(slice(0, edge // factor * factor) for edge in nodule["ct_hu"].shape)
+    return {
+        "ct_norm": to_norm(nodule["ct_hu"][size].astype(np.float32), *window),
+        **{name: nodule[name][size] for name in ("valid_mask", "lesion_mask")},
+        "spacing_mm": nodule["spacing_mm"],
+    }
+
+
+def save(run: TrainingRun, nodules: Dataset, window: tuple[float, float]) -> None:
+    """Measure the latents' statistics on training crops, and save them with the averaged weights."""
+    folder = run.config.out / "model"
+    if run.accelerator.is_main_process:
+        with run.averaged() as averaged, torch.no_grad():
+            autoencoder = averaged.autoencoder
+
+            def posteriors() -> Iterator[tuple[Tensor, Tensor]]:
+                count = min(run.config.statistics_crops, len(nodules))
+                for index in tqdm(np.linspace(0, len(nodules) - 1, count).astype(int), desc="latent statistics"):
+                    ct_norm = torch.from_numpy(crop_of(nodules, int(index), autoencoder.factor, window)["ct_norm"])
+                    posterior = autoencoder.encode(ct_norm[None, None].to(run.device)).latent_dist
+                    yield posterior.mean, posterior.std
+
+            mean, std = latent_statistics(posteriors())
+            autoencoder.register_to_config(latents_mean=mean, latents_std=std)
+            write_atomically(folder, lambda temporary: autoencoder.save_pretrained(temporary))
+        print(f"autoencoder: {folder}\nlatents_mean {np.round(mean, 3)} latents_std {np.round(std, 3)}")
+    run.accelerator.wait_for_everyone()
 
 
 if __name__ == "__main__":

@@ -10,14 +10,16 @@ from torch.utils.data import Dataset
 
 from autoencoder.latent_dataset import load_latents, read_latent
 from imaging.nodule_dataset import crop_size_of, load_nodules, read_nodule
+from imaging.scan_volumes import open_scans
 from imaging.window import to_norm
 from training.draws import generator
 
 
 class NodulePatches(Dataset):
-    """Random patches of nodule crops for stage 1, flipped at random along each axis.
+    """Random patches for stage 1, flipped at random along each axis: of nodule crops, and of whole scans beside them.
 
-    Half of the patches are centred as near to the lesion as the crop allows, the others anywhere in the crop.
+    Half of a crop's patches are centred as near to the lesion as the crop allows, the others anywhere in the crop. A
+    scan's patches lie anywhere in its body; scans are drawn by the size of their bodies.
 
     Args:
         path: Prepared dataset.
@@ -25,17 +27,38 @@ class NodulePatches(Dataset):
         patch_size: Edge in voxels; the crop's own edge gives whole crops.
         window: (width, level) in HU.
         seed: Of the run.
-    Raises: ValueError: If a patch is larger than the crops.
+        scans: Folder of prepared scans (scripts/prepare_scans.py); None for crops alone.
+        scan_fraction: Share of the draws that take a scan in place of the crop.
+    Raises: ValueError: If a patch is larger than the crops or than a scan's body.
     """
 
-    def __init__(self, path: Path, split: str, patch_size: int, window: tuple[float, float], seed: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        split: str,
+        patch_size: int,
+        window: tuple[float, float],
+        seed: int,
+        scans: Path | None = None,
+        scan_fraction: float = 0.5,
+    ) -> None:
         self.nodules = load_nodules(path, split)
         crop_size = crop_size_of(self.nodules)
         if not 0 < patch_size <= crop_size:
             raise ValueError(
                 f"patch_size {patch_size}: the crops of {path} have {crop_size} voxels; choose at most that"
             )
+        if not 0 <= scan_fraction <= 1:
+            raise ValueError(f"scan_fraction {scan_fraction}: expected a share of the draws, from 0 to 1")
         self.patch_size, self.window, self.seed = patch_size, window, seed
+        self.scans = open_scans(scans) if scans is not None else []
+        self.scan_fraction = scan_fraction if self.scans else 0.0
+        bodies = [[last - first for first, last in entry.body] for entry, _ in self.scans]
+        for (entry, _), body in zip(self.scans, bodies, strict=True):
+            if min(body) < patch_size:
+                raise ValueError(f"{scans}: body of {entry.name} has {body} voxels, a patch {patch_size}; leave it out")
+        volumes = np.array([float(np.prod(body)) for body in bodies])
+        self.scan_shares = volumes / volumes.sum() if len(volumes) else volumes
 
     def __len__(self) -> int:
         return len(self.nodules)
@@ -43,8 +66,21 @@ class NodulePatches(Dataset):
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Any]:
         """`ct_norm` float32 and `valid_mask` float32, (1, P, P, P), and the draw number."""
         index, draw = item
-        nodule = read_nodule(self.nodules, index)
         random = generator(self.seed, "augmentation", draw)
+        if self.scan_fraction > 0 and random.random() < self.scan_fraction:
+            ct_hu, valid_mask = self._scan_patch(random)
+        else:
+            ct_hu, valid_mask = self._crop_patch(index, random)
+        flipped = tuple(axis for axis in range(3) if random.random() < 0.5)
+        ct_norm = to_norm(np.flip(ct_hu, flipped).astype(np.float32), *self.window)
+        return {
+            "ct_norm": torch.from_numpy(ct_norm.copy())[None],
+            "valid_mask": torch.from_numpy(np.flip(valid_mask, flipped).astype(np.float32))[None],
+            "draw": draw,
+        }
+
+    def _crop_patch(self, index: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        nodule = read_nodule(self.nodules, index)
         room = np.array(nodule["ct_hu"].shape) - self.patch_size
         if random.random() < 0.5:
             centre = np.argwhere(nodule["lesion_mask"]).mean(axis=0)
@@ -52,14 +88,13 @@ class NodulePatches(Dataset):
         else:
             start = random.integers(room + 1)
         window = tuple(slice(s, s + self.patch_size) for s in start)
-        flipped = tuple(axis for axis in range(3) if random.random() < 0.5)
-        ct_norm = to_norm(np.flip(nodule["ct_hu"][window], flipped).astype(np.float32), *self.window)
-        valid_mask = np.flip(nodule["valid_mask"][window], flipped).astype(np.float32)
-        return {
-            "ct_norm": torch.from_numpy(ct_norm.copy())[None],
-            "valid_mask": torch.from_numpy(valid_mask)[None],
-            "draw": draw,
-        }
+        return nodule["ct_hu"][window], nodule["valid_mask"][window]
+
+    def _scan_patch(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        entry, volume = self.scans[int(random.choice(len(self.scans), p=self.scan_shares))]
+        start = [int(random.integers(first, last - self.patch_size + 1)) for first, last in entry.body]
+        ct_hu = np.array(volume[tuple(slice(s, s + self.patch_size) for s in start)])
+        return ct_hu, np.ones_like(ct_hu)
 
 
 class LatentNodules(Dataset):

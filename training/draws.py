@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-STREAMS = ("order", "augmentation", "timestep", "noise", "posterior", "dropout")
+STREAMS = ("order", "augmentation", "timestep", "noise", "posterior", "dropout", "slices")
 
 
 def generator(seed: int, stream: str, number: int) -> np.random.Generator:
@@ -24,6 +24,12 @@ def normal(shape: Sequence[int], seed: int, stream: str, draws: Tensor, device: 
     """Standard normal float32 (B, *shape); row i depends on `draws[i]` only."""
     rows = [generator(seed, stream, int(k)).standard_normal(tuple(shape), dtype=np.float32) for k in draws]
     return torch.from_numpy(np.stack(rows)).to(device)
+
+
+def uniform(count: int, seed: int, stream: str, draws: Tensor) -> Tensor:
+    """Uniform in [0, 1), float32 (B, count) on the CPU; row i depends on `draws[i]` only."""
+    rows = [generator(seed, stream, int(k)).random(count, dtype=np.float32) for k in draws]
+    return torch.from_numpy(np.stack(rows))
 
 
 def timesteps(count: int, seed: int, draws: Tensor, device: torch.device) -> Tensor:

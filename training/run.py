@@ -103,12 +103,21 @@ class TrainingRun:
         self.accelerator.wait_for_everyone()
         self.accelerator.init_trackers("tensorboard")
 
-    def prepare(self, model: nn.Module) -> None:
-        """Build optimiser, schedule and EMA for `model`, hand them to Accelerate and continue from the checkpoint."""
+    def prepare(self, model: nn.Module, learning_rates: Mapping[str, float] | None = None) -> None:
+        """Build optimiser, schedule and EMA for `model`, hand them to Accelerate and continue from the checkpoint.
+
+        Args:
+            model: What is trained; its `forward` gives the loss.
+            learning_rates: Peak rate of the children of `model` that have one of their own, by name. Such a child's
+                gradients are clipped by themselves: a discriminator does not take part in the autoencoder's norm.
+        """
         config = self.config
         model = model.to(memory_format=torch.channels_last_3d)  # 3D convolutions: faster on CPU and in bf16 on GPU
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+            parameter_groups(model, learning_rates or {}),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            betas=(0.9, 0.99),
         )
         self.ema = EMAModel(model.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
         self.ema.to(self.device)
@@ -178,7 +187,9 @@ class TrainingRun:
         if not torch.isfinite(loss.detach()).all():
             raise RuntimeError(f"step {self.step}: loss {loss.item()}; lower the learning rate or check the data")
         self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        self.accelerator.unscale_gradients(self.optimizer)
+        groups = [group["params"] for group in self.optimizer.param_groups]
+        norm, *_ = [nn.utils.clip_grad_norm_(group, self.config.max_grad_norm) for group in groups]
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
@@ -224,15 +235,6 @@ class TrainingRun:
             self.ema.restore(model.parameters())
             model.train()
 
-    def save_model(self, name: str = "model") -> Path:
-        """Save the EMA weights as `out/name` (config and safetensors), atomically; returns the folder."""
-        folder = self.config.out / name
-        if self.accelerator.is_main_process:
-            with self.averaged() as model:
-                write_atomically(folder, lambda temporary: model.save_pretrained(temporary))  # type: ignore[operator]
-        self.accelerator.wait_for_everyone()
-        return folder
-
     def _parts(self) -> dict[str, Any]:
         parts = {
             "model": self.accelerator.unwrap_model(self.model),
@@ -257,6 +259,14 @@ class TrainingRun:
         if self.accelerator.num_processes > 1:  # all stop at the same step
             return bool(self.accelerator.reduce(torch.tensor(float(stop), device=self.device), reduction="sum") > 0)
         return stop
+
+
+def parameter_groups(model: nn.Module, learning_rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The optimiser's groups: all parameters, without those of the named children, then each of these with its rate."""
+    children = {name: list(getattr(model, name).parameters()) for name in learning_rates}
+    apart = {id(parameter) for parameters in children.values() for parameter in parameters}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in apart]
+    return [{"params": rest}, *({"params": children[name], "lr": rate} for name, rate in learning_rates.items())]
 
 
 def _claim_folder(config: TrainingConfig) -> None:

@@ -50,7 +50,7 @@ def chain(phantom_dataset, tmp_path_factory) -> Chain:
             **SHORT,
         )
     )
-    encode_latents.main(encode_latents.EncodeConfig(made.nodules, made.vae / "model", made.latents, device="cpu"))
+    encode_latents.main(encode_latents.EncodeConfig(made.nodules, str(made.vae / "model"), made.latents, device="cpu"))
     train_ldm.main(
         train_ldm.LdmConfig(
             data=made.latents,

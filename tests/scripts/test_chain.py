@@ -108,7 +108,7 @@ def test_every_training_leaves_model_config_curves_and_pictures(chain):
     for folder in (chain.vae, chain.ldm):
         assert (folder / "samples/step_000003.png").read_bytes().startswith(b"\x89PNG")
     metrics = [json.loads(line) for line in (chain.vae / "metrics.jsonl").read_text().splitlines()]
-    assert next(line["held_out_psnr_db"] for line in metrics if "held_out_psnr_db" in line) > 5
+    assert next(line["held_out/psnr_db"] for line in metrics if "held_out/psnr_db" in line) > 5
     assert LesionInpaintPipeline.from_pretrained(chain.ldm / "pipeline").guide is None
     guided = LesionInpaintPipeline.from_pretrained(chain.classifier / "pipeline")
     assert guided.guide.config["classifier"]["classes"] == {"malignancy": ["benign", "malignant"]}
@@ -237,7 +237,7 @@ def test_a_script_ends_with_status_1_and_no_traceback(tmp_path):
 
 def test_an_encoded_folder_is_not_overwritten_and_both_classes_are_needed(chain, tmp_path):
     with pytest.raises(ValueError, match="latents: exists already; choose another --out or delete it"):
-        encode_main(EncodeConfig(chain.nodules, chain.vae / "model", chain.latents))
+        encode_main(EncodeConfig(chain.nodules, str(chain.vae / "model"), chain.latents))
     with pytest.raises(ValueError, match=r"not an encoded dataset; make one with scripts/encode_latents\.py"):
         classifier_main(ClassifierConfig(tmp_path, tmp_path / "out", pipeline=chain.ldm / "pipeline"))
 

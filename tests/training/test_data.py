@@ -4,9 +4,11 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 
 from imaging.nodule_dataset import load_nodules, read_nodule, save_nodule_dataset
 from imaging.phantom import phantom_nodules
+from imaging.scan_volumes import save_scans
 from imaging.window import to_norm
 from training.data import NodulePatches
 
@@ -69,3 +71,20 @@ def test_half_of_the_patches_are_centred_on_the_lesion(path):
 def test_a_patch_larger_than_the_crops_is_refused(path):
     with pytest.raises(ValueError, match=r"patch_size 20: the crops of .* have 16 voxels; choose at most that"):
         NodulePatches(path, "train", 20, WINDOW, seed=0)
+
+
+def test_patches_of_scans_come_from_their_bodies_in_the_asked_share(tmp_path):
+    save_nodule_dataset(phantom_nodules(4, 16, 2.0), tmp_path / "data", 16)
+    ct_hu = np.full((20, 24, 28), -1000.0)
+    ct_hu[4:16, 4:20, 6:22] = 200  # a body whose patches are 200 HU throughout
+    save_scans([("one", ct_hu)], tmp_path / "scans", 2.0)
+    patches = NodulePatches(tmp_path / "data", "train", 8, WINDOW, 0, tmp_path / "scans", 0.5)
+    drawn = [patches[(draw % len(patches), draw)]["ct_norm"] for draw in range(200)]
+    of_scans = [patch for patch in drawn if torch.all(patch == to_norm(np.float32(200.0), *WINDOW))]
+    assert 70 < len(of_scans) < 130
+    crops_alone = NodulePatches(tmp_path / "data", "train", 8, WINDOW, 0)
+    assert not torch.all(crops_alone[(0, 0)]["ct_norm"] == to_norm(np.float32(200.0), *WINDOW))
+    with pytest.raises(ValueError, match="scan_fraction 2"):
+        NodulePatches(tmp_path / "data", "train", 8, WINDOW, 0, tmp_path / "scans", 2)
+    with pytest.raises(ValueError, match="body of one has"):
+        NodulePatches(tmp_path / "data", "train", 16, WINDOW, 0, tmp_path / "scans")

@@ -196,3 +196,26 @@ def test_a_loss_that_is_not_finite_and_a_loop_without_update_end_the_run(config)
 def test_an_unknown_precision_is_refused(config):
     with pytest.raises(ValueError, match='mixed_precision "fp64"; choose "no", "bf16" or "fp16"'):
         TrainingRun(replace(config, mixed_precision="fp64"))
+
+
+def test_a_child_with_a_rate_of_its_own_is_clipped_by_itself(config):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.discriminator = nn.Linear(4, 1), nn.Linear(4, 1)
+
+        def forward(self, x):
+            return self.body(x).square().mean() + 1e6 * self.discriminator(x).square().mean()
+
+    set_seed(0)
+    run = TrainingRun(replace(config, steps=1, warmup_steps=0))
+    run.prepare(Two(), {"discriminator": 0.5})
+    rates = [group["lr"] for group in run.optimizer.param_groups]
+    counts = [len(group["params"]) for group in run.optimizer.param_groups]
+    assert rates == [config.learning_rate, 0.5] and counts == [2, 2]
+    for batch in run.batches(Points()):
+        run.update(run.model(batch["x"]))
+    moments = run.optimizer.state
+    for group in run.optimizer.param_groups:  # the first moment is 0.1 of the clipped gradient
+        norm = torch.cat([moments[parameter]["exp_avg"].flatten() for parameter in group["params"]]).norm() / 0.1
+        assert norm.item() == pytest.approx(1.0, rel=1e-3)

@@ -1,4 +1,4 @@
-"""Two processes train as one process with twice the batch.
+"""Two processes train as one process with twice the batch, also with the discriminator's adaptive weight.
 
 They are started by torchrun: `accelerate launch --cpu --num_processes 2` starts one process where MPI is not installed.
 """
@@ -31,7 +31,8 @@ def train(launcher: list[str], batch_size: int, data: Path, out: Path) -> None:
     """scripts/train_vae.py, two steps on CPU."""
     options = (
         f"--data {data} --out {out} --steps {STEPS} --batch-size {batch_size} --patch-size 16 --warmup-steps 0 "
-        "--max-grad-norm 1e9 --log-every 1 --evaluate-crops 1 --model.channels 8,16 --model.blocks_per_level 1"
+        "--max-grad-norm 1e9 --log-every 1 --evaluate-crops 1 --model.channels 8,16 --model.blocks_per_level 1 "
+        "--losses.wavelet 0.1 --losses.adversarial 0.5 --losses.adversarial_start 0"
     )
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",

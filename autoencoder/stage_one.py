@@ -1,0 +1,150 @@
+"""One training step of stage 1: all losses of the autoencoder and of its discriminator, in one forward."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from autoencoder.codebook import perplexity
+from autoencoder.discriminator import PatchDiscriminator3D, adaptive_weight, adversarial_loss, hinge_loss
+from autoencoder.kl import AutoencoderKL3D
+from autoencoder.losses import commitment_loss, kl_loss, l1_loss, valid_cells
+from autoencoder.perceptual import lpips_loss
+from autoencoder.vq import VQAutoencoder3D
+from autoencoder.wavelet_loss import wavelet_texture_loss
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weight of each loss beside L1, which counts 1; a loss of weight 0 is not computed.
+
+    Attributes:
+        kl: KL divergence per voxel (KL autoencoder).
+        commitment: Distance of the latent from its codes (VQ autoencoder).
+        wavelet: Wavelet texture loss, eq. 10-11.
+        lpips: Perceptual distance of random slices in the three planes.
+        adversarial: Patch discriminator; 1 lets it pull as strongly as the reconstruction losses together.
+        adversarial_start: Step from which on it takes part; before that, neither of the two is trained by it.
+    """
+
+    kl: float = 1e-6
+    commitment: float = 0.25
+    wavelet: float = 0.0
+    lpips: float = 0.0
+    adversarial: float = 0.0
+    adversarial_start: int = 2000
+
+
+class StageOne(nn.Module):
+    """The autoencoder with its discriminator; forward gives the loss of a batch.
+
+    Everything happens in `forward`, so that distributed training sees one graph. Autoencoder and discriminator learn
+    in the same step: the autoencoder's loss sees the discriminator with its weights held fixed, the discriminator's
+    sees the reconstruction held fixed, so one backward pass gives each its own gradient.
+
+    Args:
+        autoencoder: `AutoencoderKL3D` or `VQAutoencoder3D`.
+        weights: Of the losses.
+        discriminator: Needed if `weights.adversarial` is above 0.
+    Raises: ValueError: If a weight is negative, or the discriminator is missing.
+    """
+
+    def __init__(
+        self,
+        autoencoder: AutoencoderKL3D | VQAutoencoder3D,
+        weights: LossWeights,
+        discriminator: PatchDiscriminator3D | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in vars(weights).items():
+            if value < 0:
+                raise ValueError(f"loss weight {name} {value}: expected 0 or more")
+        if weights.adversarial > 0 and discriminator is None:
+            raise ValueError("an adversarial loss needs a discriminator; pass one or set its weight to 0")
+        self.autoencoder, self.weights = autoencoder, weights
+        self.discriminator = discriminator if weights.adversarial > 0 else None
+
+    def forward(
+        self,
+        batch: Mapping[str, Tensor],
+        noise: Tensor | None,
+        step: int,
+        perceptual: nn.Module | None = None,
+        positions: Tensor | None = None,
+        statistics: bool = False,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of a batch.
+
+        Args:
+            batch: `ct_norm` and `valid_mask`, (B, 1, D, H, W); voxels without validity have no influence on a loss.
+            noise: Standard normal for the KL autoencoder's draw, of the latent's shape; None takes the mean.
+            step: Of the run, for the late start.
+            perceptual, positions: Network and cuts of :func:`lpips_loss`, if it has a weight.
+            statistics: Also measure the gradient norm of each loss.
+        Returns: (scalar to call backward on, unweighted losses and measurements by name). `grad_norm/...` are taken at
+            the decoder's last layer, that of KL and commitment, which do not reach it, at the encoder's.
+        """
+        ct_norm, valid_mask = batch["ct_norm"], batch["valid_mask"]
+        cells = valid_cells(valid_mask, self.autoencoder.factor)
+        reconstruction, regulariser, measured = self._reconstruct(ct_norm, valid_mask, cells, noise)
+        reconstruction = torch.where(valid_mask > 0, reconstruction.float(), ct_norm)  # padding is right by definition
+        losses = {"l1": l1_loss(reconstruction, ct_norm, valid_mask)}
+        if self.weights.wavelet > 0:
+            losses["wavelet"] = wavelet_texture_loss(reconstruction, ct_norm, valid_mask, transform="volume")
+        if self.weights.lpips > 0:
+            if perceptual is None or positions is None:
+                raise ValueError(f"lpips {self.weights.lpips}: needs its network and positions; pass both")
+            losses["lpips"] = lpips_loss(perceptual, reconstruction, ct_norm, positions)
+        image_loss = torch.stack([getattr(self.weights, name, 1.0) * loss for name, loss in losses.items()]).sum()
+
+        total = image_loss + sum(getattr(self.weights, name) * loss for name, loss in regulariser.items())
+        if self.discriminator is not None:
+            if step >= self.weights.adversarial_start:
+                adversarial, discrimination = adversarial_step(self.discriminator, ct_norm, reconstruction, valid_mask)
+                rate = adaptive_weight(self._pull(image_loss), self._pull(adversarial))
+                total = total + self.weights.adversarial * rate * adversarial + discrimination
+                losses["adversarial"] = adversarial
+                measured |= {"discriminator": discrimination, "adaptive_weight": rate}
+            else:  # the same parameters in the graph at every step, which distributed training relies on
+                parameters = list(self.discriminator.parameters())
+                total = total + 0.0 * torch.stack([parameter.sum() for parameter in parameters]).sum()
+        if statistics:
+            measured |= {f"grad_norm/{name}": self._pull(loss).norm() for name, loss in losses.items()}
+            encoder = self.autoencoder.encoder.conv_out.weight
+            measured |= {f"grad_norm/{n}": self._pull(loss, encoder).norm() for n, loss in regulariser.items()}
+        return total, {name: value.detach() for name, value in (losses | regulariser | measured).items()}
+
+    def _reconstruct(
+        self, ct_norm: Tensor, valid_mask: Tensor, cells: Tensor, noise: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """(reconstruction, the latent's own loss, measurements) of either autoencoder."""
+        if isinstance(self.autoencoder, VQAutoencoder3D):
+            reconstruction, latents, indices = self.autoencoder(ct_norm, cells)
+            codebook = self.autoencoder.codebook
+            loss = commitment_loss(latents.float(), codebook.lookup(indices), cells)
+            return reconstruction, {"commitment": loss}, {"perplexity": perplexity(indices, len(codebook.vectors))}
+        reconstruction, mean, logvar = self.autoencoder(ct_norm, noise)
+        voxels = valid_mask.sum() / len(valid_mask)  # nats per voxel: the weight does not depend on the patch's size
+        return reconstruction, {"kl": kl_loss(mean.float(), logvar.float(), cells) / voxels.clamp(min=1)}, {}
+
+    def _pull(self, loss: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Gradient of a loss at the decoder's last layer, averaged over the processes as the optimiser's will be."""
+        weight = self.autoencoder.decoder.last_layer if weight is None else weight
+        (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            gradient = gradient.contiguous() / dist.get_world_size()
+            dist.all_reduce(gradient)
+        return gradient.detach()
+
+
+def adversarial_step(
+    discriminator: PatchDiscriminator3D, ct_norm: Tensor, reconstruction: Tensor, valid_mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(the autoencoder's adversarial loss, the discriminator's own): neither has a gradient for the other network."""
+    valid = nn.functional.avg_pool3d(valid_mask.float(), discriminator.factor)
+    fixed = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
+    fake = torch.func.functional_call(discriminator, fixed, (reconstruction,))
+    real, false = discriminator(torch.cat([ct_norm, reconstruction.detach()])).float().chunk(2)
+    return adversarial_loss(fake.float(), valid), hinge_loss(real, false, valid)
