@@ -14,7 +14,8 @@ class IdentityAutoencoder(ModelMixin, ConfigMixin):
     """latent = ct_norm; the interface of :class:`autoencoder.kl.AutoencoderKL3D` with factor 1 and one channel."""
 
     factor = 1
-    decoder_margin = 0
+    decoder_margin = encoder_margin = 0
+    is_local = True
 
     @register_to_config
     def __init__(

@@ -139,6 +139,22 @@ def test_full_queue_answers_503_and_serves_again_later():
         assert post(url, "encode", sample).ok
 
 
+def test_fault_of_the_model_is_a_500_in_json_and_the_service_lives_on(caplog):
+    class Faulty(IdentityAutoencoder):
+        def encode(self, sample: Tensor, return_dict: bool = True) -> Any:
+            if (sample == 1).all():
+                raise RuntimeError("out of memory, say")
+            return super().encode(sample, return_dict)
+
+    with running(Faulty(), Limits(max_batch=2, max_wait_s=0.2)) as url, ThreadPoolExecutor(2) as pool:
+        fault, fine = pool.map(lambda sample: post(url, "encode", sample), [torch.ones(SHAPE), ct_norm()])
+        assert fault.status_code == 500 and fine.status_code == 200
+        assert fault.json() == {"detail": "the service failed on this request (RuntimeError); see its log"}
+        assert post(url, "encode", ct_norm()).ok
+        assert 'requests_total{kind="encode",status="500"} 1.0' in requests.get(f"{url}/metrics").text
+    assert "out of memory, say" in caplog.text  # the traceback is for the one who runs the service
+
+
 def test_health_is_answered_while_the_model_is_busy():
     model = GatedAutoencoder()
     with running(model) as url, ThreadPoolExecutor(1) as pool:
