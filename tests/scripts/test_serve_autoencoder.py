@@ -16,7 +16,7 @@ import pytest
 import requests
 import torch
 from diffusers.utils.remote_utils import remote_decode, remote_encode
-from running_service import tiny_autoencoder
+from running_service import running, tiny_autoencoder
 
 from autoencoder.remote import RemoteAutoencoder
 from training.config import launch
@@ -83,6 +83,24 @@ def test_token_of_the_environment_is_asked_for_and_never_printed(model_folder):
         output, errors = started.communicate(timeout=60)
         assert started.returncode == 0 and "Traceback" not in errors
         assert "POST /decode 200" in errors and "s3cret" not in output + errors
+
+
+@pytest.mark.slow
+def test_training_and_encoding_import_nothing_of_the_service():
+    code = (
+        "import sys, scripts.train_vae, scripts.train_ldm, scripts.encode_latents, autoencoder.remote; "
+        "print({'fastapi', 'uvicorn', 'starlette', 'prometheus_client'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=SCRIPT.parents[1], capture_output=True, text=True)
+    assert run.returncode == 0 and run.stdout == "set()\n", run.stdout + run.stderr
+
+
+def test_record_of_inpainting_names_the_replaced_autoencoder_without_its_password():
+    from scripts.inpaint import replaced_vae
+
+    with running(tiny_autoencoder(), token="s3cret") as url:
+        source = url.replace("http://", "http://any:s3cret@")
+        assert replaced_vae(RemoteAutoencoder(source), source) == {"vae": url, "vae_sha256": None}
 
 
 def serve(*argv: Any) -> None:
