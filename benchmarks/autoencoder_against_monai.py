@@ -1,7 +1,7 @@
 """Our KL autoencoder against MONAI's `AutoencoderKL`: quality at equal time, seconds a step, decoding, memory.
 
-    uv run benchmarks/autoencoder.py --data data/nodules --out runs/benchmark_autoencoder
-    uv run benchmarks/autoencoder.py --data data/nodules --out runs/benchmark_gpu --device cuda --autocast bf16
+    uv run benchmarks/autoencoder_against_monai.py --data data/nodules --out runs/benchmark_autoencoder
+    uv run benchmarks/autoencoder_against_monai.py --data data/nodules --out runs/benchmark_gpu --device cuda --autocast bf16
 
 MONAI's network has the widths of its own 3D tutorials (32, 64, 64), one block a level, no attention, and so 12 % more
 parameters than ours; factor 4 and 4 latent channels are equal. Both minimise L1 + 1e-6 KL per voxel with AdamW, a
@@ -18,7 +18,6 @@ import copy
 import json
 import math
 import multiprocessing
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -27,9 +26,6 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
-
-if __name__ == "__main__":  # this file's name would hide the package's
-    sys.path.remove(str(Path(__file__).resolve().parent))
 
 import numpy as np
 import torch
