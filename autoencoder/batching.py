@@ -165,15 +165,20 @@ class Batcher:
                 self._changed.wait_for(lambda: self._queue or self._closed)
                 if not self._queue:
                     return []
-                left_s = self._queue[0].arrived + self._max_wait_s - time.monotonic()
-                rows = sum(job.rows for job in self._companions())
-                if rows >= self._max_batch or self._closed or left_s <= 0 or not self._changed.wait(left_s):
+                first, chosen = self._queue[0], self._companions()
+                left_s = first.arrived + self._max_wait_s - time.monotonic()
+                if self._is_full(chosen) or self._closed or left_s <= 0 or not self._changed.wait(left_s):
                     chosen = self._companions()
                     for job in chosen:
                         self._queue.remove(job)
                     self._running = [job for job in chosen if job.future.set_running_or_notify_cancel()]
                     if self._running:
                         return list(self._running)
+
+    def _is_full(self, jobs: list[Job]) -> bool:
+        """Whether not even a single volume more would fit."""
+        rows, voxels = sum(job.rows for job in jobs), sum(job.voxels for job in jobs)
+        return rows >= self._max_batch or voxels + jobs[0].voxels // jobs[0].rows > self._max_batch_voxels
 
     def _companions(self) -> list[Job]:
         """The first job and those behind it that may run with it."""

@@ -119,7 +119,8 @@ class ServedAutoencoder:
             result, deterministic = posterior.parameters, bool(posterior.deterministic)
         else:
             result = self.model.decode(batch).sample
-        rows = iter(result.split([len(sample) for sample in good]))
+        parts = result.split([len(sample) for sample in good])
+        rows = iter(parts if len(parts) == 1 else [part.clone() for part in parts])  # or each would keep the batch
         return [
             sample if isinstance(sample, ValueError) else self._answer(task, next(rows), deterministic)
             for task, sample in zip(tasks, samples, strict=True)

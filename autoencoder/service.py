@@ -40,6 +40,8 @@ class Limits:
 
     Attributes:
         max_batch: Most volumes of joined requests.
+        max_batch_voxels: Most CT voxels of joined requests. On one CPU core, joined 16³ volumes take less than half
+            the time each, 32³ the same, 48³ a fifth more: what is larger than the caches gains nothing.
         max_wait_s: How long a request waits for companions.
         max_queue: Most requests that wait for the model; above it the answer is 503 with Retry-After.
         max_held: Most requests held at all, also those that are being read or answered.
@@ -48,6 +50,7 @@ class Limits:
     """
 
     max_batch: int = 8
+    max_batch_voxels: int = 2**24
     max_wait_s: float = 0.002
     max_queue: int = 64
     max_held: int = 128
@@ -76,7 +79,7 @@ class AutoencoderService:
             self._run,
             limits.max_batch,
             limits.max_wait_s,
-            max_batch_voxels=served.max_voxels,
+            max_batch_voxels=min(limits.max_batch_voxels, served.max_voxels),
             max_jobs=limits.max_queue,
             max_voxels=self.queue_voxels,
         )

@@ -47,7 +47,7 @@ class Config:
         rounds: How often both sides take their turn.
         requests: Of all clients together in one turn; in process, so many calls.
         memory_requests: Over which the service's memory is watched.
-        max_batch: Of the service.
+        max_batch_voxels: Of the service; none for its default.
     """
 
     model: Path | None = None
@@ -57,7 +57,7 @@ class Config:
     rounds: int = 5
     requests: int = 48
     memory_requests: int = 1000
-    max_batch: int = 8
+    max_batch_voxels: int | None = None
 
 
 def main(config: Config) -> None:
@@ -71,10 +71,8 @@ def main(config: Config) -> None:
         model_folder = config.model or random_model(Path(folder))
         model = load_autoencoder(model_folder)
         with service(config, model_folder) as url, clients(config.clients) as pipes:
-            print(
-                f"{config.clients} clients, {config.size}^3 voxels, {config.threads} thread(s), batches of at most "
-                f"{config.max_batch}, {os.cpu_count()} cores, load before {os.getloadavg()[0]:.2f}\n"
-            )
+            print(f"{config.clients} clients, {config.size}³ voxels, {config.threads} thread(s), ", end="")
+            print(f"{os.cpu_count()} cores, load before {os.getloadavg()[0]:.1f}\n")
             print("| | in process, requests/s | service, requests/s | ratio, median (range) | p50, ms | p95, ms |")
             print("|---|---|---|---|---|---|", flush=True)
             for kind in ("encode", "decode"):
@@ -153,7 +151,8 @@ def sample_of(kind: str, model: Any, size: int) -> np.ndarray:
 def service(config: Config, model: Path) -> Iterator[str]:
     """scripts/serve_autoencoder.py as a process; its URL."""
     command = [sys.executable, str(ROOT / "scripts/serve_autoencoder.py"), "--model", str(model), "--port", "0"]
-    command += ["--device", "cpu", "--max-batch", str(config.max_batch)]
+    command += ["--device", "cpu"]
+    command += ["--max-batch-voxels", str(config.max_batch_voxels)] if config.max_batch_voxels else []
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(config.threads)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables)
     try:

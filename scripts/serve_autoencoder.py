@@ -19,6 +19,8 @@ from autoencoder.service_server import bind, is_loopback, serve
 from autoencoder.wire import parse_dtype
 from training.config import launch
 
+CPU_BATCH_VOXELS = 32**3
+
 
 @dataclass(frozen=True)
 class ServeConfig:
@@ -30,8 +32,10 @@ class ServeConfig:
         port: Port; 0 takes a free one.
         token: What clients must present; none takes the environment variable LESION_DIFFUSION_TOKEN.
         max_batch: Most volumes computed together.
+        max_batch_voxels: Most CT voxels of several requests computed together; none is 32³ on a CPU, where more of
+            them take longer than one by one, and max_voxels on a GPU.
         max_wait_ms: How long a request waits for others to be computed with.
-        max_voxels: Most CT voxels of one request, and computed together.
+        max_voxels: Most CT voxels of one request.
         max_queue: Most requests that wait; above it the answer is 503 with Retry-After.
         dtype: In which the model computes: float32, float16 or bfloat16.
         device: "auto", "cpu" or "cuda".
@@ -44,6 +48,7 @@ class ServeConfig:
     port: int = 8000
     token: str | None = None
     max_batch: int = 8
+    max_batch_voxels: int | None = None
     max_wait_ms: float = 2.0
     max_voxels: int = 2**24
     max_queue: int = 64
@@ -56,13 +61,16 @@ class ServeConfig:
 def main(config: ServeConfig) -> None:
     """Check, bind, load, serve."""
     token = checked_token(config)
-    for name in ("max_batch", "max_voxels", "max_queue"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} {getattr(config, name)}, expected at least 1")
+    for name in ("max_batch", "max_batch_voxels", "max_voxels", "max_queue"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} {value}, expected at least 1")
     if not 0 <= config.max_wait_ms <= 1000:
         raise ValueError(f"max_wait_ms {config.max_wait_ms}, expected 0 to 1000")
     dtype = parse_dtype(config.dtype)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    joined_voxels = config.max_batch_voxels or (CPU_BATCH_VOXELS if device == "cpu" else config.max_voxels)
+    limits = Limits(config.max_batch, joined_voxels, config.max_wait_ms / 1000, config.max_queue)
     logging.basicConfig(
         level=logging.INFO if config.verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
@@ -70,7 +78,6 @@ def main(config: ServeConfig) -> None:
 
     folder = autoencoder_folder(config.model, config.revision)
     served = ServedAutoencoder(load_autoencoder(folder), device, dtype, config.max_voxels)
-    limits = Limits(max_batch=config.max_batch, max_wait_s=config.max_wait_ms / 1000, max_queue=config.max_queue)
     identity = {"revision": revision_of(folder), "weights_sha256": weights_sha256(folder)}
     app = create_app(served, limits, token, identity)
 

@@ -80,6 +80,14 @@ def test_job_waits_for_companions_until_the_batch_is_full():
     batcher.close()
 
 
+def test_job_beside_which_nothing_fits_does_not_wait():
+    gate = Gate()
+    gate.opened.set()
+    batcher = batcher_of(gate, max_wait_s=3600, max_batch_voxels=25)
+    assert batcher.submit(job(1, rows=2, voxels=20)).result(30) == 2
+    batcher.close()
+
+
 def test_job_without_companions_runs_when_its_wait_is_over():
     gate = Gate()
     gate.opened.set()
