@@ -1,7 +1,7 @@
 """Our KL autoencoder against MONAI's `AutoencoderKL`: quality at equal time, seconds a step, decoding, memory.
 
-    uv run benchmarks/autoencoder_against_monai.py --data data/nodules --out runs/benchmark_autoencoder
-    uv run benchmarks/autoencoder_against_monai.py --data data/nodules --out runs/benchmark_gpu --device cuda --autocast bf16
+    uv run benchmarks/autoencoder_against_monai.py --data data/nodules --out runs/against_monai
+    uv run benchmarks/autoencoder_against_monai.py --data data/nodules --out runs/gpu --device cuda --autocast bf16
 
 MONAI's network has the widths of its own 3D tutorials (32, 64, 64), one block a level, no attention, and so 12 % more
 parameters than ours; factor 4 and 4 latent channels are equal. Both minimise L1 + 1e-6 KL per voxel with AdamW, a

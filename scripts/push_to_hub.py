@@ -1,12 +1,15 @@
-"""Push a pipeline to a Hugging Face Hub repository.
+"""Push a pipeline, or an autoencoder alone, to a Hugging Face Hub repository.
 
 python scripts/push_to_hub.py --pipeline runs/classifier/pipeline --repo owner/name
-Load it anywhere with `LesionInpaintPipeline.from_pretrained("owner/name")`.
+python scripts/push_to_hub.py --pipeline runs/vae/model --repo owner/autoencoder
+Load it anywhere with `LesionInpaintPipeline.from_pretrained("owner/name")`, or an autoencoder with
+`load_autoencoder("owner/autoencoder")`.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoencoder.loading import load_autoencoder
 from diffusion import LesionInpaintPipeline
 from training.config import launch
 
@@ -16,7 +19,7 @@ class PushConfig:
     """What goes where.
 
     Attributes:
-        pipeline: Folder of the pipeline.
+        pipeline: Folder of the pipeline or of the autoencoder.
         repo: Repository "owner/name"; made if it does not exist.
         private: Make it private.
         message: Commit message.
@@ -26,16 +29,23 @@ class PushConfig:
     pipeline: Path
     repo: str
     private: bool = True
-    message: str = "Upload the lesion inpainting pipeline"
+    message: str = "Upload the model"
     token: str | None = None
 
 
 def main(config: PushConfig) -> None:
     """Load, which checks that the folder is complete, and push."""
-    if not (config.pipeline / "model_index.json").is_file():
-        raise ValueError(f"{config.pipeline}: not a pipeline folder (no model_index.json); train one with train_ldm.py")
-    pipeline = LesionInpaintPipeline.from_pretrained(config.pipeline)
-    url = pipeline.push_to_hub(
+    folder = config.pipeline
+    if (folder / "model_index.json").is_file():
+        model = LesionInpaintPipeline.from_pretrained(folder)
+    elif (folder / "config.json").is_file():
+        model = load_autoencoder(folder)
+    else:
+        raise ValueError(
+            f"{folder}: not a folder of a pipeline (no model_index.json) or of an autoencoder (no config.json); train "
+            "one with train_ldm.py or train_vae.py"
+        )
+    url = model.push_to_hub(
         config.repo, private=config.private, commit_message=config.message, token=config.token, safe_serialization=True
     )
     print(f"pushed: {url}")

@@ -21,6 +21,7 @@ from autoencoder import AutoencoderKL3D, VQAutoencoder3D
 from autoencoder.blocks import Norm
 from autoencoder.discriminator import PatchDiscriminator3D
 from autoencoder.latents import latent_statistics
+from autoencoder.loading import load_autoencoder
 from autoencoder.networks import Stem
 from autoencoder.presets import PRESETS, PresetName
 from autoencoder.stage_one import LossWeights, StageOne
@@ -76,6 +77,8 @@ class VaeConfig(TrainingConfig):
 
     Attributes:
         model: The autoencoder.
+        initial: Folder or repository of an autoencoder of the same shape whose weights training starts from; none
+            starts at random.
         losses: Weights of the losses; L1 counts 1.
         scans: Folder of prepared scans whose patches are trained on beside the crops; none for crops alone.
         scan_fraction: Share of patches from scans.
@@ -89,6 +92,7 @@ class VaeConfig(TrainingConfig):
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
+    initial: str | None = None
     losses: LossWeights = field(default_factory=LossWeights)
     scans: Path | None = None
     scan_fraction: float = 0.5
@@ -112,6 +116,8 @@ def main(config: VaeConfig) -> None:
     autoencoder = autoencoder_of(config.model)
     if config.patch_size % autoencoder.factor:
         raise ValueError(f"patch_size {config.patch_size}: expected a multiple of the factor {autoencoder.factor}")
+    if config.initial is not None:
+        load_initial(autoencoder, config.initial)
     if config.gradient_checkpointing:
         autoencoder.enable_gradient_checkpointing()
     lpips = load_lpips(config.lpips_backbone) if config.losses.lpips > 0 else None
@@ -153,6 +159,14 @@ def autoencoder_of(config: ModelConfig) -> AutoencoderKL3D | VQAutoencoder3D:
     if config.kind == "vq":
         return VQAutoencoder3D(codebook_size=config.codebook_size, **settings)
     return AutoencoderKL3D(**settings)
+
+
+def load_initial(autoencoder: AutoencoderKL3D | VQAutoencoder3D, source: str) -> None:
+    """Take over trained weights. Raises ValueError where the architectures differ."""
+    try:
+        autoencoder.load_state_dict(load_autoencoder(source).state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"{source}: its architecture differs from this config's model ({error})") from error
 
 
 def evaluate(autoencoder: Any, nodules: Dataset, indices: Sequence[int], picture: Path) -> dict[str, float]:

@@ -16,6 +16,7 @@ from scipy.ndimage import distance_transform_edt
 from autoencoder import AutoencoderKL3D
 from autoencoder.latent_dataset import load_latents, read_latent
 from autoencoder.latents import standardise
+from autoencoder.loading import load_autoencoder
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
 from diffusion.objective import training_scheduler
 from imaging.ct_io import read_ct, write_ct
@@ -249,7 +250,13 @@ def test_a_pushed_pipeline_comes_back_from_the_hub_with_its_guide(chain, hub_ser
     for name in ("vae", "unet", "guide"):
         mine, other = getattr(local, name).state_dict(), getattr(loaded, name).state_dict()
         assert mine.keys() == other.keys() and all(torch.equal(mine[key], other[key]) for key in mine)
-    with pytest.raises(ValueError, match=r"not a pipeline folder \(no model_index\.json\)"):
+    push_main(PushConfig(chain.vae / "model", "tester/autoencoder", token=hub_server.token))
+    vae = load_autoencoder("tester/autoencoder", token=hub_server.token)
+    weights, expected = vae.state_dict(), local.vae.state_dict()
+    assert vae.config["latents_std"] == local.vae.config["latents_std"]
+    assert weights.keys() == expected.keys() and all(torch.equal(weights[key], expected[key]) for key in weights)
+    assert isinstance(load_autoencoder("tester/nodules", token=hub_server.token), AutoencoderKL3D)  # out of a pipeline
+    with pytest.raises(ValueError, match=r"not a folder of a pipeline \(no model_index\.json\)"):
         push_main(PushConfig(chain.ldm, "tester/nodules"))
 
 

@@ -70,6 +70,17 @@ def test_a_vq_model_trained_with_every_loss_serves_the_whole_chain(phantom_datas
     assert torch.equal(painted[mask == 0], ct[mask == 0]) and not torch.equal(painted, ct)
 
 
+def test_training_goes_on_from_the_weights_of_another_run(chain, phantom_dataset, tmp_path):
+    small = ModelConfig(channels=(4, 8), blocks_per_level=1, latent_channels=2)
+    options = {**SHORT, "steps": 1, "evaluate_every": 2, "learning_rate": 1e-12, "ema_decay": 0.0}
+    start = str(chain.vae / "model")
+    main(VaeConfig(phantom_dataset, tmp_path / "more", model=small, initial=start, patch_size=8, **options))
+    before, after = load_autoencoder(start).state_dict(), load_autoencoder(tmp_path / "more/model").state_dict()
+    assert all(torch.allclose(before[name], after[name], atol=1e-8) for name in before)
+    with pytest.raises(ValueError, match="its architecture differs"):
+        main(VaeConfig(phantom_dataset, tmp_path / "other", initial=start, patch_size=8, **options))
+
+
 def test_missing_lpips_weights_end_the_run_before_it_begins(phantom_dataset, tmp_path):
     config = VaeConfig(
         data=phantom_dataset,
