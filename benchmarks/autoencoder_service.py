@@ -6,7 +6,8 @@ Both sides use the same tensors and the same number of threads, and take turns, 
 each round. In process, the model is called with one request after the other. The clients are processes of their own,
 each sending its next request when it has its answer (a closed loop), with the body made beforehand; they and the
 service's own event loop need a little of a core beside the model's threads, so leave them one (--threads below the
-number of cores), or the figures measure the scheduler. Printed at the end: the service's memory over 1,000 requests.
+number of cores), or the figures measure the scheduler. The CPU time of a request, of the whole service without its
+clients, does not depend on what else runs. Printed at the end: the service's memory over 1,000 requests.
 """
 
 import multiprocessing
@@ -19,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,15 @@ class Config:
     max_batch_voxels: int | None = None
 
 
+@dataclass
+class Side:
+    """What is measured of one side: requests/s of each turn, seconds of each request, CPU seconds of all."""
+
+    rates: list[float] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
+    cpu_s: float = 0.0
+
+
 def main(config: Config) -> None:
     """Make the model, start the service and the clients, measure in turns."""
     import torch
@@ -73,8 +83,11 @@ def main(config: Config) -> None:
         with service(config, model_folder) as url, clients(config.clients) as pipes:
             print(f"{config.clients} clients, {config.size}³ voxels, {config.threads} thread(s), ", end="")
             print(f"{os.cpu_count()} cores, load before {os.getloadavg()[0]:.1f}\n")
-            print("| | in process, requests/s | service, requests/s | ratio, median (range) | p50, ms | p95, ms |")
-            print("|---|---|---|---|---|---|", flush=True)
+            print(
+                "| | requests/s in process | service | ratio, median (range) | CPU, ms, in process | service ", end=""
+            )
+            print("| latency p50, ms, in process | service | p95, ms, service |")
+            print("|---|---|---|---|---|---|---|---|---|", flush=True)
             for kind in ("encode", "decode"):
                 measure(config, kind, model, url, pipes)
             watch_memory(config, model, url, pipes)
@@ -86,31 +99,33 @@ def measure(config: Config, kind: str, model: Any, url: str, pipes: list[Connect
 
     sample = sample_of(kind, model, config.size)
     answer, _ = post(requests.Session(), url, kind, sample)
-    here, latencies, alone = [], [], []
+    here, there = Side(), Side()
     with torch.inference_mode():
         call = (
             (lambda x: model.encode(x).latent_dist.mode()) if kind == "encode" else (lambda x: model.decode(x).sample)
         )
         tensor = torch.from_numpy(sample)
         np.testing.assert_allclose(answer, call(tensor).numpy().ravel(), rtol=1e-4, atol=1e-4)
-        there = []
         drive(pipes, url, kind, sample, config.clients)  # warms up both sides
         for _ in range(config.rounds):
-            started = time.perf_counter()
+            cpu, started = time.process_time(), time.perf_counter()
             for _ in range(config.requests):
                 before = time.perf_counter()
                 call(tensor)
-                alone.append(time.perf_counter() - before)
-            here.append(config.requests / (time.perf_counter() - started))
-            started = time.perf_counter()
-            latencies += drive(pipes, url, kind, sample, config.requests)
-            there.append(config.requests / (time.perf_counter() - started))
-    ratios = [b / a for a, b in zip(here, there, strict=True)]
-    p50, p95 = np.percentile(1000 * np.array(latencies), [50, 95])
+                here.latencies.append(time.perf_counter() - before)
+            here.rates.append(config.requests / (time.perf_counter() - started))
+            here.cpu_s += time.process_time() - cpu
+            cpu, started = process_metric(url, "cpu_seconds_total"), time.perf_counter()
+            there.latencies += drive(pipes, url, kind, sample, config.requests)
+            there.rates.append(config.requests / (time.perf_counter() - started))
+            there.cpu_s += process_metric(url, "cpu_seconds_total") - cpu
+    ratios = [b / a for a, b in zip(here.rates, there.rates, strict=True)]
+    cpu_ms = [1000 * side.cpu_s / len(side.latencies) for side in (here, there)]
+    p50, p95 = np.percentile(1000 * np.array(there.latencies), [50, 95])
     print(
-        f"| {kind} | {statistics.median(here):.1f} | {statistics.median(there):.1f} | {statistics.median(ratios):.2f} "
-        f"({min(ratios):.2f}-{max(ratios):.2f}) | {p50:.0f} | {p95:.0f} |   in process p50 "
-        f"{1000 * statistics.median(alone):.0f} ms",
+        f"| {kind} | {statistics.median(here.rates):.1f} | {statistics.median(there.rates):.1f} "
+        f"| {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) | {cpu_ms[0]:.1f} | {cpu_ms[1]:.1f} "
+        f"| {1000 * statistics.median(here.latencies):.0f} | {p50:.0f} | {p95:.0f} |",
         flush=True,
     )
 
@@ -121,12 +136,16 @@ def watch_memory(config: Config, model: Any, url: str, pipes: list[Connection]) 
     samples = {kind: sample_of(kind, model, config.size) for kind in ("encode", "decode")}
     step = max(config.memory_requests // 10, 2 * config.clients)
     for count in range(0, config.memory_requests + 1, step):
-        text = requests.get(f"{url}/metrics").text
-        found = re.search(r"^process_resident_memory_bytes (\S+)", text, re.MULTILINE)
-        assert found
-        print(f"| {count} | {float(found[1]) / 2**20:.1f} |", flush=True)
+        print(f"| {count} | {process_metric(url, 'resident_memory_bytes') / 2**20:.1f} |", flush=True)
         for kind in samples if count < config.memory_requests else ():
             drive(pipes, url, kind, samples[kind], step // 2)
+
+
+def process_metric(url: str, name: str) -> float:
+    """What the service says of its own process."""
+    found = re.search(rf"^process_{name} (\S+)", requests.get(f"{url}/metrics").text, re.MULTILINE)
+    assert found
+    return float(found[1])
 
 
 def random_model(folder: Path) -> Path:
