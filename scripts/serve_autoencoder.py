@@ -69,6 +69,8 @@ def main(config: ServeConfig) -> None:
         raise ValueError(f"max_wait_ms {config.max_wait_ms}, expected 0 to 1000")
     dtype = parse_dtype(config.dtype)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
+        raise ValueError(f"device {device!r}, expected cpu, or cuda where PyTorch finds a GPU")
     joined_voxels = config.max_batch_voxels or (CPU_BATCH_VOXELS if device == "cpu" else config.max_voxels)
     limits = Limits(config.max_batch, joined_voxels, config.max_wait_ms / 1000, config.max_queue)
     logging.basicConfig(

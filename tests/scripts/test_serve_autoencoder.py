@@ -119,6 +119,7 @@ def serve(*argv: Any) -> None:
         (("--max-batch", "0"), "max_batch 0, expected at least 1"),
         (("--max-wait-ms", "-1"), "max_wait_ms -1.0, expected 0 to 1000"),
         (("--dtype", "float64"), "dtype 'float64', expected one of float32"),
+        (("--device", "gpu"), "device 'gpu', expected cpu, or cuda where PyTorch finds a GPU"),
         (("--port", "99999"), "port 99999, expected 0 to 65535"),
         (("--host", "no.such.host.invalid", "--token", "x"), "host 'no.such.host.invalid', port 8000: cannot listen"),
         ((), "not a repository id; expected a folder or 'owner/name'"),
