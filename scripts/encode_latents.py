@@ -79,9 +79,7 @@ def store_statistics(vae: Any, folder: Path, nodules: Dataset) -> None:
     Raises: ValueError: If the autoencoder is in no local folder.
     """
     if not folder.is_dir():
-        raise ValueError(
-            f"{folder}: has no latent statistics, and is no local folder to store them in; download it"
-        )
+        raise ValueError(f"{folder}: has no latent statistics, and is no local folder to store them in; download it")
 
     def posteriors() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for index in tqdm(range(len(nodules)), desc="latent statistics"):
