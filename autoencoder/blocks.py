@@ -76,7 +76,8 @@ class SelfAttention3D(nn.Module):
         self.norm = norm_layer(norm, channels)
         width = math.gcd(64, channels)
         self.attention = Attention(channels, heads=channels // width, dim_head=width, bias=True)
-        nn.init.zeros_(self.attention.to_out[0].weight)  # starts as the identity
+        for parameter in self.attention.to_out[0].parameters():
+            nn.init.zeros_(parameter)  # starts as the identity
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, D, H, W) -> same shape."""

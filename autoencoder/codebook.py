@@ -37,9 +37,9 @@ class EmaCodebook(nn.Module):
 
     def nearest(self, latent: Tensor) -> Tensor:
         """Index of the nearest code of every cell; (B, C, d, h, w) -> int64 (B, d, h, w)."""
-        cells = latent.float().movedim(1, -1)
+        cells, vectors = latent.float().movedim(1, -1), self.vectors.float()  # also in half precision
         # |z - e|² without |z|², which is the same for all codes; a matrix product instead of K differences
-        scores = self.vectors.square().sum(1) - 2 * cells @ self.vectors.T
+        scores = vectors.square().sum(1) - 2 * cells @ vectors.T
         return scores.argmin(dim=-1)
 
     def lookup(self, indices: Tensor) -> Tensor:

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoencoder import AutoencoderKL3D, IdentityAutoencoder
-from autoencoder.blocks import VoxelRMSNorm
+from autoencoder import AutoencoderKL3D, IdentityAutoencoder, VQAutoencoder3D
+from autoencoder.blocks import SelfAttention3D, VoxelRMSNorm
 
 
-def random_model(**settings) -> AutoencoderKL3D:
+def random_model(kind=AutoencoderKL3D, **settings):
     """Weights away from their initial zeros, so that every layer has an effect."""
     torch.manual_seed(0)
-    model = AutoencoderKL3D(**{"channels": (6, 8), "blocks_per_level": 1, "latent_channels": 3} | settings)
+    model = kind(**{"channels": (6, 8), "blocks_per_level": 1, "latent_channels": 3} | settings)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model.eval()
@@ -124,3 +124,54 @@ def test_wrong_sizes_and_settings_are_named():
         AutoencoderKL3D(channels=())
     with pytest.raises(ValueError, match="latent_channels 4: the identity has exactly 1"):
         IdentityAutoencoder(latent_channels=4)
+
+
+@pytest.mark.parametrize("kind", [AutoencoderKL3D, VQAutoencoder3D])
+def test_gradient_checkpointing_changes_memory_and_not_gradients(kind):
+    model = random_model(kind).train()
+    ct_norm = torch.rand(2, 1, 8, 8, 12)
+    gradients = []
+    for _ in range(2):
+        model.zero_grad()
+        model.eval()(ct_norm)[0].square().mean().backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+        model.enable_gradient_checkpointing()
+    assert model.encoder.gradient_checkpointing and model.decoder.gradient_checkpointing
+    assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("kind", [AutoencoderKL3D, VQAutoencoder3D])
+@torch.no_grad()
+def test_bfloat16_reconstructs_as_float32_to_its_precision(kind):
+    model = random_model(kind).eval()
+    ct_norm = torch.rand(1, 1, 8, 12, 16) * 2 - 1
+    latent = model.encode(ct_norm).latent_dist.mode()
+    exact = model.decode(latent).sample
+    model.to(torch.bfloat16)
+    half = model.encode(ct_norm.bfloat16()).latent_dist.mode()
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - latent).abs().max() < 0.03 * latent.abs().max()
+    made = model.decode(latent.bfloat16()).sample
+    assert made.dtype == torch.bfloat16 and (made.float() - exact).abs().mean() < 0.03 * exact.abs().mean()
+
+
+def test_attention_is_that_of_torch_and_begins_as_the_identity():
+    torch.manual_seed(0)
+    block = SelfAttention3D(8)
+    x = torch.randn(2, 8, 3, 4, 5)
+    assert torch.equal(block(x), x)
+    attention = block.attention
+    torch.nn.init.normal_(attention.to_out[0].weight)
+    cells = block.norm(x).flatten(2).transpose(1, 2)
+    q, k, v = (projection(cells) for projection in (attention.to_q, attention.to_k, attention.to_v))
+    weights = torch.softmax(q @ k.transpose(1, 2) / 8**0.5, dim=-1)  # one head of 8 channels
+    expected = x + attention.to_out[0](weights @ v).transpose(1, 2).reshape(x.shape)
+    torch.testing.assert_close(block(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_group_norm_and_attention_are_no_local_operators():
+    assert random_model().is_local
+    for settings in ({"norm": "group"}, {"mid_attention": True}):
+        model = random_model(**settings)
+        assert not model.is_local
+        assert model(torch.zeros(1, 1, 8, 8, 8))[0].shape == (1, 1, 8, 8, 8)
