@@ -175,6 +175,16 @@ def test_stopping_finishes_what_was_accepted():
         assert [future.result(30).status_code for future in accepted] == [200] * 3
 
 
+def test_stopping_ends_the_worker():
+    def workers() -> int:
+        return sum(thread.name == "autoencoder" for thread in threading.enumerate())
+
+    before = workers()
+    with running(IdentityAutoencoder()):
+        assert workers() == before + 1
+    assert workers() == before
+
+
 def test_info_describes_the_model(url, model):
     info = requests.get(f"{url}/info").json()
     assert info["class"] == "AutoencoderKL3D" and info["factor"] == 4 and info["dtype"] == "float32"
