@@ -1,0 +1,85 @@
+"""Put a whole scan through an autoencoder, tile by tile, to see what stage 1 keeps of it.
+
+python scripts/reconstruct_scan.py --ct DICOM_FOLDER_OR_NIFTI --vae runs/vae/model --out outputs/reconstruction
+Writes the reconstruction on the scan's own grid (ct.nii.gz), the latent (latent.safetensors) and a picture
+(overview.png), and prints the error in the body.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from autoencoder.loading import load_autoencoder
+from autoencoder.tiling import TILE_CELLS, decode_volume, encode_volume
+from evaluation.pictures import save_slices
+from imaging.ct_io import read_ct, write_ct
+from imaging.scan_volumes import body_box
+from imaging.window import to_hu, to_norm
+from training.checkpoint import write_atomically
+from training.config import launch
+
+
+@dataclass(frozen=True)
+class ReconstructConfig:
+    """What to reconstruct.
+
+    Attributes:
+        ct: DICOM folder, NIfTI or MetaImage file.
+        vae: Folder or repository of the autoencoder.
+        out: Folder for the results.
+        tile_cells: Latent cells of a tile's middle; fewer need less memory and more time.
+        series_uid: Which DICOM series, where a folder has several.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    ct: Path
+    vae: str
+    out: Path
+    tile_cells: int = TILE_CELLS
+    series_uid: str | None = None
+    device: str = "auto"
+
+
+def main(config: ReconstructConfig) -> None:
+    """Read, encode, decode, write."""
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    vae = load_autoencoder(config.vae).to(device)
+    window = (vae.config["window_width"], vae.config["window_level"])
+    ct = read_ct(config.ct, config.series_uid)
+    ct_norm = to_norm(sitk.GetArrayFromImage(ct).astype(np.float32), *window)
+    latent = encode_volume(vae, padded(torch.from_numpy(ct_norm), vae.factor), config.tile_cells)
+    made = decode_volume(vae, latent, config.tile_cells)[0, 0, *[slice(0, size) for size in ct_norm.shape]]
+    made_norm = made.clamp(-1, 1).numpy()
+
+    image = sitk.GetImageFromArray(np.rint(to_hu(made_norm, *window)).astype(np.int16))
+    image.CopyInformation(ct)
+    write_ct(image, config.out / "ct.nii.gz")
+    write_atomically(config.out / "latent.safetensors", lambda temporary: save_file({"latent": latent}, temporary))
+    save_slices(
+        config.out / "overview.png",
+        [
+            [volume.transpose(order) for volume in (ct_norm, made_norm, made_norm - ct_norm)]
+            for order in ((0, 1, 2), (1, 0, 2), (2, 0, 1))
+        ],
+        ["CT", "reconstruction", "difference"],
+    )
+    body = tuple(slice(first, last) for first, last in body_box(sitk.GetArrayViewFromImage(ct)))
+    error_hu = (made_norm[body] - ct_norm[body]) * (window[0] / 2)
+    bias, mae = error_hu.mean(), np.abs(error_hu).mean()
+    print(f"in the body, within the window: bias {bias:.2f} HU, mean absolute error {mae:.1f} HU")
+    print(f"results: {config.out} (ct.nii.gz, latent.safetensors, overview.png)")
+
+
+def padded(ct_norm: torch.Tensor, factor: int) -> torch.Tensor:
+    """(D, H, W) -> (1, 1, D, H, W), repeated at the ends of the axes up to a multiple of the factor."""
+    ends = [-size % factor for size in ct_norm.shape]
+    return F.pad(ct_norm[None, None], (0, ends[2], 0, ends[1], 0, ends[0]), mode="replicate")
+
+
+if __name__ == "__main__":
+    launch(main, ReconstructConfig)
