@@ -15,7 +15,7 @@ from requests.adapters import HTTPAdapter
 from torch import Tensor
 from urllib3.util.retry import Retry
 
-from autoencoder.wire import byte_count, dtype_name, parse_dtype, tensor_from_bytes, tensor_to_bytes
+from autoencoder.service.wire import byte_count, dtype_name, parse_dtype, tensor_from_bytes, tensor_to_bytes
 
 TOKEN_VARIABLE = "LESION_DIFFUSION_TOKEN"
 LIMITS = ("max_batch", "max_voxels")
@@ -70,6 +70,7 @@ class RemoteAutoencoder(ModelMixin, ConfigMixin):
         self.register_to_config(**self.info["config"])
         self.factor = self.info["factor"]
         self.encoder_margin, self.decoder_margin = self.info["encoder_margin"], self.info["decoder_margin"]
+        self.is_local = bool(self.info.get("is_local", False))
         self.register_buffer("_anchor", torch.zeros(1))  # carries device and dtype: there are no parameters
 
     def encode(self, sample: Tensor, return_dict: bool = True) -> Any:

@@ -64,6 +64,8 @@ def main(config: EncodeConfig) -> None:
         raise ValueError(f"{config.data}: crops of {crop_size} voxels, expected a multiple of the factor {vae.factor}")
 
     if vae.config.get("latents_mean") is None:
+        if not Path(config.vae).is_dir():
+            raise ValueError(f"{config.vae}: has no latent statistics and is no folder to store them in; download it")
         store_statistics(vae, Path(config.vae), splits["train"])
 
     flips = ["".join(axes) for count in range(4) for axes in combinations(AXES, count)] if config.flips else [""]
@@ -74,12 +76,7 @@ def main(config: EncodeConfig) -> None:
 
 
 def store_statistics(vae: Any, folder: Path, nodules: Dataset) -> None:
-    """Measure the latents' mean and standard deviation on the nodules and write them into the folder's config.
-
-    Raises: ValueError: If the autoencoder is in no local folder.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: has no latent statistics, and is no local folder to store them in; download it")
+    """Measure the latents' mean and standard deviation on the nodules and write them into the folder's config."""
 
     def posteriors() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for index in tqdm(range(len(nodules)), desc="latent statistics"):

@@ -13,10 +13,10 @@ import torch
 
 from autoencoder.loading import autoencoder_folder, load_autoencoder, revision_of, weights_sha256
 from autoencoder.remote import TOKEN_VARIABLE
-from autoencoder.served_model import ServedAutoencoder
-from autoencoder.service import Limits, create_app
-from autoencoder.service_server import bind, is_loopback, serve
-from autoencoder.wire import parse_dtype
+from autoencoder.service.app import Limits, create_app
+from autoencoder.service.served_model import ServedAutoencoder
+from autoencoder.service.server import bind, is_loopback, serve
+from autoencoder.service.wire import parse_dtype
 from training.config import launch
 
 CPU_BATCH_VOXELS = 32**3

@@ -10,9 +10,9 @@ import torch
 
 from autoencoder.identity import IdentityAutoencoder
 from autoencoder.kl import AutoencoderKL3D
-from autoencoder.served_model import ServedAutoencoder
-from autoencoder.service import Limits, create_app
-from autoencoder.service_server import bind, server_of
+from autoencoder.service.app import Limits, create_app
+from autoencoder.service.served_model import ServedAutoencoder
+from autoencoder.service.server import bind, server_of
 
 
 def tiny_autoencoder(**settings: Any) -> AutoencoderKL3D:

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from autoencoder.identity import IdentityAutoencoder
 from autoencoder.loading import load_autoencoder
 from autoencoder.remote import RemoteAutoencoder
-from autoencoder.service import Limits
+from autoencoder.service.app import Limits
 from autoencoder.vq import VQAutoencoder3D
 
 SHAPE = (3, 1, 8, 12, 16)

@@ -134,7 +134,7 @@ def test_bad_options_end_in_one_line_before_the_model_is_looked_for(monkeypatch,
 
 
 def test_occupied_port_is_named():
-    from autoencoder.service_server import bind
+    from autoencoder.service.server import bind
 
     with bind("127.0.0.1", 0) as taken:
         taken.listen()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from autoencoder.identity import IdentityAutoencoder
-from autoencoder.service import Limits
+from autoencoder.service.app import Limits
 
 SHAPE = (2, 1, 8, 12, 16)
 PT = {"output_type": "pt", "return_type": "pt"}

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from autoencoder.batching import Batcher
+from autoencoder.service.batching import Batcher
 
 PREFIX = "lesion_diffusion_autoencoder_"
 SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)

@@ -23,11 +23,11 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from autoencoder.batching import Batcher, Job, QueueFull
-from autoencoder.served_model import KINDS, Answer, ServedAutoencoder, Task, TooLargeError
-from autoencoder.service_metrics import ServiceMetrics
-from autoencoder.service_request import check_authorization, parse_task
-from autoencoder.wire import byte_count, dtype_name
+from autoencoder.service.batching import Batcher, Job, QueueFull
+from autoencoder.service.metrics import ServiceMetrics
+from autoencoder.service.request import check_authorization, parse_task
+from autoencoder.service.served_model import KINDS, Answer, ServedAutoencoder, Task, TooLargeError
+from autoencoder.service.wire import byte_count, dtype_name
 
 logger = logging.getLogger(__name__)
 PATHS = "POST /encode, POST /decode, GET /health, GET /info, GET /metrics"
@@ -208,7 +208,8 @@ def describe(served: ServedAutoencoder, limits: Limits) -> dict[str, Any]:
         "config": json.loads(json.dumps(config)),
         "factor": served.factor,
         "decoder_margin": served.model.decoder_margin,
-        "encoder_margin": getattr(served.model, "encoder_margin", served.model.decoder_margin),
+        "encoder_margin": served.model.encoder_margin,
+        "is_local": served.model.is_local,
         "dtype": dtype_name(served.dtype),
         "max_voxels": served.max_voxels,
         **asdict(limits),

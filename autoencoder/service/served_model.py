@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoencoder.wire import tensor_from_bytes, tensor_to_bytes
+from autoencoder.service.wire import tensor_from_bytes, tensor_to_bytes
 
 KINDS = ("encode", "decode")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from autoencoder.batching import Batcher, Job, QueueFull
+from autoencoder.service.batching import Batcher, Job, QueueFull
 
 SHAPE = (4, 6, 8)
 
@@ -127,7 +127,7 @@ def test_full_queue_refuses_by_jobs_and_by_voxels():
 
 def test_retry_after_is_the_time_that_the_accepted_work_takes(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("autoencoder.batching.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("autoencoder.service.batching.time.monotonic", lambda: now[0])
     gate = Gate()
 
     def run(kind: str, payloads: list[Any]) -> list[Any]:

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from autoencoder.wire import byte_count, dtype_name, parse_dtype, parse_shape, tensor_from_bytes, tensor_to_bytes
+from autoencoder.service.wire import (
+    byte_count,
+    dtype_name,
+    parse_dtype,
+    parse_shape,
+    tensor_from_bytes,
+    tensor_to_bytes,
+)
 
 SHAPE = (2, 1, 3, 4, 5)
 

@@ -17,8 +17,8 @@ from diffusers.utils.remote_utils import remote_encode
 from PIL import Image
 from running_service import GatedAutoencoder, running, tiny_autoencoder
 
-from autoencoder import service_server
-from autoencoder.service import Limits
+from autoencoder.service import server as service_server
+from autoencoder.service.app import Limits
 
 SHAPE = (1, 1, 8, 12, 16)
 BODY = bytes(4 * 8 * 12 * 16)

@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import HTTPException
 from starlette.datastructures import QueryParams
 
-from autoencoder.served_model import Task
-from autoencoder.wire import parse_dtype, parse_shape
+from autoencoder.service.served_model import Task
+from autoencoder.service.wire import parse_dtype, parse_shape
 
 SCALING = {"scaling_factor", "shift_factor"}
 PARAMETERS = {

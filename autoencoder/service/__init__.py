@@ -1,0 +1,1 @@
+"""The autoencoder over HTTP; its client is `autoencoder.remote`."""
