@@ -25,9 +25,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # autoencoder.py beside this file would hide the package
-    sys.path.remove(str(Path(__file__).resolve().parent))
-
 import numpy as np
 import requests
 
