@@ -38,8 +38,9 @@ class EmaCodebook(nn.Module):
     def nearest(self, latent: Tensor) -> Tensor:
         """Index of the nearest code of every cell; (B, C, d, h, w) -> int64 (B, d, h, w)."""
         cells, vectors = latent.float().movedim(1, -1), self.vectors.float()  # also in half precision
-        # |z - e|² without |z|², which is the same for all codes; a matrix product instead of K differences
-        scores = vectors.square().sum(1) - 2 * cells @ vectors.T
+        with torch.autocast(latent.device.type, enabled=False):
+            # |z − e|² without |z|², which is the same for all codes; a matrix product instead of K differences
+            scores = vectors.square().sum(1) - 2 * cells @ vectors.T
         return scores.argmin(dim=-1)
 
     def lookup(self, indices: Tensor) -> Tensor:
@@ -68,7 +69,8 @@ class EmaCodebook(nn.Module):
         assigned = F.one_hot(self.nearest(cells[..., None, None, None]).flatten(), len(self.vectors)).to(cells.dtype)
         counts = assigned.sum(0)
         self.usage.lerp_(counts, 1 - self.decay)
-        self.sums.lerp_(assigned.T @ cells, 1 - self.decay)
+        with torch.autocast(cells.device.type, enabled=False):
+            self.sums.lerp_(assigned.T @ cells, 1 - self.decay)
         share = len(cells) / len(self.vectors)
         dead = (self.usage < self.dead_below * share).nonzero().flatten()
         if len(dead):

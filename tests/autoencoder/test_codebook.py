@@ -90,6 +90,16 @@ def test_a_loaded_codebook_goes_on_as_the_one_that_was_saved():
     assert torch.equal(codebook.vectors, loaded.vectors)
 
 
+def test_autocast_does_not_round_the_codebook():
+    exact, autocast = EmaCodebook(4, 2), EmaCodebook(4, 2)
+    for seed in range(3):
+        exact.update(clusters(seed=seed)[0])
+        with torch.autocast("cpu", torch.bfloat16):
+            autocast.update(clusters(seed=seed)[0])
+            assert torch.equal(autocast.nearest(clusters()[0]), exact.nearest(clusters()[0]))
+    assert torch.equal(exact.vectors, autocast.vectors)
+
+
 @pytest.mark.parametrize(("indices", "expected"), [([0, 1, 2, 3], 4.0), ([5] * 7, 1.0), ([0, 0, 1, 1], 2.0)])
 def test_perplexity_counts_the_codes_in_even_use(indices, expected):
     assert perplexity(torch.tensor(indices), 8).item() == pytest.approx(expected)
