@@ -9,13 +9,19 @@ from numpy.typing import ArrayLike
 DIFFERENCE = "difference"  # columns whose title contains this word are drawn in red and blue around zero
 
 
-def save_slices(path: Path, rows: Sequence[Sequence[ArrayLike]], titles: Sequence[str]) -> None:
+def save_slices(
+    path: Path,
+    rows: Sequence[Sequence[ArrayLike]],
+    titles: Sequence[str],
+    aspects: Sequence[float] | None = None,
+) -> None:
     """Draw the central axial slices of ct_norm volumes.
 
     Args:
         path: PNG to write; parents are made.
         rows: One sequence of volumes (D, H, W) per case, in ct_norm.
         titles: One per column.
+        aspects: Height of a voxel over its width in the drawn plane, one per row; None for 1.
     Raises: ValueError: If a row has another number of volumes than there are titles.
     """
     from matplotlib.figure import Figure  # a figure without pyplot's global state
@@ -28,9 +34,8 @@ def save_slices(path: Path, rows: Sequence[Sequence[ArrayLike]], titles: Sequenc
         for c, (volume, title) in enumerate(zip(row, titles, strict=True)):
             plane = np.asarray(volume)[len(np.asarray(volume)) // 2]
             signed = DIFFERENCE in title
-            axes[r, c].imshow(
-                plane, cmap="RdBu_r" if signed else "gray", vmin=-0.4 if signed else -1, vmax=0.4 if signed else 1
-            )
+            style = {"cmap": "RdBu_r", "vmin": -0.4, "vmax": 0.4} if signed else {"cmap": "gray", "vmin": -1, "vmax": 1}
+            axes[r, c].imshow(plane, aspect=aspects[r] if aspects else 1, **style)
             axes[r, c].set_axis_off()
             if r == 0:
                 axes[r, c].set_title(title, fontsize=9)

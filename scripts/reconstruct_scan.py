@@ -5,6 +5,7 @@ Writes the reconstruction on the scan's own grid (ct.nii.gz), the latent (latent
 (overview.png), and prints the error in the body.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from autoencoder.loading import load_autoencoder
 from autoencoder.tiling import TILE_CELLS, decode_volume, encode_volume
 from evaluation.pictures import save_slices
 from imaging.ct_io import read_ct, write_ct
+from imaging.nodule_dataset import AIR_HU
 from imaging.scan_volumes import body_box
 from imaging.window import to_hu, to_norm
 from training.checkpoint import write_atomically
@@ -51,7 +53,8 @@ def main(config: ReconstructConfig) -> None:
     vae = load_autoencoder(config.vae).to(device)
     window = (vae.config["window_width"], vae.config["window_level"])
     ct = read_ct(config.ct, config.series_uid)
-    ct_norm = to_norm(sitk.GetArrayFromImage(ct).astype(np.float32), *window)
+    ct_hu = np.maximum(sitk.GetArrayFromImage(ct), AIR_HU).astype(np.float32)  # as in training: no scanner's padding
+    ct_norm = to_norm(ct_hu, *window)
     latent = encode_volume(vae, padded(torch.from_numpy(ct_norm), vae.factor), config.tile_cells)
     made = decode_volume(vae, latent, config.tile_cells)[0, 0, *[slice(0, size) for size in ct_norm.shape]]
     made_norm = made.clamp(-1, 1).numpy()
@@ -60,19 +63,21 @@ def main(config: ReconstructConfig) -> None:
     image.CopyInformation(ct)
     write_ct(image, config.out / "ct.nii.gz")
     write_atomically(config.out / "latent.safetensors", lambda temporary: save_file({"latent": latent}, temporary))
-    save_slices(
-        config.out / "overview.png",
-        [
-            [volume.transpose(order) for volume in (ct_norm, made_norm, made_norm - ct_norm)]
-            for order in ((0, 1, 2), (1, 0, 2), (2, 0, 1))
-        ],
-        ["CT", "reconstruction", "difference"],
-    )
+    save_overview(config.out / "overview.png", ct_norm, made_norm, ct.GetSpacing()[::-1])
     body = tuple(slice(first, last) for first, last in body_box(sitk.GetArrayViewFromImage(ct)))
     error_hu = (made_norm[body] - ct_norm[body]) * (window[0] / 2)
     bias, mae = error_hu.mean(), np.abs(error_hu).mean()
     print(f"in the body, within the window: bias {bias:.2f} HU, mean absolute error {mae:.1f} HU")
     print(f"results: {config.out} (ct.nii.gz, latent.safetensors, overview.png)")
+
+
+def save_overview(path: Path, ct_norm: np.ndarray, made_norm: np.ndarray, spacing_mm: Sequence[float]) -> None:
+    """Central axial, coronal and sagittal planes of the scan, its reconstruction and their difference."""
+    volumes = (ct_norm, made_norm, made_norm - ct_norm)
+    upright = [volume[::-1] for volume in volumes]  # the head up in coronal and sagittal planes
+    rows = [volumes, [v.transpose(1, 0, 2) for v in upright], [v.transpose(2, 0, 1) for v in upright]]
+    z, y, x = spacing_mm
+    save_slices(path, rows, ["CT", "reconstruction", "difference"], [y / x, z / x, z / y])
 
 
 def padded(ct_norm: torch.Tensor, factor: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from scripts.reconstruct_scan import ReconstructConfig, main
 
 def write_scan(path):
     random = np.random.default_rng(0)
-    image = sitk.GetImageFromArray(random.integers(-1100, 300, (11, 14, 18)).astype(np.int16))
+    image = sitk.GetImageFromArray(random.integers(-1024, 300, (11, 14, 18)).astype(np.int16))
     image.SetSpacing((0.7, 0.8, 2.5))
     image.SetOrigin((-10, 20, 30))
     sitk.WriteImage(image, path)
