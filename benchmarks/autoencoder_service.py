@@ -2,8 +2,8 @@
 
 python benchmarks/autoencoder_service.py [--model runs/vae/model] [--size 48]
 
-Both sides use the same tensors and the same number of threads, and take turns, round by round; the ratio is that of
-each round. In process, the model is called with one request after the other. The clients are processes of their own,
+Both sides use the same tensors, the same number of threads and `keep_freed_memory`, and take turns, round by round;
+the ratio is that of each round. In process, the model is called with one request after the other. The clients are processes of their own,
 each sending its next request when it has its answer (a closed loop), with the body made beforehand; they and the
 service's own event loop need a little of a core beside the model's threads, so leave them one (--threads below the
 number of cores), or the figures measure the scheduler. The CPU time of a request, of the whole service without its
@@ -72,7 +72,9 @@ def main(config: Config) -> None:
     import torch
 
     from autoencoder.loading import load_autoencoder
+    from autoencoder.service.memory import keep_freed_memory
 
+    keep_freed_memory()  # as the service does
     torch.set_num_threads(config.threads)
     with tempfile.TemporaryDirectory() as folder:
         model_folder = config.model or random_model(Path(folder))

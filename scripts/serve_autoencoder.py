@@ -14,6 +14,7 @@ import torch
 from autoencoder.loading import autoencoder_folder, load_autoencoder, revision_of, weights_sha256
 from autoencoder.remote import TOKEN_VARIABLE
 from autoencoder.service.app import Limits, create_app
+from autoencoder.service.memory import keep_freed_memory
 from autoencoder.service.served_model import ServedAutoencoder
 from autoencoder.service.server import bind, is_loopback, serve
 from autoencoder.service.wire import parse_dtype
@@ -77,6 +78,7 @@ def main(config: ServeConfig) -> None:
         level=logging.INFO if config.verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
     listener = bind(config.host, config.port)
+    keep_freed_memory()
 
     folder = autoencoder_folder(config.model, config.revision)
     served = ServedAutoencoder(load_autoencoder(folder), device, dtype, config.max_voxels)
