@@ -1,13 +1,14 @@
 """The autoencoder's service under 8 clients, against calling the model in one's own process.
 
-python benchmarks/autoencoder_service.py [--model runs/vae/model] [--size 48]
+uv run benchmarks/autoencoder_service.py [--model runs/vae/model] [--size 48]
 
 Both sides use the same tensors, the same number of threads and `keep_freed_memory`, and take turns, round by round;
-the ratio is that of each round. In process, the model is called with one request after the other. The clients are processes of their own,
-each sending its next request when it has its answer (a closed loop), with the body made beforehand; they and the
-service's own event loop need a little of a core beside the model's threads, so leave them one (--threads below the
-number of cores), or the figures measure the scheduler. The CPU time of a request, of the whole service without its
-clients, does not depend on what else runs. Printed at the end: the service's memory over 1,000 requests.
+the ratio is that of each round. In process, the model is called with one request after the other. The clients are
+processes of their own, each sending its next request when it has its answer (a closed loop), with the body made
+beforehand; they and the service's own event loop need a little of a core beside the model's threads, so leave them one
+(--threads below the number of cores), or the figures measure the scheduler. The CPU time of a request, of the whole
+service without its clients, does not depend on what else runs. Printed at the end: the service's memory over 1,000
+requests.
 """
 
 import multiprocessing
