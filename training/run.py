@@ -80,7 +80,8 @@ class TrainingRun:
         for batch in run.batches(dataset):
             run.update(loss_of(run.model(batch)), {"l1": ...})
             if run.evaluation_due(): ...
-        if run.finished: run.save(model folder)
+        if run.finished:
+            with run.averaged() as model: model.save_pretrained(folder)
 
     Raises: ValueError: If the folder holds a run with another config, naming the fields that differ.
     """
