@@ -1,6 +1,6 @@
 """Latent statistics: the diffusion model works on latents of zero mean and unit variance per channel."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -29,6 +29,23 @@ def _statistics(latent: Tensor, config: Mapping[str, Any]) -> tuple[Tensor, Tens
     mean = torch.tensor(config["latents_mean"], dtype=latent.dtype, device=latent.device).view(shape)
     std = torch.tensor(config["latents_std"], dtype=latent.dtype, device=latent.device).view(shape)
     return mean, std
+
+
+@torch.no_grad()
+def measured_statistics(vae: Any, crops: Iterable[Tensor]) -> tuple[list[float], list[float]]:
+    """:func:`latent_statistics` of an autoencoder's posteriors of some volumes.
+
+    Args:
+        vae: Any autoencoder, on any device.
+        crops: ct_norm, each (B, 1, D, H, W), D, H, W divisible by the factor.
+    """
+
+    def posteriors() -> Iterator[tuple[Tensor, Tensor]]:
+        for ct_norm in crops:
+            posterior = vae.encode(ct_norm.to(vae.device)).latent_dist
+            yield posterior.mean, posterior.std
+
+    return latent_statistics(posteriors())
 
 
 def latent_statistics(posteriors: Iterable[tuple[Tensor, Tensor]]) -> tuple[list[float], list[float]]:

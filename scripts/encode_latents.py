@@ -17,8 +17,8 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from autoencoder.latent_dataset import latent_features, save_latent_dataset
-from autoencoder.latents import latent_statistics, standardise
-from autoencoder.loading import load_autoencoder
+from autoencoder.latents import measured_statistics, standardise
+from autoencoder.loading import autoencoder_folder, load_autoencoder
 from diffusion.conditioning import blank_lesion
 from imaging.nodule_dataset import RATINGS, crop_size_of, load_nodules, read_nodule
 from imaging.window import to_norm
@@ -64,9 +64,7 @@ def main(config: EncodeConfig) -> None:
         raise ValueError(f"{config.data}: crops of {crop_size} voxels, expected a multiple of the factor {vae.factor}")
 
     if vae.config.get("latents_mean") is None:
-        if not Path(config.vae).is_dir():
-            raise ValueError(f"{config.vae}: has no latent statistics and is no folder to store them in; download it")
-        store_statistics(vae, Path(config.vae), splits["train"])
+        store_statistics(vae, config.vae, splits["train"])
 
     flips = ["".join(axes) for count in range(4) for axes in combinations(AXES, count)] if config.flips else [""]
     latent_shape = vae.latent_shape((1, 1, crop_size, crop_size, crop_size))[1:]
@@ -75,18 +73,21 @@ def main(config: EncodeConfig) -> None:
     print(f"encoded dataset: {config.out}")
 
 
-def store_statistics(vae: Any, folder: Path, nodules: Dataset) -> None:
-    """Measure the latents' mean and standard deviation on the nodules and write them into the folder's config."""
+def store_statistics(vae: Any, source: str, nodules: Dataset) -> None:
+    """Measure the latents' mean and standard deviation on the nodules and write them into the folder's config.
 
-    def posteriors() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for index in tqdm(range(len(nodules)), desc="latent statistics"):
-            ct_norm, _ = _tensors(read_nodule(nodules, index), "", vae)
-            posterior = vae.encode(ct_norm.to(vae.device)).latent_dist
-            yield posterior.mean, posterior.std
-
-    mean, std = latent_statistics(posteriors())
+    Raises: ValueError: If the autoencoder is in no local folder.
+    """
+    if not Path(source).is_dir():
+        raise ValueError(f"{source}: has no latent statistics and is no folder to store them in; download it")
+    crops = (
+        _tensors(read_nodule(nodules, index), "", vae)[0]
+        for index in tqdm(range(len(nodules)), desc="latent statistics")
+    )
+    mean, std = measured_statistics(vae, crops)
     vae.register_to_config(latents_mean=mean, latents_std=std)
-    write_atomically(folder / vae.config_name, lambda temporary: temporary.write_text(vae.to_json_string()))
+    config = autoencoder_folder(source) / vae.config_name
+    write_atomically(config, lambda temporary: temporary.write_text(vae.to_json_string()))
     print("latents_mean", np.round(mean, 3), "latents_std", np.round(std, 3))
 
 

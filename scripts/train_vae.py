@@ -5,7 +5,7 @@ The same command continues an interrupted run. The averaged weights are saved in
 statistics.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from accelerate.utils import set_seed
 from datasets import Dataset
-from torch import Tensor
 from tqdm import tqdm
 
 from autoencoder import AutoencoderKL3D, VQAutoencoder3D
 from autoencoder.blocks import Norm
 from autoencoder.discriminator import PatchDiscriminator3D
-from autoencoder.latents import latent_statistics
+from autoencoder.latents import measured_statistics
 from autoencoder.loading import load_autoencoder
 from autoencoder.networks import Stem
 from autoencoder.presets import PRESETS, PresetName
@@ -203,17 +202,15 @@ def save(run: TrainingRun, nodules: Dataset, window: tuple[float, float]) -> Non
     """Measure the latents' statistics on training crops, and save them with the averaged weights."""
     folder = run.config.out / "model"
     if run.accelerator.is_main_process:
-        with run.averaged() as averaged, torch.no_grad():
+        with run.averaged() as averaged:
             autoencoder = averaged.autoencoder
-
-            def posteriors() -> Iterator[tuple[Tensor, Tensor]]:
-                count = min(run.config.statistics_crops, len(nodules))
-                for index in tqdm(np.linspace(0, len(nodules) - 1, count).astype(int), desc="latent statistics"):
-                    ct_norm = torch.from_numpy(crop_of(nodules, int(index), autoencoder.factor, window)["ct_norm"])
-                    posterior = autoencoder.encode(ct_norm[None, None].to(run.device)).latent_dist
-                    yield posterior.mean, posterior.std
-
-            mean, std = latent_statistics(posteriors())
+            count = min(run.config.statistics_crops, len(nodules))
+            indices = np.linspace(0, len(nodules) - 1, count).astype(int)
+            crops = (
+                torch.from_numpy(crop_of(nodules, int(index), autoencoder.factor, window)["ct_norm"])[None, None]
+                for index in tqdm(indices, desc="latent statistics")
+            )
+            mean, std = measured_statistics(autoencoder, crops)
             autoencoder.register_to_config(latents_mean=mean, latents_std=std)
             write_atomically(folder, lambda temporary: autoencoder.save_pretrained(temporary))
         print(f"autoencoder: {folder}\nlatents_mean {np.round(mean, 3)} latents_std {np.round(std, 3)}")

@@ -6,6 +6,7 @@ import torch
 from running_service import running, tiny_autoencoder
 
 from autoencoder.latent_dataset import load_latents, read_latent
+from autoencoder.loading import load_autoencoder
 from autoencoder.remote import RemoteAutoencoder
 from autoencoder.tiling import decode_volume, encode_volume
 from scripts.encode_latents import EncodeConfig, main
@@ -45,3 +46,12 @@ def test_tiles_can_be_computed_by_a_service():
         whole = vae.encode(ct_norm).latent_dist.mode()
         torch.testing.assert_close(latent, whole, atol=2e-6, rtol=1e-5)
         torch.testing.assert_close(decoded, vae.decode(latent).sample, atol=2e-6, rtol=1e-5)
+
+
+def test_statistics_are_stored_with_the_autoencoder_inside_a_pipeline(phantom_dataset, tmp_path):
+    tiny_autoencoder(latents_mean=None, latents_std=None).save_pretrained(tmp_path / "pipeline/vae")
+    (tmp_path / "pipeline/model_index.json").write_text("{}")
+    main(EncodeConfig(phantom_dataset, str(tmp_path / "pipeline"), tmp_path / "out", flips=False, device="cpu"))
+    config = load_autoencoder(tmp_path / "pipeline").config
+    assert len(config["latents_mean"]) == len(config["latents_std"]) == 2
+    assert not (tmp_path / "pipeline/config.json").exists()
