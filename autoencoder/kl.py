@@ -8,8 +8,8 @@ from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDis
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor
 
-from autoencoder.blocks import Norm
-from autoencoder.networks import Autoencoder3D, Stem
+from autoencoder.networks.blocks import Norm
+from autoencoder.networks.encoder_decoder import Autoencoder3D, Stem
 
 
 class AutoencoderKL3D(Autoencoder3D, ModelMixin):  # Diffusers looks for ModelMixin in a component's own module

@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Array3D, Array4D, Dataset, DatasetDict, Features, Sequence, Value
 from datasets.arrow_writer import ArrowWriter
 
-from imaging.nodule_dataset import RATINGS, SPLITS
+from imaging.dataset.nodules import RATINGS, SPLITS
 
 WRITE_BATCH = 16  # rows held in memory by each split's writer
 

@@ -7,13 +7,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from autoencoder.codebook import perplexity
-from autoencoder.discriminator import PatchDiscriminator3D, adaptive_weight, adversarial_loss, hinge_loss
 from autoencoder.kl import AutoencoderKL3D
-from autoencoder.losses import commitment_loss, kl_loss, l1_loss, valid_cells
-from autoencoder.perceptual import lpips_loss
+from autoencoder.losses.basic import commitment_loss, kl_loss, l1_loss, valid_cells
+from autoencoder.losses.perceptual import lpips_loss
+from autoencoder.losses.wavelet import wavelet_texture_loss
+from autoencoder.networks.codebook import perplexity
+from autoencoder.networks.discriminator import PatchDiscriminator3D, adaptive_weight, adversarial_loss, hinge_loss
 from autoencoder.vq import VQAutoencoder3D
-from autoencoder.wavelet_loss import wavelet_texture_loss
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDis
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from autoencoder.blocks import Norm
-from autoencoder.codebook import EmaCodebook
-from autoencoder.networks import Autoencoder3D, Stem
+from autoencoder.networks.blocks import Norm
+from autoencoder.networks.codebook import EmaCodebook
+from autoencoder.networks.encoder_decoder import Autoencoder3D, Stem
 
 
 @dataclass

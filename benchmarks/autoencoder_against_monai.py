@@ -35,11 +35,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from autoencoder import AutoencoderKL3D
-from autoencoder.losses import kl_loss, l1_loss
+from autoencoder.losses.basic import kl_loss, l1_loss
 from evaluation.image_quality import psnr
-from imaging.nodule_dataset import load_nodules, read_nodule
+from foundation.config import launch
+from imaging.dataset.nodules import load_nodules, read_nodule
 from imaging.window import to_norm
-from training.config import launch
 from training.data import NodulePatches
 
 WINDOW = (1500.0, -400.0)

@@ -19,9 +19,9 @@ import torch
 from tqdm import tqdm
 
 from autoencoder import AutoencoderKL3D, VQAutoencoder3D
-from autoencoder.presets import PRESETS, PresetName
+from autoencoder.networks.presets import PRESETS, PresetName
 from autoencoder.stage_one import LossWeights, StageOne
-from training.config import launch
+from foundation.config import launch
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import requests
 
-from training.config import launch  # torch is imported where it is used, so that no client holds it
+from foundation.config import launch  # torch is imported where it is used, so that no client holds it
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from autoencoder import AutoencoderKL3D
-from autoencoder.presets import PRESETS, PresetName
+from autoencoder.networks.presets import PRESETS, PresetName
 from autoencoder.tiling import TILE_CELLS, decode_volume, encode_volume
-from training.config import launch
+from foundation.config import launch
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from evaluation.features import Features, measure_features, merge
-from evaluation.lesions import Lesion, load_lesions
-from evaluation.nodule_net import load_nodule_net
-from evaluation.report import number
-from evaluation.set_comparison import distance_rows, set_metrics
-from training.config import launch
+from evaluation.lesions.features import Features, measure_features, merge
+from evaluation.lesions.lesion_sets import Lesion, load_lesions
+from evaluation.lesions.set_comparison import distance_rows, set_metrics
+from evaluation.networks.nodule_net import load_nodule_net
+from evaluation.reports.lesion_report import number
+from foundation.config import launch
 
 
 @dataclass(frozen=True)

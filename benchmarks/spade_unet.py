@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from diffusion.objective import training_scheduler
 from diffusion.unet import SPADEUNet3D
-from training.config import launch
+from foundation.config import launch
 
 SMALL = Path(__file__).parents[1] / "configs" / "ldm.yaml"
 MONAI_MAP_CHANNELS = 128  # MONAI's default

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffusion.texture import DIRECTIONS_13, GaborBank, cooccurrence_loss, gabor_loss
-from diffusion.texture_gabor import PLANES
-from training.config import launch
+from autoencoder.losses import DIRECTIONS_13, GaborBank, cooccurrence_loss, gabor_loss
+from autoencoder.losses.gabor import PLANES
+from foundation.config import launch
 
 BINS = 32
 

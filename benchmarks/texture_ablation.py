@@ -19,7 +19,7 @@ import evaluate
 import inpaint_nodules
 import train_ldm
 
-from training.config import launch
+from foundation.config import launch
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ import train_ldm
 from autoencoder import AutoencoderKL3D
 from diffusion import SPADEUNet3D
 from diffusion.objective import training_scheduler
-from imaging.shapes import nodule_mask
-from training.config import launch
+from foundation.config import launch
+from imaging.lesions.shapes import nodule_mask
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 ALL = train_ldm.TextureConfig(gabor=1.0, cooccurrence=1.0, wavelet=1.0, dog=1.0)

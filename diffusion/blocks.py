@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoencoder.blocks import Conv3d
+from autoencoder.networks.blocks import Conv3d
 
 Modulation = tuple[Tensor, Tensor]  # γ and β of one SPADE norm, each (B, C, d, h, w)
 

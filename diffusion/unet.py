@@ -12,7 +12,7 @@ from diffusers.models.unets.unet_3d_condition import UNet3DConditionOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoencoder.blocks import Conv3d
+from autoencoder.networks.blocks import Conv3d
 from diffusion.blocks import SPADE, Attention3D, Modulation, ResBlock3D, group_count
 
 

@@ -13,12 +13,12 @@ import inpaint
 import train_ldm
 import train_vae
 
-from imaging.ct_io import write_ct
+from foundation.config import launch
+from imaging.dataset.nodules import save_nodule_dataset
+from imaging.files.ct import write_ct
 from imaging.geometry import index_of_point
-from imaging.lesion_sites import find_lesion_sites
-from imaging.nodule_dataset import save_nodule_dataset
-from imaging.phantom import chest_phantom, phantom_image, phantom_nodules
-from training.config import launch
+from imaging.lesions.sites import find_lesion_sites
+from imaging.phantom.chest import chest_phantom, phantom_image, phantom_nodules
 
 
 @dataclass(frozen=True)

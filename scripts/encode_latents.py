@@ -20,10 +20,10 @@ from autoencoder.latent_dataset import latent_features, save_latent_dataset
 from autoencoder.latents import measured_statistics, standardise
 from autoencoder.loading import autoencoder_folder, load_autoencoder
 from diffusion.conditioning import blank_lesion
-from imaging.nodule_dataset import RATINGS, crop_size_of, load_nodules, read_nodule
+from foundation.atomic import write_atomically
+from foundation.config import launch
+from imaging.dataset.nodules import RATINGS, crop_size_of, load_nodules, read_nodule
 from imaging.window import to_norm
-from training.checkpoint import write_atomically
-from training.config import launch
 
 AXES = "zyx"
 COPIED = ("nodule_id", "patient_id", "source", "split", "spacing_mm", "diameter_mm", *RATINGS)

@@ -14,19 +14,19 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from evaluation.document import check_report_folder
-from evaluation.features import Features, measure_features, merge
-from evaluation.inception import load_inception, load_lpips
-from evaluation.lesions import Lesion, load_lesions, match_pairs
-from evaluation.memorisation import Memorisation, check_memorisation, feature_variety, seed_spread
-from evaluation.method_tests import method_tests
-from evaluation.nodule_net import load_nodule_net
-from evaluation.pair_comparison import PairValues, pair_values, paired_rows
-from evaluation.radiomics import MISSING, radiomics_available
-from evaluation.report import CopyCheck, Diversity, Results, SetSummary, write_report
-from evaluation.report_pictures import draw_copies, draw_distributions, draw_lesions
-from evaluation.set_comparison import distance_rows, floor_rows, set_metrics
-from training.config import config_dict, launch
+from evaluation.lesions.features import Features, measure_features, merge
+from evaluation.lesions.lesion_sets import Lesion, load_lesions, match_pairs
+from evaluation.lesions.memorisation import Memorisation, check_memorisation, feature_variety, seed_spread
+from evaluation.lesions.method_tests import method_tests
+from evaluation.lesions.pair_comparison import PairValues, pair_values, paired_rows
+from evaluation.lesions.radiomics import MISSING, radiomics_available
+from evaluation.lesions.set_comparison import distance_rows, floor_rows, set_metrics
+from evaluation.networks.inception import load_inception, load_lpips
+from evaluation.networks.nodule_net import load_nodule_net
+from evaluation.reports.document import check_report_folder
+from evaluation.reports.lesion_pictures import draw_copies, draw_distributions, draw_lesions
+from evaluation.reports.lesion_report import CopyCheck, Diversity, Results, SetSummary, write_report
+from foundation.config import config_dict, launch
 
 TRAINING_SET = "training set"
 FETCHED = ("fid", "torchvision", "none")

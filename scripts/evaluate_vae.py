@@ -17,20 +17,20 @@ import torch
 from tqdm import tqdm
 
 from autoencoder.loading import load_autoencoder
-from evaluation.document import check_report_folder
-from evaluation.features import TEXTURE, Features, measure_features
-from evaluation.inception import load_lpips
-from evaluation.lesions import Lesion
-from evaluation.matched_blur import blur_valid, matched_sigma_mm
-from evaluation.pair_comparison import pair_values, paired_rows
-from evaluation.radiomics import MISSING, radiomics_available
-from evaluation.reconstruction import crop_regions, crop_scales, reconstruct, reconstruction_figures
-from evaluation.reconstruction_report import UNCHANGED, AutoencoderSummary, Results, draw_pictures, write_report
-from evaluation.reconstruction_table import CropRow, ratio_curves, summarise
-from evaluation.set_comparison import distance_rows, set_metrics
-from imaging.nodule_dataset import crop_size_of, load_nodules, read_nodule, spacing_mm_of
+from evaluation.autoencoders.matched_blur import blur_valid, matched_sigma_mm
+from evaluation.autoencoders.reconstruction import crop_regions, crop_scales, reconstruct, reconstruction_figures
+from evaluation.autoencoders.table import CropRow, ratio_curves, summarise
+from evaluation.lesions.features import TEXTURE, Features, measure_features
+from evaluation.lesions.lesion_sets import Lesion
+from evaluation.lesions.pair_comparison import pair_values, paired_rows
+from evaluation.lesions.radiomics import MISSING, radiomics_available
+from evaluation.lesions.set_comparison import distance_rows, set_metrics
+from evaluation.networks.inception import load_lpips
+from evaluation.reports.document import check_report_folder
+from evaluation.reports.reconstruction_report import UNCHANGED, AutoencoderSummary, Results, draw_pictures, write_report
+from foundation.config import config_dict, launch
+from imaging.dataset.nodules import crop_size_of, load_nodules, read_nodule, spacing_mm_of
 from imaging.window import to_hu, to_norm
-from training.config import config_dict, launch
 
 PAIRED = ("SSIM", "MS-SSIM", "LPIPS", *(f"{kind} error" for kind in TEXTURE))  # in the lesion only, but LPIPS
 NO_LPIPS = "LPIPS: not asked for; --lpips-backbone torchvision fetches AlexNet's weights once, a path reads them"

@@ -21,11 +21,11 @@ from autoencoder.hub import resolve_folder
 from autoencoder.loading import autoencoder_folder, load_autoencoder, weights_sha256
 from autoencoder.remote import RemoteAutoencoder
 from diffusion import LesionInpaintPipeline
-from evaluation.pictures import save_overview
-from imaging.ct_io import read_ct, read_mask, write_ct
-from imaging.shapes import lesion_mask_image
-from training.checkpoint import write_atomically
-from training.config import config_dict, launch
+from evaluation.reports.slices import save_overview
+from foundation.atomic import write_atomically
+from foundation.config import config_dict, launch
+from imaging.files.ct import read_ct, read_mask, write_ct
+from imaging.lesions.shapes import lesion_mask_image
 
 
 @dataclass(frozen=True)

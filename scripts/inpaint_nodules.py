@@ -13,7 +13,8 @@ import torch
 from tqdm.auto import tqdm
 
 from diffusion import LesionInpaintPipeline
-from imaging.nodule_dataset import (
+from foundation.config import launch
+from imaging.dataset.nodules import (
     RATINGS,
     check_output,
     crop_size_of,
@@ -22,7 +23,6 @@ from imaging.nodule_dataset import (
     read_nodule,
     save_nodule_dataset,
 )
-from training.config import launch
 from training.draws import generator
 
 

@@ -26,7 +26,7 @@ from diffusion.time_weights import (
     signal_to_noise,
     weights_over_time,
 )
-from training.config import launch
+from foundation.config import launch
 
 
 @dataclass(frozen=True)

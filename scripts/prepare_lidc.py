@@ -21,20 +21,20 @@ from datasets import Array3D, DatasetDict
 from huggingface_hub import DatasetCard
 from tqdm import tqdm
 
-from imaging.dataset_card import DatasetSummary, dataset_card
-from imaging.lab_files import Axes, Intensity, read_lab_nodule
-from imaging.label_policy import LabelPolicy, exclusion_reason, label_table, malignancy_label
-from imaging.lidc_consensus import MaskPolicy
-from imaging.lidc_nodules import ScanResult, ScanSettings
-from imaging.lidc_run import prepare_scans
-from imaging.lidc_scans import LeftOut, Scan, find_scans, read_scan_table
-from imaging.nodule_dataset import crop_size_of, load_nodules, nodule_features, save_nodule_dataset
-from imaging.nodule_sources import Candidate, available_splits, lab_candidates, lidc_candidates, merged_candidates
-from imaging.qc_report import qc_page
+from foundation.config import launch
+from imaging.dataset.card import DatasetSummary, dataset_card
+from imaging.dataset.lab_files import Axes, Intensity, read_lab_nodule
+from imaging.dataset.label_policy import LabelPolicy, exclusion_reason, label_table, malignancy_label
+from imaging.dataset.nodules import crop_size_of, load_nodules, nodule_features, save_nodule_dataset
+from imaging.dataset.qc_report import qc_page
+from imaging.dataset.sources import Candidate, available_splits, lab_candidates, lidc_candidates, merged_candidates
+from imaging.dataset.splits import merge_splits, read_splits, split_patients, write_splits
+from imaging.lidc.consensus import MaskPolicy
+from imaging.lidc.nodules import ScanResult, ScanSettings
+from imaging.lidc.run import prepare_scans
+from imaging.lidc.scans import LeftOut, Scan, find_scans, read_scan_table
 from imaging.semantic_map import lung_mask, semantic_map
-from imaging.splits import merge_splits, read_splits, split_patients, write_splits
 from imaging.window import WINDOW_LEVEL, WINDOW_WIDTH
-from training.config import launch
 
 EXTRA = {
     "label": "string",
@@ -56,7 +56,7 @@ class PrepareLidcConfig:
         dicom_root: Folder with the DICOM series of LIDC-IDRI, at any depth.
         annotation_root: Folder with the XML files, if they do not lie among the DICOM files.
         scan_table: CSV of scans that are no DICOM (columns ct, annotation, patient_id), paired with XML by the table.
-        lab_table: CSV of nodules in .mat or .npy files, see `imaging.lab_files.read_lab_table`.
+        lab_table: CSV of nodules in .mat or .npy files, see `imaging.dataset.lab_files.read_lab_table`.
         lab_intensity: What the voxels of those files are: HU, or a window mapped to [-1, 1], [0, 1] or [0, 255].
         lab_axes: Order of the axes of .npy files; .mat is row, column, slice.
         merge: Prepared datasets to add, of the same crop size; their patients keep their split.

@@ -15,9 +15,9 @@ import SimpleITK as sitk
 from datasets import DatasetDict
 from tqdm import tqdm
 
-from imaging.nifti_pairs import read_nodule_pair, read_nodule_table
-from imaging.nodule_dataset import check_output, save_nodule_dataset
-from training.config import launch
+from foundation.config import launch
+from imaging.dataset.nifti_pairs import read_nodule_pair, read_nodule_table
+from imaging.dataset.nodules import check_output, save_nodule_dataset
 
 BATCH = 64  # nodules handed to the workers at a time, which bounds the memory
 

@@ -13,10 +13,10 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from imaging.ct_io import read_ct
+from foundation.config import launch
+from imaging.dataset.scan_volumes import save_scans
+from imaging.files.ct import read_ct
 from imaging.geometry import point_of_index, sample_grid
-from imaging.scan_volumes import save_scans
-from training.config import launch
 
 FILES = (".nii", ".nii.gz", ".mha", ".mhd")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from autoencoder.loading import load_autoencoder
 from diffusion import LesionInpaintPipeline
-from training.config import launch
+from foundation.config import launch
 
 
 @dataclass(frozen=True)

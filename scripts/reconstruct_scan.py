@@ -17,13 +17,13 @@ from torch.nn import functional as F
 
 from autoencoder.loading import load_autoencoder
 from autoencoder.tiling import TILE_CELLS, decode_volume, encode_volume
-from evaluation.pictures import save_slices
-from imaging.ct_io import read_ct, write_ct
-from imaging.nodule_dataset import AIR_HU
-from imaging.scan_volumes import body_box
+from evaluation.reports.slices import save_slices
+from foundation.atomic import write_atomically
+from foundation.config import launch
+from imaging.dataset.nodules import AIR_HU
+from imaging.dataset.scan_volumes import body_box
+from imaging.files.ct import read_ct, write_ct
 from imaging.window import to_hu, to_norm
-from training.checkpoint import write_atomically
-from training.config import launch
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from autoencoder.service.memory import keep_freed_memory
 from autoencoder.service.served_model import ServedAutoencoder
 from autoencoder.service.server import bind, is_loopback, serve
 from autoencoder.service.wire import parse_dtype
-from training.config import launch
+from foundation.config import launch
 
 CPU_BATCH_VOXELS = 32**3
 

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from diffusion import LesionInpaintPipeline
 from diffusion.conditioning import mask_coverage
+from foundation.atomic import write_atomically
+from foundation.config import launch
 from guidance import ClassifierGuidance, NoduleClassifier3D
-from imaging.label_policy import LabelPolicy, malignancy_label
-from training.checkpoint import write_atomically
-from training.config import launch
+from imaging.dataset.label_policy import LabelPolicy, malignancy_label
 from training.data import LatentNodules, drawn_latent
 from training.draws import normal, timesteps
 from training.run import TrainingConfig, TrainingRun
@@ -50,7 +50,7 @@ class ClassifierConfig(TrainingConfig):
     Attributes:
         pipeline: Folder of the pipeline that receives the guide; it is not changed, the guided one goes to `out`.
         model: The classifier.
-        label_policy: Which mean malignancy is benign and malignant; see `imaging.label_policy`.
+        label_policy: Which mean malignancy is benign and malignant; see `imaging.dataset.label_policy`.
     """
 
     pipeline: Path = Path("runs/ldm/pipeline")

@@ -15,18 +15,18 @@ from torch import Tensor
 
 from autoencoder.latent_dataset import load_latents, read_latent
 from autoencoder.loading import load_autoencoder
+from autoencoder.losses import GaborBank, cooccurrence_loss, dog_loss, gabor_loss, wavelet_texture_loss
+from autoencoder.losses.gabor import PlaneReduction
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
 from diffusion.gradient_balance import Balance
 from diffusion.objective import TARGETS, training_scheduler
 from diffusion.stage_two import StageTwo, TextureLoss
-from diffusion.texture import GaborBank, cooccurrence_loss, dog_loss, gabor_loss, wavelet_texture_loss
-from diffusion.texture_gabor import PlaneReduction
 from diffusion.time_weights import TIME_POLICIES, weights_over_time
 from evaluation.image_quality import mse
-from evaluation.pictures import save_slices
+from evaluation.reports.slices import save_slices
+from foundation.atomic import write_atomically
+from foundation.config import launch
 from imaging.window import to_norm
-from training.checkpoint import write_atomically
-from training.config import launch
 from training.data import LatentNodules, drawn_latent
 from training.draws import normal, timesteps
 from training.run import TrainingConfig, TrainingRun

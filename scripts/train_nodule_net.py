@@ -19,10 +19,10 @@ from scipy.stats import spearmanr
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import trange
 
-from evaluation.lesions import lesion_cube, load_lesions
-from evaluation.nodule_net import RIM, NoduleNet
-from imaging.nodule_dataset import load_nodules
-from training.config import launch
+from evaluation.lesions.lesion_sets import lesion_cube, load_lesions
+from evaluation.networks.nodule_net import RIM, NoduleNet
+from foundation.config import launch
+from imaging.dataset.nodules import load_nodules
 
 RATED = ("subtlety", "sphericity", "margin", "lobulation", "spiculation", "texture", "malignancy")
 TARGETS = (*RATED, "log diameter", "blur", "noise")

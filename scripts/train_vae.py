@@ -17,20 +17,20 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from autoencoder import AutoencoderKL3D, VQAutoencoder3D
-from autoencoder.blocks import Norm
-from autoencoder.discriminator import PatchDiscriminator3D
 from autoencoder.latents import measured_statistics
 from autoencoder.loading import load_autoencoder
-from autoencoder.networks import Stem
-from autoencoder.presets import PRESETS, PresetName
+from autoencoder.networks.blocks import Norm
+from autoencoder.networks.discriminator import PatchDiscriminator3D
+from autoencoder.networks.encoder_decoder import Stem
+from autoencoder.networks.presets import PRESETS, PresetName
 from autoencoder.stage_one import LossWeights, StageOne
-from evaluation.inception import load_lpips
-from evaluation.pictures import save_slices
-from evaluation.reconstruction import reconstruct, reconstruction_figures
-from imaging.nodule_dataset import load_nodules, read_nodule
+from evaluation.autoencoders.reconstruction import reconstruct, reconstruction_figures
+from evaluation.networks.inception import load_lpips
+from evaluation.reports.slices import save_slices
+from foundation.atomic import write_atomically
+from foundation.config import launch
+from imaging.dataset.nodules import load_nodules, read_nodule
 from imaging.window import to_norm
-from training.checkpoint import write_atomically
-from training.config import launch
 from training.data import NodulePatches
 from training.draws import normal, uniform
 from training.run import TrainingConfig, TrainingRun
@@ -45,7 +45,7 @@ class ModelConfig:
 
     Attributes:
         kind: "kl" or "vq".
-        preset: "tiny", "base" or "large"; see `autoencoder.presets`.
+        preset: "tiny", "base" or "large"; see `autoencoder.networks.presets`.
         channels: Width of each level in place of the preset's; the factor is 2 to the power of their number.
         blocks_per_level: Residual blocks at each level, in place of the preset's.
         latent_channels: Channels of the latent.

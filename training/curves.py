@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.checkpoint import write_atomically
+from foundation.atomic import write_atomically
 
 
 def read_metrics(path: Path) -> dict[str, np.ndarray]:

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from autoencoder.latent_dataset import load_latents, read_latent
-from imaging.nodule_dataset import crop_size_of, load_nodules, read_nodule
-from imaging.scan_volumes import open_scans
+from imaging.dataset.nodules import crop_size_of, load_nodules, read_nodule
+from imaging.dataset.scan_volumes import open_scans
 from imaging.window import to_norm
 from training.draws import generator
 

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
-from training.config import config_dict
+from foundation.atomic import write_atomically
+from foundation.config import config_dict
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.curves import plot_curves
 from training.draws import DrawSampler, generator
 

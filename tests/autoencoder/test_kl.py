@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from autoencoder import AutoencoderKL3D, IdentityAutoencoder, VQAutoencoder3D
-from autoencoder.blocks import SelfAttention3D, VoxelRMSNorm
+from autoencoder.networks.blocks import SelfAttention3D, VoxelRMSNorm
 
 
 def random_model(kind=AutoencoderKL3D, **settings):

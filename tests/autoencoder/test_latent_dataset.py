@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autoencoder.latent_dataset import latent_features, load_latents, read_latent, save_latent_dataset
-from imaging.nodule_dataset import RATINGS, save_nodule_dataset
+from imaging.dataset.nodules import RATINGS, save_nodule_dataset
 
 LATENT, EDGE = (2, 3, 3, 3), 6
 

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from autoencoder.losses import GaborBank, cooccurrence_loss, gabor_loss
 from diffusion.gradient_balance import combined_gradient, gradient_statistics, loss_gradients
-from diffusion.texture import GaborBank, cooccurrence_loss, gabor_loss
 
 
 def gradient_rows(*rows: tuple[float, ...]) -> torch.Tensor:

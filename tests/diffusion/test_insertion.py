@@ -14,7 +14,7 @@ from torch import Tensor
 
 from autoencoder.identity import IdentityAutoencoder
 from diffusion.insertion import inpaint_scan
-from imaging.ct_io import read_ct
+from imaging.files.ct import read_ct
 
 SPACING = (2.5, 0.7, 0.7)  # z, y, x, mm
 SIZE = (16, 52, 60)

@@ -7,10 +7,10 @@ import train_ldm
 from tiny_models import tiny_unet
 
 from autoencoder import AutoencoderKL3D
+from autoencoder.losses import GaborBank, cooccurrence_loss, dog_loss, gabor_loss
 from diffusion.conditioning import unet_input
 from diffusion.objective import diffusion_loss, predicted_x0, target_of, training_scheduler, x0_slope
 from diffusion.stage_two import StageTwo, loss_weight
-from diffusion.texture import GaborBank, cooccurrence_loss, dog_loss, gabor_loss
 from diffusion.time_weights import ConstantWeights, FilmWeights, UncertaintyWeights
 
 SHAPE = (16, 24, 32)

@@ -10,7 +10,7 @@ from tiny_models import randomised, tiny_unet
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from autoencoder.blocks import Conv3d
+from autoencoder.networks.blocks import Conv3d
 from diffusion.blocks import SPADE, Attention3D, ResBlock3D, group_count
 from diffusion.unet import SPADEUNet3D
 

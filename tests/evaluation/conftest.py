@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from evaluation.lesions import Lesion
+from evaluation.lesions.lesion_sets import Lesion
 
 
 def _make_lesion(number: int, patient: str | None = None, shape: tuple[int, int, int] = (24, 26, 28)) -> Lesion:

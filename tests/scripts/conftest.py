@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from imaging.nodule_dataset import save_nodule_dataset
-from imaging.phantom import phantom_nodules
+from imaging.dataset.nodules import save_nodule_dataset
+from imaging.phantom.chest import phantom_nodules
 
 CROP_SIZE, SPACING_MM = 16, 2.0
 SHORT = {"batch_size": 2, "steps": 3, "warmup_steps": 1, "evaluate_every": 3, "checkpoint_every": 2, "log_every": 1}

@@ -19,11 +19,12 @@ from autoencoder.latents import standardise
 from autoencoder.loading import load_autoencoder
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
 from diffusion.objective import training_scheduler
-from imaging.ct_io import read_ct, write_ct
+from foundation.config import launch
+from imaging.dataset.nodules import load_nodules, read_nodule
+from imaging.files.ct import read_ct, write_ct
 from imaging.geometry import index_of_point
-from imaging.lesion_sites import find_lesion_sites
-from imaging.nodule_dataset import load_nodules, read_nodule
-from imaging.phantom import chest_phantom, phantom_image
+from imaging.lesions.sites import find_lesion_sites
+from imaging.phantom.chest import chest_phantom, phantom_image
 from imaging.window import to_norm
 from scripts.encode_latents import EncodeConfig
 from scripts.encode_latents import main as encode_main
@@ -33,7 +34,6 @@ from scripts.push_to_hub import PushConfig
 from scripts.push_to_hub import main as push_main
 from scripts.train_classifier import ClassifierConfig
 from scripts.train_classifier import main as classifier_main
-from training.config import launch
 
 RECORD = {
     "created",

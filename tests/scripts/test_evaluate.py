@@ -8,7 +8,7 @@ import torch
 import torchvision
 from scipy.ndimage import gaussian_filter
 
-from evaluation import radiomics
+from evaluation.lesions import radiomics
 from scripts.evaluate import EvaluateConfig, main, synthetic_sets
 
 pytestmark = pytest.mark.slow

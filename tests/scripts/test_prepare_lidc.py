@@ -15,9 +15,9 @@ from dicom_factory import write_dicom_series
 from huggingface_hub import DatasetCard
 from lidc_factory import RATINGS, nodule, outline, roi, write_annotation
 
-import imaging.lidc_run
-from imaging.lidc_nodules import prepare_scan
-from imaging.nodule_dataset import load_nodules, read_nodule
+import imaging.lidc.run
+from imaging.dataset.nodules import load_nodules, read_nodule
+from imaging.lidc.nodules import prepare_scan
 from scripts.prepare_lidc import PrepareLidcConfig, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,7 +141,7 @@ def die_on_b(scan, settings):
 
 
 def test_a_scan_that_kills_its_process_is_left_out_and_the_others_are_done(archive, tmp_path, monkeypatch):
-    monkeypatch.setattr(imaging.lidc_run, "prepare_scan", die_on_b)
+    monkeypatch.setattr(imaging.lidc.run, "prepare_scan", die_on_b)
     main(make_config(archive, tmp_path / "out", labels="keep_all", workers=2, semantic_maps=False))
     assert "the process that read it was killed" in left_out(tmp_path / "out")["scan", "B"]
     patients = {

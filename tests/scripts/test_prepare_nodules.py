@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from imaging.nodule_dataset import crop_size_of, load_nodules, read_nodule, spacing_mm_of
+from imaging.dataset.nodules import crop_size_of, load_nodules, read_nodule, spacing_mm_of
 from scripts.prepare_nodules import PrepareNodulesConfig, main
 
 SPACING = (2.5, 0.8, 0.7)  # z, y, x in mm

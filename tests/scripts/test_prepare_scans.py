@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from imaging.scan_volumes import open_scans
+from imaging.dataset.scan_volumes import open_scans
 from scripts.prepare_scans import PrepareScansConfig, isotropic, main
 
 

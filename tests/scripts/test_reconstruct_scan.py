@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from autoencoder import AutoencoderKL3D, IdentityAutoencoder
-from imaging.ct_io import read_ct
+from imaging.files.ct import read_ct
 from scripts.reconstruct_scan import ReconstructConfig, main
 
 

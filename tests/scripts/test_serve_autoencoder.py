@@ -19,7 +19,7 @@ from diffusers.utils.remote_utils import remote_decode, remote_encode
 from running_service import running, tiny_autoencoder
 
 from autoencoder.remote import RemoteAutoencoder
-from training.config import launch
+from foundation.config import launch
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "serve_autoencoder.py"
 

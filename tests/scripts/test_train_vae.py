@@ -12,7 +12,7 @@ from autoencoder import VQAutoencoder3D
 from autoencoder.loading import load_autoencoder
 from autoencoder.stage_one import LossWeights
 from diffusion import LesionInpaintPipeline
-from imaging.scan_volumes import save_scans
+from imaging.dataset.scan_volumes import save_scans
 from scripts.encode_latents import EncodeConfig
 from scripts.encode_latents import main as encode_latents
 from scripts.train_vae import ModelConfig, VaeConfig, main
@@ -95,6 +95,6 @@ def test_missing_lpips_weights_end_the_run_before_it_begins(phantom_dataset, tmp
 
 
 def test_random_lpips_is_of_the_lpips_package(backbone):
-    from evaluation.inception import load_lpips
+    from evaluation.networks.inception import load_lpips
 
     assert isinstance(load_lpips(str(backbone)), lpips.LPIPS)

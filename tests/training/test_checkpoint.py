@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from foundation.atomic import write_atomically
+from training.checkpoint import load_checkpoint, save_checkpoint
 
 
 def trained(width: int = 3) -> dict:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from imaging.nodule_dataset import load_nodules, read_nodule, save_nodule_dataset
-from imaging.phantom import phantom_nodules
-from imaging.scan_volumes import save_scans
+from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
+from imaging.dataset.scan_volumes import save_scans
+from imaging.phantom.chest import phantom_nodules
 from imaging.window import to_norm
 from training.data import NodulePatches
 

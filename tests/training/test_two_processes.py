@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from imaging.nodule_dataset import save_nodule_dataset
-from imaging.phantom import phantom_nodules
+from imaging.dataset.nodules import save_nodule_dataset
+from imaging.phantom.chest import phantom_nodules
 
 ROOT = Path(__file__).parents[2]
 STEPS = 2  # the first step's gradient is zero behind layers that start at zero; the second's is not

@@ -1,0 +1,134 @@
+"""All per-lesion feature vectors of a set, measured once: everything later only resamples rows of these arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from joblib import Parallel, delayed
+from torch import nn
+from tqdm import tqdm
+
+from evaluation.lesions.hu_and_seam import hu_statistics, seam_score
+from evaluation.lesions.lesion_sets import Lesion
+from evaluation.lesions.radiomics import BIN_WIDTH_HU, radiomics_available, radiomics_features
+from evaluation.lesions.texture import GABOR_NAMES, gabor_features
+from evaluation.networks.inception import inception_features
+from evaluation.networks.nodule_net import NoduleNet, nodule_features
+from imaging.window import to_norm
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """One kind of features of one set of lesions.
+
+    Attributes:
+        values: (N, rows, F) float64, finite; rows is 3 for slice features, else 1.
+        lesions: The N measured lesions, in the order of the rows; those that could not be measured are missing.
+        names: (F,) of the features, or empty where they have none.
+    """
+
+    values: np.ndarray
+    lesions: list[Lesion]
+    names: tuple[str, ...] = ()
+
+    @property
+    def patients(self) -> list[str]:
+        return [lesion.patient_id for lesion in self.lesions]
+
+    def subset(self, names: Sequence[str]) -> "FeatureSet":
+        """Only the lesions with these names, in this order."""
+        row = {lesion.name: index for index, lesion in enumerate(self.lesions)}
+        rows = [row[name] for name in names]
+        return FeatureSet(self.values[rows], [self.lesions[index] for index in rows], self.names)
+
+
+Features = dict[str, FeatureSet]  # kind -> features
+TEXTURE = ("Gabor", "GLCM", "GLRLM")
+
+
+def merge(first: Features, second: Features) -> Features:
+    """The lesions of two sets as one, for the kinds that both have."""
+    return {
+        kind: FeatureSet(
+            np.concatenate([first[kind].values, second[kind].values]),
+            first[kind].lesions + second[kind].lesions,
+            first[kind].names,
+        )
+        for kind in first
+        if kind in second
+    }
+
+
+def real_spread(pool: FeatureSet) -> np.ndarray:
+    """(F,) standard deviation of each single-row feature over real lesions; exactly 0 where it is only rounding."""
+    values = pool.values[:, 0]
+    spread = values.std(axis=0)
+    return np.where(spread > 1e-9 * np.abs(values).max(axis=0), spread, 0.0)
+
+
+def measure_features(
+    lesions: list[Lesion],
+    label: str,
+    workers: int = 1,
+    bin_width_hu: float = BIN_WIDTH_HU,
+    inception: nn.Module | None = None,
+    nodule_net: NoduleNet | None = None,
+    device: str = "cpu",
+) -> tuple[Features, list[str]]:
+    """Measure a set of lesions.
+
+    Args:
+        lesions: At least one.
+        label: Of the set, for progress bars and messages.
+        workers: Processes for the texture features.
+        bin_width_hu: Grey level of GLCM and GLRLM.
+        inception: From `load_inception`; None leaves "Inception" out.
+        nodule_net: From `load_nodule_net`; None leaves "Nodule net" out.
+        device: Where the two networks run.
+    Returns: Kind -> features, for the kinds Gabor, GLCM, GLRLM (if pyradiomics is there), HU, Seam, Inception and
+        Nodule net that could be measured for at least one lesion; and a sentence for each lesion and kind left out.
+    """
+    with_radiomics = radiomics_available()
+    jobs = (delayed(_measure_one)(lesion, bin_width_hu, with_radiomics) for lesion in lesions)
+    results = Parallel(n_jobs=workers, return_as="generator")(jobs)
+    vectors: dict[str, list[np.ndarray]] = {}
+    measured: dict[str, list[Lesion]] = {}
+    names: dict[str, tuple[str, ...]] = {"Gabor": GABOR_NAMES, "HU": ("mean", "standard deviation")}
+    problems = []
+    for lesion, (found, failed) in zip(lesions, tqdm(results, f"texture of {label}", len(lesions)), strict=True):
+        problems += [f"{label}, {lesion.name}: {sentence}" for sentence in failed]
+        for kind, features in found.items():
+            vectors.setdefault(kind, []).append(np.array(list(features.values())))
+            measured.setdefault(kind, []).append(lesion)
+            names.setdefault(kind, tuple(features))
+    sets = {kind: FeatureSet(np.stack(v)[:, None], measured[kind], names[kind]) for kind, v in vectors.items()}
+    if inception is not None:
+        sets["Inception"] = FeatureSet(inception_features(inception, lesions, device), lesions)
+    if nodule_net is not None:
+        sets["Nodule net"] = FeatureSet(nodule_features(nodule_net, lesions, device)[:, None], lesions)
+    return sets, problems
+
+
+def _measure_one(
+    lesion: Lesion, bin_width_hu: float, with_radiomics: bool
+) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Kind -> named features of one lesion, and why a kind is missing."""
+    mean, std = hu_statistics(lesion.ct_hu, lesion.lesion_mask)
+    found = {"HU": {"mean": mean, "standard deviation": std}}
+    failed = []
+    if std == 0:
+        failed.append("constant inside the mask; its texture features are those of a flat region")
+    try:
+        features = gabor_features(to_norm(lesion.ct_hu), lesion.lesion_mask)
+        found["Gabor"] = dict(zip(GABOR_NAMES, features, strict=True))
+        if with_radiomics:
+            found["GLCM"], found["GLRLM"] = radiomics_features(
+                lesion.ct_hu, lesion.lesion_mask, lesion.spacing_mm, bin_width_hu
+            )
+    except ValueError as error:
+        failed.append(f"no texture features: {error}")
+    try:
+        found["Seam"] = {"seam": seam_score(lesion.ct_hu, lesion.lesion_mask, lesion.valid_mask)}
+    except ValueError as error:
+        failed.append(f"no seam score: {error}")
+    return found, failed

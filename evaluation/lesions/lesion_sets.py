@@ -1,0 +1,206 @@
+"""The lesions to compare, from a prepared dataset or from a folder of NIfTI pairs, and the region each metric sees."""
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import binary_dilation, map_coordinates
+from tqdm import tqdm
+
+from imaging.dataset.nodules import SPLITS, load_nodules, read_nodule
+from imaging.window import to_norm
+
+SEED_SUFFIX = re.compile(r"_seed(\d+)$")
+CUBE_SIDE = 32  # voxels of 1 mm: holds a nodule by definition (at most 30 mm)
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One lesion crop.
+
+    Attributes:
+        name: Unique in its set. `<mask>_seed<k>` says: the k-th sample for the mask called `<mask>`.
+        patient_id: Lesions of one patient are never separated by a split or a resampling.
+        ct_hu: (D, H, W) float32, HU.
+        lesion_mask: (D, H, W) bool.
+        valid_mask: (D, H, W) bool, False on padding; always True inside the lesion mask.
+        spacing_mm: (z, y, x).
+    """
+
+    name: str
+    patient_id: str
+    ct_hu: np.ndarray
+    lesion_mask: np.ndarray
+    valid_mask: np.ndarray
+    spacing_mm: tuple[float, float, float]
+
+    @property
+    def mask_name(self) -> str:
+        """The name without `_seed<k>`; pairs are made of equal mask names."""
+        return SEED_SUFFIX.sub("", self.name)
+
+
+def load_lesions(path: Path, split: str) -> tuple[list[Lesion], list[str]]:
+    """Read a set, leaving out lesions that cannot be measured at all.
+
+    Args:
+        path: Prepared dataset (`imaging.dataset.nodules`), or folder of `<name>_ct.nii.gz` + `<name>_mask.nii.gz` in
+            HU. Such a folder may hold `nodules.csv` with the columns `nodule`, `patient_id` (or `patient_id_approx`)
+            and `split`; without it each mask name counts as a patient and `split` is not looked at.
+        split: "train", "test" or "all".
+    Returns: The lesions sorted by name, and a sentence for each one left out (unreadable, empty mask, NaN, shapes).
+    Raises: ValueError: If the folder is neither of the two, or no usable lesion is in the split.
+    """
+    if split not in (*SPLITS, "all"):
+        raise ValueError(f"split {split!r}, expected 'train', 'test' or 'all'")
+    if (path / "dataset_dict.json").is_file():
+        candidates, left_out = _read_dataset(path, split)
+    elif path.is_dir() and any(path.glob("*_ct.nii.gz")):
+        candidates, left_out = _read_folder(path, split)
+    else:
+        raise ValueError(f"{path}: expected a prepared dataset or a folder of <name>_ct.nii.gz + <name>_mask.nii.gz")
+    lesions = []
+    for lesion in candidates:
+        reason = _unusable(lesion)
+        if reason:
+            left_out.append(f"{lesion.name}: {reason}")
+        else:
+            lesions.append(lesion)
+    if not lesions:
+        raise ValueError(f"{path}: no usable lesion in split {split!r}; {'; '.join(left_out) or 'the split is empty'}")
+    return sorted(lesions, key=lambda lesion: lesion.name), left_out
+
+
+def lesion_cube(lesion: Lesion, side: int = CUBE_SIDE, rim: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The lesion on a cubic grid of 1 mm centred on the mask's centroid, rounded to the voxel.
+
+    At 1 mm spacing this is an exact crop; otherwise the CT is interpolated linearly and the mask by nearest neighbour.
+
+    Args:
+        lesion: Any spacing.
+        side: Edge in voxels of 1 mm.
+        rim: Voxels further than this from the mask (in dilations by faces) become -1; None keeps all context.
+    Returns: `ct_norm` (side, side, side) float32, -1 outside the volume, on padding and beyond the rim; and the mask.
+    """
+    centre = np.round(np.argwhere(lesion.lesion_mask).mean(axis=0))
+    axes = [c + (np.arange(side) - side // 2) / s for c, s in zip(centre, lesion.spacing_mm, strict=True)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"))
+    ct_norm = to_norm(np.where(lesion.valid_mask, lesion.ct_hu, -1e4).astype(np.float32))
+    cube = map_coordinates(ct_norm, grid, order=1, mode="constant", cval=-1.0)
+    mask = map_coordinates(lesion.lesion_mask.astype(np.uint8), grid, order=0, mode="constant", cval=0).astype(bool)
+    if rim is not None:
+        near = binary_dilation(mask, iterations=rim) if rim > 0 else mask
+        cube = np.where(near, cube, np.float32(-1))
+    return cube, mask
+
+
+def centre_slices(cube: np.ndarray) -> np.ndarray:
+    """The axial, coronal and sagittal slice through the centre of a cube, (S, S, S) -> (3, S, S)."""
+    middle = cube.shape[0] // 2
+    return np.stack([cube[middle], cube[:, middle], cube[:, :, middle]])
+
+
+def match_pairs(real: list[Lesion], synthetic: list[Lesion]) -> tuple[list[tuple[Lesion, Lesion]], list[str]]:
+    """Pairs (real, synthetic) of equal mask name, and a sentence for each pair left out."""
+    by_name = {lesion.mask_name: lesion for lesion in real}
+    pairs, left_out = [], []
+    for lesion in synthetic:
+        partner = by_name.get(lesion.mask_name)
+        if partner is None:
+            continue
+        if partner.ct_hu.shape != lesion.ct_hu.shape:
+            left_out.append(
+                f"{lesion.name}: shape {lesion.ct_hu.shape} but the real one has {partner.ct_hu.shape}; not paired"
+            )
+        elif not np.array_equal(partner.lesion_mask, lesion.lesion_mask):
+            left_out.append(f"{lesion.name}: its mask differs from the real one's; not paired")
+        else:
+            pairs.append((partner, lesion))
+    return pairs, left_out
+
+
+def _unusable(lesion: Lesion) -> str | None:
+    if not lesion.ct_hu.shape == lesion.lesion_mask.shape == lesion.valid_mask.shape:
+        return f"CT has shape {lesion.ct_hu.shape} but its mask {lesion.lesion_mask.shape}; left out"
+    if not lesion.lesion_mask.any():
+        return "the lesion mask is empty; left out"
+    if not (lesion.lesion_mask & lesion.valid_mask).any():
+        return "the lesion lies wholly on padding; left out"
+    if not np.isfinite(lesion.ct_hu[lesion.valid_mask]).all():
+        return "the CT has NaN or infinite values; left out"
+    return None
+
+
+def _read_dataset(path: Path, split: str) -> tuple[list[Lesion], list[str]]:
+    present = [name for name in SPLITS if (path / name).is_dir()]
+    lesions = []
+    for name in present if split == "all" else [split]:
+        dataset = load_nodules(path, name)
+        for index in tqdm(range(len(dataset)), desc=f"{path.name} {name}", leave=False):
+            row = read_nodule(dataset, index)
+            valid = row["valid_mask"].astype(bool)
+            z, y, x = (float(s) for s in row["spacing_mm"])
+            lesions.append(
+                Lesion(
+                    name=row["nodule_id"],
+                    patient_id=row["patient_id"],
+                    ct_hu=row["ct_hu"].astype(np.float32),
+                    lesion_mask=row["lesion_mask"].astype(bool) & valid,
+                    valid_mask=valid,
+                    spacing_mm=(z, y, x),
+                )
+            )
+    return lesions, []
+
+
+def _read_folder(path: Path, split: str) -> tuple[list[Lesion], list[str]]:
+    import SimpleITK as sitk  # only here: a prepared dataset is compared without it
+
+    from imaging.files.ct import read_ct, read_mask
+
+    names = sorted(file.name.removesuffix("_ct.nii.gz") for file in path.glob("*_ct.nii.gz"))
+    table = _read_table(path / "nodules.csv")
+    if table:
+        missing = [name for name in names if SEED_SUFFIX.sub("", name) not in table]
+        if missing:
+            raise ValueError(
+                f"{path}/nodules.csv: no row for {missing[0]} (and {len(missing) - 1} more); add or remove"
+            )
+        if split != "all":
+            names = [name for name in names if table[SEED_SUFFIX.sub("", name)][1] in (split, "")]
+    lesions, left_out = [], []
+    for name in tqdm(names, desc=path.name, leave=False):
+        try:
+            ct = read_ct(path / f"{name}_ct.nii.gz")
+            mask = read_mask(path / f"{name}_mask.nii.gz", ct)
+        except ValueError as error:
+            left_out.append(f"{name}: {error}")
+            continue
+        ct_hu = sitk.GetArrayFromImage(ct).astype(np.float32)
+        x, y, z = ct.GetSpacing()
+        mask_name = SEED_SUFFIX.sub("", name)
+        lesions.append(
+            Lesion(
+                name=name,
+                patient_id=table[mask_name][0] if table else mask_name,
+                ct_hu=ct_hu,
+                lesion_mask=sitk.GetArrayFromImage(mask) > 0,
+                valid_mask=np.ones(ct_hu.shape, bool),
+                spacing_mm=(z, y, x),
+            )
+        )
+    return lesions, left_out
+
+
+def _read_table(file: Path) -> dict[str, tuple[str, str]]:
+    """nodule -> (patient, split) of a `nodules.csv`; empty if there is none."""
+    if not file.is_file():
+        return {}
+    with file.open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    patient = next((name for name in ("patient_id", "patient_id_approx") if rows and name in rows[0]), None)
+    if patient is None or "nodule" not in rows[0]:
+        raise ValueError(f"{file}: expected the columns nodule and patient_id (and split); remove or complete it")
+    return {row["nodule"]: (row[patient], row.get("split", "")) for row in rows}

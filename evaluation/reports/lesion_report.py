@@ -1,0 +1,240 @@
+"""The results of one evaluation, and the report made of them."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evaluation.lesions.method_tests import PairedTest
+from evaluation.lesions.pair_comparison import PairedRow
+from evaluation.lesions.set_comparison import DistanceRow, FloorRow
+from evaluation.reports.document import Block, Bullets, Picture, Table, report_document, save_report
+
+TITLE = "Evaluation of synthetic lesions"
+NONE = "–"
+SOURCE_COLUMNS = ("GLCM WD", "GLRLM WD", "Gabor WD", "FID", "Fréchet 3D")
+READING = (
+    "WD: Wasserstein distance of each feature's two distributions; the mean over features, their standard deviation "
+    "in brackets. Standardised: each feature divided by its standard deviation over the real lesions, because raw "
+    "means are ruled by the one feature with the largest unit.",
+    "Real vs real: the same distance between two groups of real lesions of the same sizes and without a common "
+    "patient, drawn again and again. A synthetic set cannot be asked to be closer than that. Where the real lesions do "
+    "not suffice for two groups of the full sizes, both are smaller and the column 'at that size' repeats the "
+    "comparison with as few lesions.",
+    "Farther: the share of real groups that are at least as far apart as the synthetic set is from the real one. A "
+    "small share tells the set from real. Synthetic lesions made in the real lesions' own masks and backgrounds may "
+    "come closer than real vs real, since shape and surroundings are shared; that alone is no proof of quality.",
+    "Intervals: 95 %, patient-wise bootstrap, centred on the estimate.",
+    "Gabor: 8 frequencies (0.05 to 0.4 per voxel) x 8 orientations in three planes, foreground only. GLCM and GLRLM: "
+    "pyradiomics, HU clipped to -1150 ... 350. FID: Inception-v3 on the three central slices, foreground only; KID is "
+    "its counterpart without small-sample bias and may be negative. Fréchet 3D and KID 3D: the same in the features of "
+    "a 3D network of this project that saw training nodules only.",
+    "Copies: root mean square difference over the union of two masks, centroids aligned, 1 mm smoothing. Suspect is "
+    "what is closer than half the distance of the closest two real patients. p (closer): one-sided Mann-Whitney.",
+    "Paired figures: foreground only, CT mapped from -1150 ... 350 HU to [-1, 1] (LPIPS: 32 mm slices with context). "
+    "Texture error: mean over features of |synthetic - real| / real spread. Seam: how much the CT jumps at the mask's "
+    "border beyond the slopes on both sides.",
+)
+
+
+@dataclass(frozen=True)
+class SetSummary:
+    label: str
+    path: str
+    split: str
+    lesions: int
+    patients: int
+    spacing_mm: list[list[float]]  # the distinct (z, y, x)
+
+
+@dataclass(frozen=True)
+class CopyCheck:
+    """Of one method; distances in ct_norm units, see `evaluation.lesions.memorisation`."""
+
+    method: str
+    lesions: int
+    median: float
+    test_median: float
+    threshold: float
+    p_closer: float
+    duplicates: list[tuple[str, str, float]]  # synthetic lesion, training lesion, distance
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """Of one method; `variety` and `seed_variety` in units of the mean distance between real lesions."""
+
+    method: str
+    variety: float | None
+    seed_masks: int
+    seed_spread: float | None
+    seed_variety: float | None
+
+
+@dataclass
+class Results:
+    """Everything the report prints, in the order of its sections."""
+
+    settings: dict[str, Any]
+    sets: list[SetSummary] = field(default_factory=list)
+    distances: list[DistanceRow] = field(default_factory=list)
+    floors: list[FloorRow] = field(default_factory=list)
+    pairs: list[PairedRow] = field(default_factory=list)
+    tests: list[PairedTest] = field(default_factory=list)
+    copies: list[CopyCheck] = field(default_factory=list)
+    diversity: list[Diversity] = field(default_factory=list)
+    pictures: dict[str, list[Picture]] = field(default_factory=dict)  # section -> pictures
+    left_out: list[str] = field(default_factory=list)
+
+
+def write_report(results: Results, out: Path) -> None:
+    """Write report.json, report.md and report.html into `out`, where the pictures lie already.
+
+    Raises: ValueError: If a figure is NaN or infinite; none may reach a report unnoticed.
+    """
+    save_report(out, TITLE, report_blocks(results), dataclasses.asdict(results))
+
+
+def report_blocks(results: Results) -> list[Block]:
+    """The report's sections; those without content are left out, except the list of what is missing."""
+    sections: dict[str, list[Block]] = {
+        "Summary": [_source_table(results)] if results.distances else [],
+        "Distances to the real set": [distance_table(results.distances)] if results.distances else [],
+        "Real vs real by number of lesions": [_floor_table(results.floors)] if results.floors else [],
+        "Paired figures": [pair_table(results.pairs)] if results.pairs else [],
+        "Tests between methods": [_test_table(results.tests)] if results.tests else [],
+        "Copies of training lesions": _copy_blocks(results.copies),
+        "Diversity": [_diversity_table(results.diversity)] if results.diversity else [],
+        "Pictures": [],
+    }
+    for section, pictures in results.pictures.items():
+        sections[section] += pictures
+    return report_document(TITLE, [_sets_table(results.sets)], sections, results.left_out, READING, results.settings)
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, no exponent for everyday sizes."""
+    if value is None:
+        return NONE
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def share(value: float | None, repeats: int) -> str:
+    """A share of `repeats` draws, in percent; none of them is printed as an upper limit."""
+    if value is None:
+        return NONE
+    return f"{100 * value:.3g} %" if value else f"< {100 / repeats:.2g} %"
+
+
+def _spread(value: float | None, std: float | None) -> str:
+    return number(value) + (f" ({number(std)})" if std is not None else "")
+
+
+def _sets_table(sets: Sequence[SetSummary]) -> Table:
+    rows = []
+    for one in sets:
+        spacings = "; ".join(" x ".join(f"{s:g}" for s in spacing) for spacing in one.spacing_mm[:3])
+        spacings += f"; {len(one.spacing_mm) - 3} more" if len(one.spacing_mm) > 3 else ""
+        rows.append([one.label, one.path, one.split, str(one.lesions), str(one.patients), spacings])
+    return Table(["set", "folder", "split", "lesions", "patients", "spacing z, y, x [mm]"], rows)
+
+
+def _source_table(results: Results) -> Table:
+    """The columns of the source's Table 1, and ours, with real vs real as a row of its own."""
+    metrics = [m for m in SOURCE_COLUMNS if any(row.metric == m for row in results.distances)]
+    mse = {row.method: row for row in results.pairs if row.metric == "MSE"}
+    rows, floors = [], {}
+    for method in dict.fromkeys(row.method for row in results.distances):
+        found = {row.metric: row for row in results.distances if row.method == method}
+        cells = [_spread(found[m].value, found[m].std) if m in found else NONE for m in metrics]
+        error = f"{number(100 * mse[method].mean)} ({number(100 * mse[method].std)})" if method in mse else NONE
+        rows.append([method, *cells, error])
+        sizes = next((row.floor.sizes for row in found.values() if row.floor), None)
+        if sizes:
+            floor_cells = [_floor_cell(found[m].floor if m in found else None) for m in metrics]
+            floors[sizes] = [f"real vs real, {sizes[0]} : {sizes[1]}", *floor_cells, NONE]
+    rows += floors.values()
+    return Table(["set", *metrics, "MSE x 10⁻²"], rows)
+
+
+def _floor_cell(floor: FloorRow | None) -> str:
+    return NONE if floor is None else _spread(floor.mean, floor.std)
+
+
+def distance_table(distances: Sequence[DistanceRow]) -> Table:
+    """Every distance of every set, beside real vs real and the value at the size of that."""
+    header = ["distance", "set", "value (std)", "95 % interval", "real vs real", "95 % of splits", "sizes"]
+    rows = []
+    for metric in dict.fromkeys(row.metric for row in distances):
+        for row in [row for row in distances if row.metric == metric]:
+            interval = f"{number(row.low)} … {number(row.high)}"
+            cells = [metric, row.method, _spread(row.value, row.std), interval]
+            if row.floor is None:
+                cells += [NONE] * 5
+            else:
+                cells += [
+                    number(row.floor.mean),
+                    f"{number(row.floor.low)} … {number(row.floor.high)}",
+                    f"{row.floor.sizes[0]} : {row.floor.sizes[1]}",
+                    number(row.same_size),
+                    share(row.share_above, row.floor.splits),
+                ]
+            rows.append(cells)
+    return Table([*header, "at that size", "farther"], rows)
+
+
+def _floor_table(floors: Sequence[FloorRow]) -> Table:
+    sizes = sorted({row.sizes for row in floors})
+    rows = []
+    for metric in dict.fromkeys(row.metric for row in floors):
+        found = {row.sizes: row for row in floors if row.metric == metric}
+        cells = [
+            f"{number(found[s].mean)} [{number(found[s].low)} … {number(found[s].high)}]" if s in found else NONE
+            for s in sizes
+        ]
+        rows.append([metric, *cells])
+    return Table(["mean [95 % of splits]", *(f"{n} : {m}" for n, m in sizes)], rows)
+
+
+def pair_table(pairs: Sequence[PairedRow]) -> Table:
+    """Every paired figure of every set, with its interval."""
+    rows = [
+        [p.metric, p.method, str(p.pairs), number(p.mean), number(p.std), f"{number(p.low)} … {number(p.high)}"]
+        for metric in dict.fromkeys(row.metric for row in pairs)
+        for p in pairs
+        if p.metric == metric
+    ]
+    return Table(["figure", "set", "pairs", "mean", "std", "95 % interval"], rows)
+
+
+def _test_table(tests: Sequence[PairedTest]) -> Table:
+    rows = [
+        [t.metric, f"{t.first} − {t.second}", str(t.patients), number(t.difference), number(t.p), number(t.p_holm)]
+        for t in tests
+    ]
+    return Table(["figure", "difference", "patients", "value", "p", "p (Holm)"], rows)
+
+
+def _copy_blocks(copies: Sequence[CopyCheck]) -> list[Block]:
+    if not copies:
+        return []
+    rows = []
+    for c in copies:
+        numbers = [number(value) for value in (c.median, c.test_median, c.p_closer, c.threshold)]
+        rows.append([c.method, *numbers, f"{len(c.duplicates)} of {c.lesions}"])
+    header = ["set", "nearest training lesion, median", "of real test lesions", "p (closer)"]
+    blocks: list[Block] = [Table([*header, "suspect below", "suspected copies"], rows)]
+    for c in copies:
+        if c.duplicates:
+            listed = [f"{c.method}: {made} copies {train} (distance {number(d)})" for made, train, d in c.duplicates]
+            blocks.append(Bullets(listed))
+    return blocks
+
+
+def _diversity_table(rows: Sequence[Diversity]) -> Table:
+    header = ["set", "variety of lesions / real", "masks with seeds", "voxel spread over seeds [ct_norm]"]
+    cells = [
+        [r.method, number(r.variety), str(r.seed_masks), number(r.seed_spread), number(r.seed_variety)] for r in rows
+    ]
+    return Table([*header, "variety of seeds / real"], cells)

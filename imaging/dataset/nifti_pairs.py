@@ -1,0 +1,121 @@
+"""A folder of nodules as NIfTI pairs: `<nodule>_ct.nii.gz`, `<nodule>_mask.nii.gz` and a table `nodules.csv`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from imaging.dataset.crop import crop_nodule
+from imaging.dataset.nodules import RATINGS, SPLITS
+from imaging.files.ct import read_ct, read_mask
+
+PATIENT_COLUMNS = ("patient_id", "patient_id_approx")
+EXTRA_TYPES = {"i": "int64", "f": "float32"}  # by NumPy kind; all else is a string
+
+
+@dataclass(frozen=True)
+class NoduleTable:
+    """The rows of `nodules.csv` as metadata of dataset rows, and the types of the columns beyond the fixed ones."""
+
+    rows: list[dict[str, Any]]
+    extra: dict[str, str]
+
+
+def read_nodule_table(folder: Path, source: str) -> NoduleTable:
+    """Read and check `nodules.csv` and that each of its nodules has both files; opens no image.
+
+    Columns: `nodule`, `patient_id` (or `patient_id_approx`), `split`; any of `RATINGS` and `diameter_mm`, empty where
+    unknown; all others are kept as extra columns (int64, float32 or string).
+
+    Args:
+        folder: Folder with the table and the pairs.
+        source: Name stored as the rows' `source`.
+    Returns: One mapping per nodule, in the table's order.
+    Raises: ValueError: With every problem found, one per line.
+    """
+    path = folder / "nodules.csv"
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; expected a folder with nodules.csv and the NIfTI pairs")
+    try:
+        table = pd.read_csv(
+            path, dtype={"nodule": "string", **dict.fromkeys(PATIENT_COLUMNS, "string"), "split": "string"}
+        )
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as a CSV table ({error})") from error
+    patient = next((name for name in PATIENT_COLUMNS if name in table), "patient_id")
+    lacking = [name for name in ("nodule", patient, "split") if name not in table]
+    if lacking:
+        raise ValueError(f"{path}: lacks the columns {', '.join(lacking)}; it has {', '.join(table.columns)}")
+    table = table.rename(columns={"nodule": "nodule_id", patient: "patient_id"})
+    problems = _table_problems(folder, table)
+    if problems:
+        raise ValueError(f"{path}: {len(problems)} problems\n" + "\n".join(problems))
+
+    numbers = [name for name in ("diameter_mm", *RATINGS) if name in table]
+    fixed = {"nodule_id", "patient_id", "split", *numbers}
+    extra = {name: EXTRA_TYPES.get(table[name].dtype.kind, "string") for name in table if name not in fixed}
+    rows = [
+        {
+            name: None if pd.isna(value) else str(value) if extra.get(name) == "string" else value
+            for name, value in row.items()
+        }
+        | {"source": source}
+        for row in table.to_dict("records")
+    ]
+    return NoduleTable(rows, extra)
+
+
+def read_nodule_pair(
+    folder: Path, row: dict[str, Any], crop_size: int, spacing_mm: float | None
+) -> tuple[dict[str, Any], bool]:
+    """Read one nodule's pair and crop it: a complete row of the prepared dataset.
+
+    The table's diameter is kept; where it gives none, it is that of `crop_nodule`.
+
+    Args:
+        folder: Folder with the pairs.
+        row: Metadata of `read_nodule_table`.
+        crop_size: Edge of the crop, voxels.
+        spacing_mm: Isotropic spacing of the crop; None keeps the file's own grid.
+    Returns: The row, and whether the whole lesion lies inside the crop.
+    Raises: ValueError: Naming the file, if one of the two cannot be read, they do not fit, or the mask is empty.
+    """
+    ct_image = read_ct(folder / f"{row['nodule_id']}_ct.nii.gz")
+    mask_path = folder / f"{row['nodule_id']}_mask.nii.gz"
+    mask_image = read_mask(mask_path, ct_image)
+    try:
+        columns, _, whole = crop_nodule(ct_image, mask_image, crop_size, spacing_mm)
+    except ValueError as error:
+        raise ValueError(f"{mask_path}: {error}") from error
+    if row.get("diameter_mm") is not None:
+        columns["diameter_mm"] = row["diameter_mm"]
+    return row | columns, whole
+
+
+def _table_problems(folder: Path, table: pd.DataFrame) -> list[str]:
+    problems = []
+    if table.empty:
+        problems.append("no row")
+    for line, row in enumerate(table.itertuples(), start=2):
+        name = f"line {line}" if pd.isna(row.nodule_id) else str(row.nodule_id)
+        for column in ("nodule_id", "patient_id", "split"):
+            if pd.isna(getattr(row, column)):
+                problems.append(f"{name}: no {column.removesuffix('_id')}")
+        if not pd.isna(row.split) and row.split not in SPLITS:
+            problems.append(f"{name}: split {row.split!r}, expected one of {', '.join(map(repr, SPLITS))}")
+        if not pd.isna(row.nodule_id):
+            files = (folder / f"{row.nodule_id}_{kind}.nii.gz" for kind in ("ct", "mask"))
+            problems += [f"{file.name}: no such file in {folder}" for file in files if not file.is_file()]
+    doubled = table["nodule_id"][table["nodule_id"].duplicated()].dropna().unique()
+    problems += [f"{name}: in the table more than once" for name in doubled]
+    for patient, splits in table.groupby("patient_id")["split"]:
+        if splits.nunique() > 1:
+            problems.append(f"patient {patient}: in both splits; keep all nodules of a patient in one")
+    for column in ("diameter_mm", *RATINGS):
+        if column in table and not pd.api.types.is_numeric_dtype(table[column]):
+            problems.append(f"column {column}: expected numbers")
+    if "diameter_mm" in table and pd.api.types.is_numeric_dtype(table["diameter_mm"]):
+        wrong = table["nodule_id"][table["diameter_mm"] <= 0]
+        problems += [f"{name}: diameter_mm is not positive" for name in wrong]
+    return problems

@@ -1,0 +1,85 @@
+"""Training and test patients: seeded, stratified, stored with the dataset, never two splits for one patient."""
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from imaging.dataset.nodules import SPLITS
+
+
+def split_patients(
+    strata: Mapping[str, str], test_share: float = 0.1, seed: int = 0, fixed: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Assign each patient to "train" or "test".
+
+    Patients are ordered by stratum and, inside it, by a hash of seed and name, and every 1/share-th goes to the test
+    split; so the share holds in the whole and nearly in each stratum, and the order of the input does not matter.
+    Patients whose split is known already keep it.
+
+    Args:
+        strata: Patient -> stratum, such as its most malignant label.
+        test_share: Share of patients in the test split, from 0 to 1.
+        seed: Another seed, other test patients.
+        fixed: Patient -> split from an earlier run or from another source; may name patients outside `strata`.
+    Returns: Patient -> split for each patient of `strata`.
+    Raises: ValueError: If the share is out of range or a fixed split has an unknown name.
+    """
+    if not 0.0 <= test_share <= 1.0:
+        raise ValueError(f"test_share {test_share}, expected a share from 0 to 1")
+    fixed = fixed or {}
+    for patient, split in fixed.items():
+        if split not in SPLITS:
+            raise ValueError(f"patient {patient}: split {split!r}, expected one of {', '.join(map(repr, SPLITS))}")
+    new = [patient for patient in strata if patient not in fixed]
+    new.sort(key=lambda patient: (strata[patient], hashlib.sha256(f"{seed}/{patient}".encode()).digest()))
+    splits = {patient: fixed[patient] for patient in strata if patient in fixed}
+    for number, patient in enumerate(new):
+        # The rounded count of test patients rises by one here.
+        is_test = int((number + 1) * test_share + 0.5) > int(number * test_share + 0.5)
+        splits[patient] = "test" if is_test else "train"
+    return splits
+
+
+def merge_splits(*sources: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Join (patient, split) pairs of several sources.
+
+    Raises: ValueError: Naming the patients that are in two splits, within one source or across sources.
+    """
+    merged: dict[str, str] = {}
+    torn = set()
+    for source in sources:
+        for patient, split in source:
+            if merged.setdefault(patient, split) != split:
+                torn.add(patient)
+    if torn:
+        raise ValueError(
+            f"{len(torn)} patients are in two splits: {', '.join(sorted(torn)[:10])}; "
+            "prepare the sources with the same splits, or leave these patients out of one of them"
+        )
+    return merged
+
+
+def read_splits(path: Path) -> dict[str, str]:
+    """Patient -> split as `write_splits` stored it; empty where there is no such file.
+
+    Raises: ValueError: If the file is no table of `patient_id` and `split`, or a patient is in two splits.
+    """
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        table = csv.DictReader(file)
+        if not {"patient_id", "split"} <= set(table.fieldnames or ()):
+            raise ValueError(f"{path}: columns {table.fieldnames}, expected patient_id and split")
+        return merge_splits([(row["patient_id"], row["split"]) for row in table])
+
+
+def write_splits(path: Path, splits: Mapping[str, str]) -> None:
+    """Store patient -> split as CSV; the file appears complete or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("patient_id", "split"))
+        writer.writerows(sorted(splits.items()))
+    os.replace(partial, path)

@@ -1,0 +1,308 @@
+"""CT files in and out: a DICOM series folder, NIfTI or MetaImage <-> a `SimpleITK.Image` in Hounsfield units."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from imaging.files.nifti_check import check_nifti
+from imaging.geometry import check_same_grid
+
+READ_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd")
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+WRITE_SUFFIXES = (".nii.gz", ".nii", ".mha")
+GAP_TOLERANCE = 0.1  # of the median slice distance; scanners round positions, a missing slice is off by 1
+DUPLICATE_MM = 1e-3  # slices closer than this are the same position
+
+
+def read_ct(path: str | Path, series_uid: str | None = None) -> sitk.Image:
+    """Read a CT in Hounsfield units, with its geometry.
+
+    The file's values are kept as they are, rescale slope and intercept applied by GDCM; in particular a scanner's
+    padding (-2000 HU and the like) stays. The type is int16 where that loses nothing, float32 otherwise.
+
+    Args:
+        path: A `.nii.gz`, `.nii`, `.mha` or `.mhd` file, or a folder with a DICOM series, searched with the folders
+            below it. Localizers and series of other modalities that lie beside the only CT are passed over.
+        series_uid: SeriesInstanceUID; needed where there are several CT series.
+    Returns: 3D scalar image, int16 or float32, HU.
+    Raises: ValueError: Naming the path, for whatever cannot be read as one regular CT volume: a missing path, no
+        DICOM, several series, another modality, colour, 2D or 4D, missing, doubled or unequally spaced slices, a
+        tilted gantry, an unreadable file, voxels that are not finite.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder")
+    if path.is_dir():
+        series = _choose_series(path, _find_series(path), series_uid)
+        image = _read_slices(series)
+    elif path.name.lower().endswith(READ_SUFFIXES):
+        image = _read_file(path)
+    else:
+        raise ValueError(
+            f"{path}: expected {', '.join(READ_SUFFIXES)}, or for DICOM the folder that holds the whole series"
+        )
+    _check_volume(path, image)
+    return _as_hu_type(path, image)
+
+
+def read_dicom_slices(files: Sequence[str | Path]) -> sitk.Image:
+    """Read one CT series given by its files, wherever they lie and in any order; else as `read_ct`.
+
+    Args:
+        files: All slices of one series, one file each.
+    Returns: 3D scalar image, int16 or float32, HU; slices sorted by position.
+    Raises: ValueError: As `read_ct`.
+    """
+    header = _header(str(files[0]))
+    localizer = "LOCALIZER" in _tag(header, "0008|0008").upper()
+    modality = _tag(header, "0008|0060") or "no modality"
+    series = _Series(
+        _tag(header, "0020|000e"), [str(file) for file in files], modality, _tag(header, "0008|103e"), localizer
+    )
+    if modality != "CT" or localizer:
+        raise ValueError(f"{files[0]}: {'localizer' if localizer else f'modality {modality}'}, expected CT slices")
+    image = _read_slices(series)
+    _check_volume(Path(files[0]).parent, image)
+    return _as_hu_type(Path(files[0]).parent, image)
+
+
+def read_mask(path: str | Path, ct_image: sitk.Image | None = None) -> sitk.Image:
+    """Read a lesion mask; every voxel above 0 is lesion.
+
+    Args:
+        path: A `.nii.gz`, `.nii`, `.mha` or `.mhd` file.
+        ct_image: The CT that the mask belongs to; its geometry is checked and then taken over.
+    Returns: 3D image, uint8, 0 and 1.
+    Raises: ValueError: Naming the path, if it cannot be read as a 3D scalar image, is not finite or empty, or lies on
+        another grid than the CT.
+    """
+    path = Path(path)
+    if not path.is_file() or not path.name.lower().endswith(READ_SUFFIXES):
+        raise ValueError(f"{path}: no such mask file, expected a file ending in {', '.join(READ_SUFFIXES)}")
+    image = _read_file(path)
+    _check_volume(path, image)
+    mask_image = sitk.Cast(image > 0, sitk.sitkUInt8)
+    if not sitk.GetArrayViewFromImage(mask_image).any():
+        raise ValueError(f"{path}: the mask is empty, expected at least one voxel above 0")
+    if ct_image is not None:
+        check_same_grid(mask_image, ct_image, str(path))
+        mask_image.CopyInformation(ct_image)
+    return mask_image
+
+
+def write_ct(image: sitk.Image, path: str | Path) -> None:
+    """Write an image as NIfTI or MetaImage, keeping pixel type and geometry (NIfTI stores it in float32).
+
+    Parent folders are created. The file appears at once and complete: it is written beside its name and renamed.
+
+    Args:
+        image: 3D image.
+        path: File ending in `.nii.gz`, `.nii` or `.mha`.
+    Raises: ValueError: For another ending.
+    """
+    path = Path(path)
+    suffix = next((suffix for suffix in WRITE_SUFFIXES if path.name.lower().endswith(suffix)), None)
+    if suffix is None:
+        raise ValueError(f"{path}: cannot write this type, expected {', '.join(WRITE_SUFFIXES)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial{suffix}")
+    try:
+        sitk.WriteImage(image, str(partial), useCompression=suffix != ".nii")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Series:
+    """A DICOM series: its files, and what the header of the first says."""
+
+    uid: str
+    files: list[str]
+    modality: str
+    description: str
+    is_localizer: bool
+
+    def __str__(self) -> str:
+        return f"{self.uid} ({self.modality}, {self.description or 'no description'}, {len(self.files)} slices)"
+
+
+def _read_file(path: Path) -> sitk.Image:
+    if path.name.lower().endswith(NIFTI_SUFFIXES):
+        check_nifti(path)
+    try:
+        return sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise ValueError(f"{path}: cannot be read as an image ({_last_line(error)}); is it complete?") from error
+
+
+def _header(file: str) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(file)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise ValueError(f"{file}: cannot be read as DICOM ({_last_line(error)}); is it complete?") from error
+    return reader
+
+
+def _tag(reader: sitk.ImageFileReader, tag: str) -> str:
+    return reader.GetMetaData(tag).strip(" \0") if reader.HasMetaDataKey(tag) else ""
+
+
+def _find_series(folder: Path) -> list[_Series]:
+    """All image series in a folder and the folders below it, a series' files joined across folders."""
+    files: dict[str, list[str]] = {}
+    for parent, below, names in os.walk(folder, followlinks=True):
+        below.sort()
+        left = {str(Path(parent, name)) for name in names}
+        for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(parent) if names else ():
+            files.setdefault(uid, []).extend(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(parent, uid))
+            left -= set(files[uid])
+        broken = sorted(file for file in left if _claims_to_be_ct(file))  # GDCM passes over them in silence
+        if broken:
+            raise ValueError(f"{broken[0]}: CT slice that cannot be read ({len(broken)} such files); is it complete?")
+    series = []
+    for uid, names_of_series in sorted(files.items()):
+        header = _header(names_of_series[0])
+        localizer = "LOCALIZER" in _tag(header, "0008|0008").upper()
+        modality = _tag(header, "0008|0060") or "no modality"
+        series.append(_Series(uid, names_of_series, modality, _tag(header, "0008|103e"), localizer))
+    return series
+
+
+def _claims_to_be_ct(file: str) -> bool:
+    """Whether a file begins as a DICOM file of the class CT Image Storage."""
+    with open(file, "rb") as stream:
+        start = stream.read(1024)
+    return start[128:132] == b"DICM" and b"1.2.840.10008.5.1.4.1.1.2\0" in start
+
+
+def _choose_series(folder: Path, found: list[_Series], uid: str | None) -> _Series:
+    if not found:
+        raise ValueError(f"{folder}: no DICOM image series here or in the folders below")
+    listing = "; ".join(map(str, found))
+    if uid is not None:
+        chosen = [series for series in found if series.uid == uid]
+        if not chosen:
+            raise ValueError(f"{folder}: no series {uid}; found: {listing}")
+    else:
+        chosen = [series for series in found if series.modality == "CT"]
+        chosen = [series for series in chosen if not series.is_localizer] or chosen or found
+        if len(chosen) > 1:
+            listing = "; ".join(map(str, chosen))
+            raise ValueError(f"{folder}: {len(chosen)} series, name one as series_uid: {listing}")
+    if chosen[0].modality != "CT":
+        raise ValueError(f"{folder}: modality {chosen[0].modality}, expected CT; found: {listing}")
+    return chosen[0]
+
+
+def _read_slices(series: _Series) -> sitk.Image:
+    """Sort a series by position, refuse what is not one regular grid, and read it."""
+    headers = [_header(file) for file in series.files]
+    where = Path(series.files[0]).parent
+    for header in headers:
+        name = header.GetFileName()
+        samples = _tag(header, "0028|0002") or "1"
+        if samples != "1":
+            raise ValueError(f"{name}: colour image ({samples} samples per pixel), expected grey CT slices")
+        if header.GetDimension() > 2 and header.GetSize()[2] > 1:
+            raise ValueError(f"{name}: multi-frame DICOM, expected one file per slice; convert it to NIfTI first")
+        if not _tag(header, "0020|0032") or not _tag(header, "0020|0037"):
+            raise ValueError(f"{name}: no position or orientation in the header; the slice cannot be placed")
+    if len(headers) < 2:
+        raise ValueError(f"{where}: series {series} is a single slice, expected a volume of at least 2 slices")
+
+    first = headers[0]
+    orientation = _numbers(first, "0020|0037")
+    for header in headers[1:]:
+        same = np.allclose(_numbers(header, "0020|0037"), orientation, atol=1e-4)
+        if not same or header.GetSize()[:2] != first.GetSize()[:2]:
+            raise ValueError(
+                f"{header.GetFileName()}: {header.GetSize()[:2]} pixels oriented along "
+                f"{_tag(header, '0020|0037')}, but {first.GetFileName()} has {first.GetSize()[:2]} along "
+                f"{_tag(first, '0020|0037')}; keep only the slices of one volume"
+            )
+    normal = np.cross(orientation[:3], orientation[3:])
+    origins = np.array([_numbers(header, "0020|0032") for header in headers])
+    along = origins @ normal
+    order = np.argsort(along, kind="stable")
+    _check_positions(where, series, along[order], [series.files[i] for i in order])
+    sideways = (origins - origins[order[0]]) - np.outer(along - along[order[0]], normal)
+    drift = np.linalg.norm(sideways, axis=1).max()
+    if drift > 0.5 * min(first.GetSpacing()[:2]):
+        raise ValueError(
+            f"{where}: slices shift sideways by {drift:.2f} mm along the series {series}, as with a tilted gantry; "
+            "expected a stack perpendicular to its slices; resample it first"
+        )
+    reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileNames([series.files[i] for i in order])
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise ValueError(f"{where}: series {series} cannot be read ({_last_line(error)})") from error
+    slice_mm = float(along.max() - along.min()) / (len(along) - 1)  # the mean, so that rounding does not add up
+    image.SetSpacing((*image.GetSpacing()[:2], slice_mm))
+    return image
+
+
+def _check_positions(where: Path, series: _Series, along_mm: np.ndarray, files: Sequence[str]) -> None:
+    """Refuse doubled positions and gaps; `along_mm` are sorted positions along the slices' normal."""
+    gaps = np.diff(along_mm)
+    doubled = np.flatnonzero(gaps < DUPLICATE_MM)
+    if len(doubled):
+        named = ", ".join(
+            f"{along_mm[i]:.2f} mm ({Path(files[i]).name}, {Path(files[i + 1]).name})" for i in doubled[:5]
+        )
+        raise ValueError(
+            f"{where}: series {series} has {len(doubled)} doubled slice positions: {named}; remove one of each"
+        )
+    usual = float(np.median(gaps))
+    wrong = np.flatnonzero(np.abs(gaps - usual) > GAP_TOLERANCE * usual)
+    if len(wrong):
+        named = ", ".join(f"{along_mm[i]:.2f} to {along_mm[i + 1]:.2f} mm ({gaps[i]:.2f} mm)" for i in wrong[:5])
+        raise ValueError(
+            f"{where}: series {series} has missing or unequally spaced slices: {len(wrong)} distances differ from "
+            f"{usual:.2f} mm: {named}; complete the series or resample it"
+        )
+
+
+def _check_volume(path: Path, image: sitk.Image) -> None:
+    if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
+        raise ValueError(f"{path}: {image.GetPixelIDTypeAsString()} voxels (colour), expected one number per voxel")
+    if image.GetDimension() != 3:
+        raise ValueError(f"{path}: {image.GetDimension()}D image of size {image.GetSize()}, expected a 3D volume")
+    voxels = sitk.GetArrayViewFromImage(image)
+    if np.issubdtype(voxels.dtype, np.floating):
+        count = voxels.size - int(np.count_nonzero(np.isfinite(voxels)))
+        if count:
+            raise ValueError(f"{path}: {count} voxels are NaN or infinite, expected finite values; fill them first")
+
+
+def _as_hu_type(path: Path, image: sitk.Image) -> sitk.Image:
+    """int16 where that is exact, float32 otherwise."""
+    if image.GetPixelID() == sitk.sitkInt16:
+        return image
+    voxels = sitk.GetArrayViewFromImage(image)
+    limits = np.iinfo(np.int16)
+    exact = limits.min <= voxels.min() and voxels.max() <= limits.max and np.array_equal(voxels, np.trunc(voxels))
+    return sitk.Cast(image, sitk.sitkInt16 if exact else sitk.sitkFloat32)
+
+
+def _numbers(reader: sitk.ImageFileReader, tag: str) -> np.ndarray:
+    try:
+        return np.array([float(part) for part in _tag(reader, tag).split("\\")])
+    except ValueError as error:
+        raise ValueError(
+            f"{reader.GetFileName()}: DICOM tag ({tag.replace('|', ',')}) is not a list of numbers"
+        ) from error
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1].strip()

@@ -1,0 +1,143 @@
+"""Configs from YAML and the command line."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import yaml
+
+from foundation.config import config_dict, launch, parse_config
+
+
+@dataclass(frozen=True)
+class Model:
+    """A part.
+
+    Attributes:
+        channels: Width of each level.
+        dropout: Share of features.
+    """
+
+    channels: tuple[int, ...] = (32, 96)
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class Config:
+    """A script's settings.
+
+    Attributes:
+        out_dir: Folder for the results.
+        model: The network.
+        steps: How many.
+        center: Voxel index z,y,x.
+        attributes: Wanted character.
+        policy: One of two.
+        max_minutes: Limit.
+        flips: Whether to flip.
+    """
+
+    out_dir: Path
+    model: Model = field(default_factory=Model)
+    steps: int = 10
+    center: tuple[float, float, float] | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
+    policy: Literal["strict", "lax"] = "strict"
+    max_minutes: float | None = None
+    flips: bool = True
+
+
+def refusal(argv, capsys) -> str:
+    """The message with which the parser ends."""
+    with pytest.raises(SystemExit) as end:
+        parse_config(Config, argv)
+    assert end.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def yaml_file(folder, text) -> str:
+    (folder / "experiment-a.yaml").write_text(text)
+    return str(folder / "experiment-a.yaml")
+
+
+def test_defaults_are_those_of_the_dataclass():
+    assert parse_config(Config, ["--out_dir", "runs/a"]) == Config(Path("runs/a"))
+
+
+def test_the_command_line_overrides_the_file_which_overrides_the_defaults(tmp_path):
+    file = yaml_file(tmp_path, "out_dir: runs/a\nsteps: 20\nmodel:\n  channels: [8, 16]\n  dropout: 0.3\n")
+    assert parse_config(Config, ["--config", file]) == Config(Path("runs/a"), Model((8, 16), 0.3), 20)
+    config = parse_config(Config, [f"--config={file}", "--steps", "30", "--model.channels", "4,8,12"])
+    assert config == Config(Path("runs/a"), Model((4, 8, 12), 0.3), 30)
+
+
+def test_options_are_written_with_hyphens_or_underscores_and_lists_with_commas():
+    argv = ["--out-dir=my-run", "--center", "-1.5,20,3e2", "--attributes.malignancy", "malignant", "--flips", "false"]
+    config = parse_config(Config, [*argv, "--policy", "lax", "--max-minutes", "0.5"])
+    assert config == Config(
+        Path("my-run"),
+        center=(-1.5, 20, 300),
+        attributes={"malignancy": "malignant"},
+        policy="lax",
+        max_minutes=0.5,
+        flips=False,
+    )
+
+
+def test_an_unknown_key_of_a_file_is_named_with_the_file_and_the_known_ones(tmp_path, capsys):
+    message = refusal(["--config", yaml_file(tmp_path, "out_dir: a\nstep: 3\n")], capsys)
+    assert "experiment-a.yaml: unknown key `step`; known keys: out_dir, model, steps, center" in message
+    message = refusal(["--config", yaml_file(tmp_path, "out_dir: a\nmodel:\n  width: 3\n")], capsys)
+    assert "experiment-a.yaml: unknown key `model.width`; known keys: model.channels, model.dropout" in message
+
+
+def test_an_unknown_option_is_named_with_the_known_ones(capsys):
+    assert "unknown option --step; known: out_dir, model, steps" in refusal(["--out-dir", "a", "--step", "3"], capsys)
+    message = refusal(["--out-dir", "a", "--model.width=3"], capsys)
+    assert "unknown option --model.width; known: model.channels, model.dropout" in message
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--steps", "many"), ("--policy", "loose"), ("--center", "1,2"), ("--model.channels", "1,a"), ("--flips", "2")],
+)
+def test_a_value_of_another_type_is_refused_and_its_field_named(option, value, capsys):
+    message = refusal(["--out-dir", "a", option, value], capsys)
+    assert option.removeprefix("--").split(".")[0] in message
+
+
+def test_missing_files_fields_and_files_that_are_no_mapping_are_named(tmp_path, capsys):
+    assert "out_dir" in refusal([], capsys)
+    assert "--config nowhere.yaml: no such file" in refusal(["--config", "nowhere.yaml"], capsys)
+    message = refusal(["--config", yaml_file(tmp_path, "- a\n- b\n")], capsys)
+    assert "experiment-a.yaml: expected `key: value` lines, got list" in message
+
+
+def test_a_written_config_gives_the_config_again(tmp_path):
+    config = Config(tmp_path / "a", Model((4,), 0.0), 3, (1.5, 2, 3), {"malignancy": "benign"}, "lax", None, False)
+    file = yaml_file(tmp_path, yaml.safe_dump(config_dict(config)))
+    assert parse_config(Config, ["--config", file]) == config
+
+
+def test_bad_input_ends_a_script_in_one_line_and_a_bug_does_not():
+    def script(error):
+        def main(config: Config) -> None:
+            raise error
+
+        return main
+
+    for error in (ValueError("scan.nii: empty"), OSError("scan.nii: empty")):
+        with pytest.raises(SystemExit) as end:
+            launch(script(error), Config, ["--out-dir", "a"])
+        assert end.value.code == "error: scan.nii: empty"  # Python prints a string and exits with status 1
+    with pytest.raises(KeyError):
+        launch(script(KeyError("bug")), Config, ["--out-dir", "a"])
+
+
+def test_help_explains_every_field(capsys):
+    with pytest.raises(SystemExit) as end:
+        parse_config(Config, ["--help"])
+    assert end.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Voxel index z,y,x." in text and "Width of each level." in text

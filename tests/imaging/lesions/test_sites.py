@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from skimage.draw import disk
+
+from imaging.geometry import index_of_point
+from imaging.lesions.sites import find_lesion_sites
+
+SPACING = (2.5, 2.0, 1.5)
+
+
+def to_image(array):
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(SPACING[::-1])
+    image.SetOrigin((-90.0, 20.0, -300.0))
+    return image
+
+
+@pytest.fixture(scope="module")
+def chest():
+    """A body with two lungs, a thick vessel in one of them and a nodule in the other."""
+    depth = 30
+    ct_hu = np.full((depth, 100, 140), -1000, np.float32)
+    ct_hu[:, 10:90, 10:130] = 40
+    lungs = np.zeros(ct_hu.shape, bool)
+    for col in (40, 100):
+        lungs[(slice(3, 27), *disk((50, col), 24))] = True
+    ct_hu[lungs] = -850
+    ct_hu[(slice(3, 27), *disk((50, 40), 4))] = 50
+    nodule = np.zeros(ct_hu.shape, np.uint8)
+    nodule[(slice(12, 17), *disk((50, 100), 6))] = 1
+    return ct_hu + np.random.default_rng(0).normal(0, 10, ct_hu.shape).astype(np.float32), lungs, nodule
+
+
+def distances_mm(index, where):
+    return np.linalg.norm((np.argwhere(where) - np.array(index)) * SPACING, axis=1)
+
+
+def test_sites_keep_clear_of_wall_vessel_nodule_and_each_other(chest):
+    ct_hu, lungs, nodule = chest
+    diameter = 12.0
+    sites = find_lesion_sites(to_image(ct_hu), diameter, 8, to_image(nodule), margin_mm=2.0, vessel_share=0.0)
+    assert len(sites) == 8
+    slack = np.linalg.norm(SPACING)  # of the search grid
+    for site in sites:
+        index = index_of_point(to_image(ct_hu), site)
+        assert distances_mm(index, ~lungs).min() > diameter / 2 + 2.0 - slack
+        assert distances_mm(index, nodule).min() > diameter / 2 + 2.0 - slack
+        assert distances_mm(index, lungs & (ct_hu > -300)).min() > diameter / 2 - slack
+    apart = [np.linalg.norm(np.subtract(a, b)) for i, a in enumerate(sites) for b in sites[:i]]
+    assert min(apart) >= diameter
+
+
+def test_the_seed_chooses_the_sites(chest):
+    image = to_image(chest[0])
+    assert find_lesion_sites(image, 8, 3, seed=1) == find_lesion_sites(image, 8, 3, seed=1)
+    assert find_lesion_sites(image, 8, 3, seed=1) != find_lesion_sites(image, 8, 3, seed=2)
+
+
+def test_it_says_how_many_places_there_are_when_asked_for_too_many(chest):
+    image = to_image(chest[0])
+    with pytest.raises(ValueError, match=r"found \d places for a lesion of 30 mm, expected 50"):
+        find_lesion_sites(image, 30, 50)
+    with pytest.raises(ValueError, match="found 0 places"):
+        find_lesion_sites(image, 90, 1)
+
+
+def test_an_image_without_lung_and_numbers_out_of_range_are_refused(chest):
+    with pytest.raises(ValueError, match="no lung found"):
+        find_lesion_sites(to_image(np.random.default_rng(0).normal(40, 5, (8, 30, 30))), 5, 1)
+    with pytest.raises(ValueError, match="diameter_mm -1"):
+        find_lesion_sites(to_image(chest[0]), -1, 1)
