@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from autoencoder.latents import unstandardise
-from diffusion.conditioning import lesion_neighbourhood, unet_input
+from diffusion.conditioning import unet_input
 from diffusion.gradient_balance import Balance, combined_gradient, gradient_statistics, loss_gradients
 from diffusion.lesion_window import decode_windows, lesion_windows
 from diffusion.objective import diffusion_loss, predicted_x0, target_of, x0_slope
-from diffusion.time_weights import STRUCTURE, ConstantWeights
+from diffusion.time_weights import STRUCTURE, ConstantWeights, StepPlan
 
 TextureLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (pred, target, mask, spacing_mm) -> (B,)
 
@@ -28,14 +27,13 @@ class StageTwo(nn.Module):
 
     Args:
         unet: `SPADEUNet3D`.
-        policy: Time policy whose texture losses are those of `texture`.
+        policy: Time policy whose texture losses are those of `texture`; it alone decides which samples, which region
+            and which weight each loss has (`ConstantWeights.plan`).
         texture: Texture losses by name.
         texture_weights: Size of each texture loss beside the structure loss (λ in eq. 2).
         learned: Modules inside the texture losses that are trained along, such as a `GaborBank`.
-        gate: Texture losses are computed for t < gate · T only.
         balance: "none", or how the losses' gradients are balanced; see `diffusion.gradient_balance`.
-        background_weight: Weight of the structure loss away from the lesion; its own neighbourhood counts 1.
-    Raises: ValueError: If names do not agree or the gate is outside (0, 1].
+    Raises: ValueError: If names do not agree.
     """
 
     def __init__(
@@ -45,20 +43,15 @@ class StageTwo(nn.Module):
         texture: Mapping[str, TextureLoss],
         texture_weights: Mapping[str, float],
         learned: Sequence[nn.Module] = (),
-        gate: float = 0.3,
         balance: Balance = "none",
-        background_weight: float = 0.2,
     ) -> None:
         super().__init__()
         if set(texture) != set(texture_weights) or set(texture) != set(policy.texture_losses):
             raise ValueError(f"losses {sorted(texture)}, weights {sorted(texture_weights)}, {policy.texture_losses}")
-        if not 0 < gate <= 1:
-            raise ValueError(f"gate {gate}: expected a fraction of the steps above 0 and at most 1")
         self.unet, self.policy = unet, policy
         self.texture = dict(texture)
         self.learned = nn.ModuleList(learned)
-        self.texture_weights, self.gate, self.balance = dict(texture_weights), gate, balance
-        self.background_weight = background_weight
+        self.texture_weights, self.balance = dict(texture_weights), balance
 
     def forward(
         self,
@@ -79,44 +72,50 @@ class StageTwo(nn.Module):
             x0, noise: Standardised latent and noise, (B, C, d, h, w).
             timesteps: (B,), integer.
             statistics: Also measure each loss's gradient norm and the cosines between them.
-        Returns: (scalar to call backward on, unweighted losses (B,) by name, gradient statistics at x̂0). The gradients
-            are taken at the U-Net's output, of which x̂0 is a multiple plus a constant.
+        Returns: (scalar to call backward on, whose value is the weighted sum of the losses; unweighted losses (B,) by
+            name, 0 for samples they are not computed for; gradient statistics at x̂0). The gradients are taken at the
+            U-Net's output, of which x̂0 is a multiple plus a constant.
         """
         alphas = scheduler.alphas_cumprod
         noisy = scheduler.add_noise(x0, noise, timesteps)
         sample = unet_input(noisy, batch["blanked_latent"], batch["lesion_mask"], vae.factor)
         output = self.unet(sample, timesteps, batch["lesion_mask"], batch["spacing_mm"]).sample.float()
 
-        def losses_of(prediction: Tensor) -> dict[str, Tensor]:
-            region = self.policy.structure_mask(batch["lesion_mask"], timesteps, alphas)
-            weight = loss_weight(region, batch["valid_mask"], vae.factor, self.background_weight)
-            losses = {STRUCTURE: diffusion_loss(prediction, target_of(scheduler, x0, noise, timesteps), weight)}
-            return losses | self._texture_losses(vae, scheduler, batch, prediction, noisy, timesteps)
+        plan = self.policy.plan(timesteps, alphas, batch["lesion_mask"], batch["valid_mask"], vae.factor)
+        weights = {name: w * self.texture_weights.get(name, 1.0) for name, w in plan.weights.items()}
 
-        weights = self.policy(timesteps, alphas)
-        weights = {name: w * self.texture_weights.get(name, 1.0) for name, w in weights.items()}
+        def losses_of(prediction: Tensor) -> dict[str, Tensor]:
+            target = target_of(scheduler, x0, noise, timesteps)
+            structure = {STRUCTURE: diffusion_loss(prediction, target, plan.cells)}
+            return structure | self._texture_losses(vae, scheduler, batch, prediction, noisy, timesteps, plan)
+
         measured: dict[str, float] = {}
         if self.balance == "none" and not (statistics and self.texture):
             losses = losses_of(output)
-            total = self._total(losses, weights, timesteps, len(alphas))
+            total = self._total(losses, weights, plan)
         else:  # gradients per loss are taken at a leaf, and reach the U-Net combined
             leaf = output.detach().requires_grad_(True)
             losses = losses_of(leaf)
             gradients = loss_gradients(losses, leaf)
             slope = x0_slope(scheduler, timesteps).view(-1, 1, 1, 1, 1)
             measured = gradient_statistics({name: gradient / slope for name, gradient in gradients.items()})
-            pull = combined_gradient(gradients, weights, self.balance)
-            total = (output * pull).sum() + self._total(losses, weights, timesteps, len(alphas))
+            pulled = (output * combined_gradient(gradients, weights, self.balance)).sum()
+            total = self._total(losses, weights, plan) + pulled - pulled.detach()  # its gradient, not its value
         return total, {name: loss.detach() for name, loss in losses.items()}, measured
 
     def _texture_losses(
-        self, vae: Any, scheduler: Any, batch: Mapping[str, Tensor], output: Tensor, noisy: Tensor, timesteps: Tensor
+        self,
+        vae: Any,
+        scheduler: Any,
+        batch: Mapping[str, Tensor],
+        output: Tensor,
+        noisy: Tensor,
+        timesteps: Tensor,
+        plan: StepPlan,
     ) -> dict[str, Tensor]:
-        """Each texture loss (B,), zero for samples above the gate."""
-        if not self.texture:
-            return {}
-        late = (timesteps < self.gate * len(scheduler.alphas_cumprod)).nonzero().flatten()
+        """Each texture loss (B,), zero for the samples that the plan does not compute it for."""
         values = {name: output.new_zeros(len(output)) for name in self.texture}
+        late = plan.late.nonzero().flatten()
         if len(late):
             x0_hat = predicted_x0(scheduler, output[late], noisy[late], timesteps[late])
             lesion_mask = batch["lesion_mask"][late]
@@ -127,18 +126,8 @@ class StageTwo(nn.Module):
                 values[name] = values[name].index_copy(0, late, loss(decoded, target, mask, batch["spacing_mm"][late]))
         return values
 
-    def _total(
-        self, losses: Mapping[str, Tensor], weights: Mapping[str, Tensor], timesteps: Tensor, count: int
-    ) -> Tensor:
-        late = (timesteps < self.gate * count).float()
+    def _total(self, losses: Mapping[str, Tensor], weights: Mapping[str, Tensor], plan: StepPlan) -> Tensor:
         total = torch.stack([(weights[name] * loss).mean() for name, loss in losses.items()]).sum()
-        total = total + self.policy.penalty(dict.fromkeys(self.texture, late))
+        total = total + self.policy.penalty(plan.late)
         learned = [parameter for module in (self.policy, self.learned) for parameter in module.parameters()]
         return total + sum((0.0 * parameter.sum() for parameter in learned), total.new_zeros(()))  # same graph always
-
-
-def loss_weight(lesion_mask: Tensor, valid_mask: Tensor, factor: int, background_weight: float) -> Tensor:
-    """Weight of each latent cell, (B, 1, d, h, w): 1 around the lesion, less elsewhere, 0 where a cell has padding."""
-    near = lesion_neighbourhood(lesion_mask, factor)
-    valid = (F.avg_pool3d(valid_mask.float(), factor) == 1).float()
-    return (background_weight + (1 - background_weight) * near) * valid

@@ -18,8 +18,8 @@ import torch
 from diffusion.objective import TARGETS, training_scheduler
 from diffusion.time_weights import (
     TIME_POLICIES,
+    ConstantWeights,
     FilmWeights,
-    LateGate,
     MinSnrWeights,
     StepAwareMask,
     UncertaintyWeights,
@@ -38,7 +38,7 @@ class Config:
         schedule: Diffusers' beta_schedule.
         steps: Timesteps T.
         target: What the model predicts (epsilon, v or x0); min-SNR's structure weight depends on it.
-        gate: Share of the steps, from the clean end, at which the late gate is open.
+        gate: Share of the steps, from the clean end, at which the constant policy computes texture losses.
         gamma: Where min-SNR cuts the SNR.
         film: Constant gamma and beta of the FiLM example.
         variances: The uncertainty example's variances of the structure and the texture loss.
@@ -61,7 +61,8 @@ def main(config: Config) -> None:
     alphas_cumprod = scheduler.alphas_cumprod
     figure, axes = plt.subplots(2, 4, figsize=(16, 7), sharex=True, constrained_layout=True)
     draw_schedule(axes.flat[0], alphas_cumprod, config)
-    for axis, name in zip(axes.flat[1:], TIME_POLICIES, strict=True):
+    axes.flat[-1].set_axis_off()
+    for axis, name in zip(axes.flat[1:-1], TIME_POLICIES, strict=True):
         policy, title = example_policy(name, config)
         for loss, weight in weights_over_time(policy, alphas_cumprod).items():
             axis.plot(weight, label=f"w {loss}", linestyle="-" if loss == "structure" else "--")
@@ -78,8 +79,8 @@ def main(config: Config) -> None:
 
 def example_policy(name: str, config: Config) -> tuple[torch.nn.Module, str]:
     """A policy by its name, and the title of its panel."""
-    if name == "late_gate":
-        return LateGate(gate=config.gate), f"late gate at {config.gate:g} T"
+    if name == "constant":
+        return ConstantWeights(gate=config.gate), f"constant, gate at {config.gate:g} T"
     if name == "min_snr":
         kind = TARGETS[config.target]
         return MinSnrWeights(gamma=config.gamma, prediction_type=kind), f"min-SNR, γ = {config.gamma:g}, {kind}"
@@ -95,7 +96,7 @@ def example_policy(name: str, config: Config) -> tuple[torch.nn.Module, str]:
         return uncertain, "uncertainty (eq. 5), σ² = {:g} and {:g}".format(*config.variances)
     if name == "step_aware":
         return StepAwareMask(erosion=config.erosion), f"step-aware mask, erosion {config.erosion}"
-    return TIME_POLICIES[name](), {"constant": "constant", "snr": "SNR (eq. 1–2)"}[name]
+    return TIME_POLICIES[name](), {"snr": "SNR (eq. 1–2)"}[name]
 
 
 def draw_schedule(axis: plt.Axes, alphas_cumprod: torch.Tensor, config: Config) -> None:
@@ -113,7 +114,7 @@ def share_of_ball(policy: StepAwareMask, alphas_cumprod: torch.Tensor) -> torch.
     steps = torch.arange(12) - 5.5
     ball = (steps[:, None, None] ** 2 + steps[:, None] ** 2 + steps**2 <= 25).float()[None, None]
     timesteps = torch.arange(len(alphas_cumprod))
-    at_ends = policy.structure_mask(ball.expand(2, -1, -1, -1, -1), timesteps[[0, -1]], alphas_cumprod)
+    at_ends = policy.supervised_mask(ball.expand(2, -1, -1, -1, -1), timesteps[[0, -1]], alphas_cumprod)
     clean, noisy = at_ends.flatten(1).sum(1) / ball.sum()
     return torch.where(timesteps < len(alphas_cumprod) / 2, clean, noisy)
 

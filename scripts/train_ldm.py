@@ -6,7 +6,7 @@ The same command continues an interrupted run. The pipeline is saved in <out>/pi
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ class TextureConfig:
         cooccurrence: Weight of the co-occurrence loss (eq. 7-9).
         wavelet: Weight of the wavelet loss (eq. 10-11).
         dog: Weight of the difference-of-Gaussians loss.
-        gate: They are computed for t < gate * T.
+        gate: They are computed for t < gate * T; 1 computes them at every t.
         time_policy: How the losses' weights change over t; see `diffusion.time_weights`.
         balance: "none", "norm", "project" or "norm_project"; see `diffusion.gradient_balance`.
         plane_reduction: How the Gabor loss joins its three planes: "mean", "max" or "softmax".
@@ -69,7 +69,7 @@ class TextureConfig:
     wavelet: float = 0.0
     dog: float = 0.0
     gate: float = 0.3
-    time_policy: Literal["constant", "late_gate", "snr", "min_snr", "film", "uncertainty", "step_aware"] = "constant"
+    time_policy: Literal["constant", "snr", "min_snr", "film", "uncertainty", "step_aware"] = "constant"
     balance: Balance = "none"
     plane_reduction: PlaneReduction = "mean"
 
@@ -161,14 +161,13 @@ def stage_two_of(unet: SPADEUNet3D, config: LdmConfig) -> StageTwo:
         "dog": lambda x, y, mask, spacing: dog_loss(x, y, mask, spacing_mm=spacing, reduction="none"),
     }
     weights = {name: getattr(settings, name) for name in losses if getattr(settings, name) > 0}
-    options = {  # what a policy has to know of the rest of the config
-        "late_gate": {"gate": settings.gate},
-        "min_snr": {"prediction_type": TARGETS[config.target]},
-    }
-    policy = TIME_POLICIES[settings.time_policy](tuple(weights), **options.get(settings.time_policy, {}))
+    options: dict[str, Any] = {"gate": settings.gate, "background_weight": config.background_weight}
+    if settings.time_policy == "min_snr":
+        options["prediction_type"] = TARGETS[config.target]
+    policy = TIME_POLICIES[settings.time_policy](tuple(weights), **options)
     texture = {name: losses[name] for name in weights}
     learned = [bank] if "gabor" in weights else []
-    return StageTwo(unet, policy, texture, weights, learned, settings.gate, settings.balance, config.background_weight)
+    return StageTwo(unet, policy, texture, weights, learned, settings.balance)
 
 
 def logged(run: TrainingRun, losses: dict[str, Tensor], t: Tensor, scheduler) -> dict[str, Tensor]:

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,8 @@ from autoencoder import AutoencoderKL3D
 from autoencoder.losses import GaborBank, cooccurrence_loss, dog_loss, gabor_loss
 from diffusion.conditioning import unet_input
 from diffusion.objective import diffusion_loss, predicted_x0, target_of, training_scheduler, x0_slope
-from diffusion.stage_two import StageTwo, loss_weight
-from diffusion.time_weights import ConstantWeights, FilmWeights, UncertaintyWeights
+from diffusion.stage_two import StageTwo
+from diffusion.time_weights import TIME_POLICIES, ConstantWeights, FilmWeights, StepAwareMask, UncertaintyWeights
 
 SHAPE = (16, 24, 32)
 
@@ -56,12 +55,12 @@ def texture_losses(bank):
     return {"gabor": gabor, "dog": dog, "cooccurrence": cooccurrence}
 
 
-def stage_two(policy=ConstantWeights, **options):
+def stage_two(policy=ConstantWeights, gate=0.3, balance="none", **options):
     torch.manual_seed(2)
     bank = GaborBank(frequencies=(0.1, 0.3), orientations=3)
     losses = texture_losses(bank)
     weights = {"gabor": 30.0, "dog": 3.0, "cooccurrence": 0.1}
-    return StageTwo(small_unet(), policy(tuple(losses)), losses, weights, [bank], **options)
+    return StageTwo(small_unet(), policy(tuple(losses), gate=gate, **options), losses, weights, [bank], balance)
 
 
 def step(model, vae, batch, timesteps=(10, 250, 900), **options):
@@ -87,7 +86,7 @@ def test_without_texture_losses_it_is_the_weighted_squared_error(vae, batch):
     x0, noise = torch.randn(2, 3, 4, 4, 6, 8)
     sample = unet_input(scheduler.add_noise(x0, noise, t), batch["blanked_latent"], batch["lesion_mask"], 4)
     output = unet(sample, t, batch["lesion_mask"]).sample
-    weight = loss_weight(batch["lesion_mask"], batch["valid_mask"], 4, 0.2)
+    weight = ConstantWeights().plan(t, scheduler.alphas_cumprod, batch["lesion_mask"], batch["valid_mask"], 4).cells
     expected = diffusion_loss(output, target_of(scheduler, x0, noise, t), weight)
     assert torch.allclose(losses["structure"], expected)
     assert torch.allclose(loss, expected.mean())
@@ -148,19 +147,70 @@ def test_learned_policies_get_gradients_even_where_no_sample_is_late(vae, batch,
     model = stage_two(policy)
     step(model, vae, batch, timesteps=timesteps)[0].backward()
     assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
-    assert any(parameter.grad.abs().sum() > 0 for parameter in model.policy.parameters())
+    moved = [parameter.grad.abs().sum() > 0 for parameter in model.policy.parameters()]
+    assert any(moved) == (
+        policy is UncertaintyWeights or timesteps[0] < 300
+    )  # FiLM has nothing to weigh above the gate
 
 
-def test_padding_has_no_weight_and_the_lesion_the_most(batch):
-    batch["valid_mask"][:, :, :, :4] = 0
-    weight = loss_weight(batch["lesion_mask"], batch["valid_mask"], 4, 0.2)
-    assert not weight[:, :, :, 0].any()
-    assert set(weight[:, :, :, 1:].unique().tolist()) == {torch.tensor(0.2).item(), 1.0}
+@pytest.mark.parametrize("name", TIME_POLICIES)
+def test_the_step_is_the_weighted_sum_that_the_policy_plans(vae, batch, name):
+    model = stage_two(TIME_POLICIES[name], gate=0.3)
+    with torch.no_grad():
+        for parameter in model.policy.parameters():
+            parameter.copy_(torch.linspace(-0.5, 0.8, parameter.numel()).view_as(parameter))
+    alphas, t = training_scheduler("v").alphas_cumprod, torch.tensor([10, 250, 900])
+    total, losses, _ = step(model, vae, batch)
+    weights = model.policy(t, alphas)
+    sizes = {"structure": 1.0, **model.texture_weights}
+    expected = sum((sizes[k] * weights[k] * losses[k]).mean() for k in losses)
+    expected = expected + model.policy.penalty(torch.tensor([True, True, False]))
+    torch.testing.assert_close(total, expected)
 
 
-def test_names_that_do_not_agree_are_refused():
-    with pytest.raises(ValueError, match="losses"):
-        StageTwo(small_unet(), ConstantWeights(("gabor",)), {}, {})
+@pytest.mark.parametrize("balance", ["none", "norm", "project", "norm_project"])
+def test_the_loss_that_is_logged_is_the_weighted_sum_also_where_gradients_are_measured(vae, batch, balance):
+    plain, *_ = step(stage_two(), vae, batch)
+    measured, *_ = step(stage_two(balance=balance), vae, batch, statistics=True)
+    torch.testing.assert_close(measured, plain)
+
+
+def test_film_does_not_switch_structure_off_where_texture_is_not_computed(vae, batch):
+    model = stage_two(lambda names, **options: FilmWeights(names, hidden=8, **options), gate=0.3)
+    optimizer = torch.optim.Adam(model.policy.parameters(), lr=0.1)
+    for _ in range(20):  # of texture losses that are far smaller than the structure loss, too
+        optimizer.zero_grad()
+        model.texture_weights = dict.fromkeys(model.texture_weights, 1e-6)
+        step(model, vae, batch, timesteps=(500, 700, 900))[0].backward()
+        optimizer.step()
+    alphas = training_scheduler("v").alphas_cumprod
+    weights = model.policy(torch.tensor([0, 299, 300, 900]), alphas)
+    assert weights["structure"].tolist() == [0.5, 0.5, 1.0, 1.0]
+    assert weights["gabor"].tolist() == [0.5, 0.5, 0.0, 0.0]
+
+
+def test_constant_differs_from_a_gate(vae, batch):
+    gated, everywhere = (step(stage_two(gate=gate), vae, batch)[1] for gate in (0.3, 1.0))
+    assert gated["gabor"][2] == 0 < everywhere["gabor"][2]
+    assert torch.equal(gated["gabor"][:2], everywhere["gabor"][:2])
+
+
+def test_step_aware_hides_the_rim_of_the_lesion_in_the_noisier_half(vae, batch):
+    batch["lesion_mask"].zero_()
+    batch["lesion_mask"][:, :, 3:13, 3:13, 3:13] = 1  # reaches one voxel into the outer cells
+    model = StageTwo(small_unet(), StepAwareMask((), background_weight=0.0), {}, {})
+    scheduler, t = training_scheduler("v"), torch.tensor([900, 900, 100])
+    torch.manual_seed(3)
+    x0, noise = torch.randn(2, 3, 4, 4, 6, 8)
+    outputs = []
+    model.unet.conv_out.register_forward_hook(lambda module, given, output: outputs.append(output))
+    loss = model(vae, scheduler, batch, x0, noise, t)[0]
+    (pull,) = torch.autograd.grad(loss, outputs)
+    rim = torch.zeros(3, 4, 4, 6, 8, dtype=torch.bool)
+    rim[:, :, :, :4, :4] = True
+    rim[:, :, 1:3, 1:3, 1:3] = False
+    assert not pull[:2][rim[:2]].any()
+    assert pull[:2, :, 1:3, 1:3, 1:3].all() and pull[2:][rim[2:]].all()
 
 
 @pytest.mark.parametrize("target", ["epsilon", "v", "x0"])
@@ -172,9 +222,12 @@ def test_slope_is_the_derivative_of_the_predicted_x0(target):
     assert torch.allclose(slope, x0_slope(scheduler, t).double().view(-1, 1, 1, 1, 1).expand_as(slope), rtol=1e-5)
 
 
-def test_policies_follow_the_target_and_the_gate_of_the_config():
-    texture = train_ldm.TextureConfig(gabor=1.0, gate=0.5, time_policy="min_snr")
-    config = train_ldm.LdmConfig(data=Path(), out=Path(), target="v", texture=texture)
-    assert train_ldm.stage_two_of(small_unet(), config).policy.prediction_type == "v_prediction"
-    config = replace(config, texture=replace(texture, time_policy="late_gate"))
-    assert train_ldm.stage_two_of(small_unet(), config).policy.gate == 0.5
+@pytest.mark.parametrize("name", TIME_POLICIES)
+def test_policies_follow_the_target_the_gate_and_the_background_of_the_config(name):
+    texture = train_ldm.TextureConfig(gabor=1.0, gate=0.5, time_policy=name)
+    config = train_ldm.LdmConfig(data=Path(), out=Path(), target="v", texture=texture, background_weight=0.4)
+    policy = train_ldm.stage_two_of(small_unet(), config).policy
+    assert type(policy) is TIME_POLICIES[name]
+    assert (policy.gate, policy.background_weight) == (0.5, 0.4)
+    if name == "min_snr":
+        assert policy.prediction_type == "v_prediction"

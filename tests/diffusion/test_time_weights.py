@@ -7,8 +7,8 @@ from scipy import ndimage
 
 from diffusion.time_weights import (
     TIME_POLICIES,
+    ConstantWeights,
     FilmWeights,
-    LateGate,
     MinSnrWeights,
     SnrWeights,
     StepAwareMask,
@@ -77,10 +77,28 @@ def test_snr_weight_is_equations_1_and_2_and_falls_from_clean_to_noisy():
     torch.testing.assert_close(SnrWeights(eps=0.5)(T, ALPHAS)["texture"], SNR / (SNR + 1))
 
 
-def test_late_gate_opens_for_the_cleanest_steps_only():
-    texture = LateGate(gate=0.25)(T, ALPHAS)["texture"]
-    assert (texture[:50] == 1).all()
-    assert (texture[50:] == 0).all()
+def test_constant_counts_texture_fully_at_every_t_unless_gated():
+    assert (ConstantWeights()(T, ALPHAS)["texture"] == 1).all()
+    gated = ConstantWeights(gate=0.25)(T, ALPHAS)
+    assert gated["texture"].tolist() == [1.0] * 50 + [0.0] * 150
+    assert (gated["structure"] == 1).all()
+
+
+@every_policy
+def test_above_its_gate_a_policy_weighs_as_if_there_were_no_texture_loss(name):
+    gated = TIME_POLICIES[name](("gabor",), gate=0.25)
+    alone, ungated = TIME_POLICIES[name](()), TIME_POLICIES[name](("gabor",))
+    with torch.no_grad():
+        for policy in (gated, ungated):
+            for parameter in policy.parameters():
+                parameter.copy_(torch.linspace(-0.4, 0.9, parameter.numel()).view_as(parameter))
+        if name == "uncertainty":
+            alone.log_variance.copy_(gated.log_variance[:1])
+    weights = gated(T, ALPHAS)
+    assert torch.equal(weights["structure"][50:], alone(T, ALPHAS)["structure"][50:])
+    assert not weights["gabor"][50:].any()
+    for loss, weight in ungated(T, ALPHAS).items():
+        assert torch.equal(weights[loss][:50], weight[:50])
 
 
 @pytest.mark.parametrize(("prediction_type", "divisor"), [("epsilon", 0.0), ("v_prediction", 1.0), ("sample", None)])
@@ -143,14 +161,14 @@ def test_uncertainty_penalty_counts_only_samples_for_which_a_loss_was_computed()
     with torch.no_grad():
         policy.log_variance.copy_(torch.tensor([1.0, 2.0]))
     assert policy.penalty().item() == pytest.approx(1.5)
-    assert policy.penalty({"gabor": torch.tensor([True, False, False, False])}).item() == pytest.approx(0.75)
+    assert policy.penalty(torch.tensor([True, False, False, False])).item() == pytest.approx(0.75)
 
 
 def test_step_aware_mask_is_eroded_in_the_noisier_half_only():
     rng = np.random.default_rng(0)
     solid = ndimage.binary_dilation(rng.random((9, 12, 10)) < 0.01, iterations=3)
     mask = torch.from_numpy(solid)[None, None].expand(3, -1, -1, -1, -1).float()
-    eroded = StepAwareMask(erosion=1).structure_mask(mask, torch.tensor([99, 100, 199]), ALPHAS)
+    eroded = StepAwareMask(erosion=1).supervised_mask(mask, torch.tensor([99, 100, 199]), ALPHAS)
     expected = ndimage.binary_erosion(solid, np.ones((3, 3, 3)), border_value=1)
     assert 0 < expected.sum() < solid.sum()
     assert torch.equal(eroded[0], mask[0])
@@ -162,22 +180,50 @@ def test_step_aware_mask_keeps_a_nodule_that_erosion_would_empty_and_the_masks_t
     mask = torch.zeros(2, 1, 6, 7, 8, dtype=torch.uint8)
     mask[0, 0, 2:4, 2:4, 2:4] = 1
     mask[1, 0, 1:5, 1:6, 1:6] = 1
-    eroded = StepAwareMask().structure_mask(mask, torch.tensor([199, 199]), ALPHAS)
+    eroded = StepAwareMask().supervised_mask(mask, torch.tensor([199, 199]), ALPHAS)
     assert eroded.dtype == torch.uint8
     assert torch.equal(eroded[0], mask[0])
     assert eroded[1].sum() == 2 * 3 * 3
 
 
+def test_step_aware_region_drops_exactly_the_rim_where_a_cell_is_a_voxel():
+    mask = torch.zeros(1, 1, 12, 11, 13)
+    mask[..., 3:9, 3:8, 4:10] = 1
+    inner = torch.zeros_like(mask)
+    inner[..., 4:8, 4:7, 5:9] = 1
+    early = StepAwareMask(background_weight=0.2).region(mask, torch.tensor([199]), ALPHAS, 1)
+    assert (early[inner > 0] == 1).all()
+    assert not early[(mask > 0) & (inner == 0)].any()
+    assert (early[mask == 0] > 0).all()
+    assert (early[..., 0, 0, 0] == 0.2).all()
+
+
+def test_step_aware_cell_counts_by_the_share_of_its_lesion_voxels_that_is_left():
+    mask = torch.zeros(1, 1, 16, 16, 16)
+    mask[..., 3:13, 3:13, 3:13] = 1  # reaches one voxel into the outer cells
+    early, late = (StepAwareMask().region(mask, torch.tensor([t]), ALPHAS, 4)[0, 0] for t in (199, 0))
+    assert (late == 1).all()
+    assert not early[0].any() and not early[:, 0].any() and not early[:, :, -1].any()
+    assert (early[1:3, 1:3, 1:3] == 1).all()
+
+
 @every_policy
-def test_only_the_step_aware_policy_changes_the_mask(name):
-    mask = torch.zeros(1, 1, 6, 7, 8)
-    mask[..., 1:5, 1:6, 1:6] = 1
-    changed = not torch.equal(TIME_POLICIES[name]().structure_mask(mask, torch.tensor([199]), ALPHAS), mask)
-    assert changed == (name == "step_aware")
+def test_plan_gives_every_policy_one_region_without_padding(name):
+    lesion_mask = torch.zeros(1, 1, 24, 28, 32)
+    lesion_mask[..., 9:15, 12:18, 12:20] = 1
+    valid_mask = torch.ones_like(lesion_mask)
+    valid_mask[:, :, :5] = 0  # the second layer of cells is cut, too
+    plan = TIME_POLICIES[name](("gabor",), gate=0.5, background_weight=0.3).plan(
+        torch.tensor([40]), ALPHAS, lesion_mask, valid_mask, 4
+    )
+    assert plan.late.tolist() == [True]
+    assert plan.cells.shape == (1, 1, 6, 7, 8)
+    assert not plan.cells[:, :, :2].any()
+    assert set(plan.cells[:, :, 2:].unique().tolist()) == {torch.tensor(0.3).item(), 1.0}
 
 
 def test_weights_over_time_covers_both_ends():
-    curve = weights_over_time(LateGate(), ALPHAS, points=5)
+    curve = weights_over_time(ConstantWeights(gate=0.3), ALPHAS, points=5)
     assert curve["texture"].tolist() == [1, 1, 0, 0, 0]
     assert weights_over_time(SnrWeights(), ALPHAS)["texture"].shape == (200,)
 
@@ -185,7 +231,9 @@ def test_weights_over_time_covers_both_ends():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LateGate(gate=0.0), "gate"),
+        (lambda: ConstantWeights(gate=0.0), "gate"),
+        (lambda: FilmWeights(gate=1.5), "gate"),
+        (lambda: SnrWeights(background_weight=-0.1), "background_weight"),
         (lambda: MinSnrWeights(gamma=0.0), "gamma"),
         (lambda: MinSnrWeights(prediction_type="x0"), "prediction_type"),
         (lambda: StepAwareMask(erosion=0), "erosion"),
