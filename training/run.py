@@ -121,13 +121,13 @@ class TrainingRun:
             weight_decay=config.weight_decay,
             betas=(0.9, 0.99),
         )
-        self.ema = EMAModel(model.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
-        self.ema.to(self.device)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.ema = EMAModel(self._averaged_tensors(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
         self.schedule = get_scheduler(
             "cosine", optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=config.steps
         )
         self.step = load_checkpoint(config.out / "checkpoint", self._parts())
+        self.ema.to(self.device)  # a checkpoint is read to the CPU
         if self.step:
             logger.info("%s: continuing at step %d of %d", config.out, self.step, config.steps)
 
@@ -195,7 +195,7 @@ class TrainingRun:
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
-        self.ema.step(self.model.parameters())
+        self.ema.step(self._averaged_tensors())
         self.step += 1
         if self.step % self.config.log_every == 0:  # as `log_due` said before
             rate = self.schedule.get_last_lr()[0]
@@ -226,16 +226,23 @@ class TrainingRun:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[nn.Module]:
-        """The unwrapped model, in eval mode and with the EMA weights as long as the context lasts."""
+        """The unwrapped model, in eval mode and with the averaged weights and buffers as long as the context lasts."""
         model = self.accelerator.unwrap_model(self.model)
-        self.ema.store(model.parameters())
-        self.ema.copy_to(model.parameters())
+        tensors = self._averaged_tensors()
+        self.ema.store(tensors)
+        self.ema.copy_to(tensors)
         model.eval()
         try:
             yield model
         finally:
-            self.ema.restore(model.parameters())
+            self.ema.restore(tensors)
             model.train()
+
+    def _averaged_tensors(self) -> list[nn.Parameter]:
+        """What the average is taken of: parameters, and the buffers that follow them, such as a codebook's sums."""
+        model = self.accelerator.unwrap_model(self.model)
+        buffers = [nn.Parameter(buffer) for buffer in model.buffers() if buffer.is_floating_point()]  # share memory
+        return [*model.parameters(), *buffers]
 
     def _parts(self) -> dict[str, Any]:
         parts = {

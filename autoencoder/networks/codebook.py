@@ -12,7 +12,8 @@ class EmaCodebook(nn.Module):
     van den Oord et al. 2017, appendix A.1. The first update places the codes by k-means on that batch; a code that
     hardly any cell is nearest to any more is put on a random cell of the batch. Everything random is a function of the
     number of updates, and with several processes every one sees the cells of all: a run can be continued exactly, and
-    two processes do what one does with twice the batch.
+    two processes do what one does with twice the batch. All of its state is averages, `usage` and `sums`, so averaged
+    weights of the encoder are matched by the same average of these.
 
     Args:
         size: Number of codes, K.
@@ -21,7 +22,6 @@ class EmaCodebook(nn.Module):
         dead_below: A code is dead if it is used less than this fraction of an even share.
     """
 
-    vectors: Tensor
     usage: Tensor
     sums: Tensor
     updates: Tensor
@@ -30,14 +30,18 @@ class EmaCodebook(nn.Module):
         super().__init__()
         self.decay, self.dead_below = decay, dead_below
         start = torch.randn(size, channels, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("vectors", start)  # (K, C)
-        self.register_buffer("usage", torch.zeros(size))  # cells per update, averaged
-        self.register_buffer("sums", torch.zeros(size, channels))  # sum of those cells, averaged
+        self.register_buffer("usage", torch.ones(size))  # cells per update, averaged; (K,)
+        self.register_buffer("sums", start)  # sum of those cells, averaged; (K, C)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def vectors(self) -> Tensor:
+        """The codes, float32 (K, C): the mean of the cells that each stands for."""
+        return self.sums.float() / self.usage.float()[:, None]
 
     def nearest(self, latent: Tensor) -> Tensor:
         """Index of the nearest code of every cell; (B, C, d, h, w) -> int64 (B, d, h, w)."""
-        cells, vectors = latent.float().movedim(1, -1), self.vectors.float()  # also in half precision
+        cells, vectors = latent.float().movedim(1, -1), self.vectors  # also in half precision
         with torch.autocast(latent.device.type, enabled=False):
             # |z − e|² without |z|², which is the same for all codes; a matrix product instead of K differences
             scores = vectors.square().sum(1) - 2 * cells @ vectors.T
@@ -77,7 +81,6 @@ class EmaCodebook(nn.Module):
             chosen = torch.randint(len(cells), (len(dead),), generator=random).to(cells.device)
             self.usage[dead] = share
             self.sums[dead] = share * cells[chosen]
-        self.vectors.copy_(self.sums / self.usage[:, None])
 
     def _place(self, cells: Tensor) -> None:
         """k-means start; codes for which there are too few cells stay unused, and are restarted as dead at once."""
@@ -86,10 +89,11 @@ class EmaCodebook(nn.Module):
         count = min(len(self.vectors), len(torch.unique(cells, dim=0)))
         clusters = KMeans(count, n_init=1, max_iter=20, random_state=0).fit(cells.cpu().numpy())
         labels = torch.from_numpy(clusters.labels_).long().to(cells.device)
-        self.usage.zero_()
+        vectors = self.vectors
+        vectors[:count] = torch.from_numpy(clusters.cluster_centers_).to(vectors)
+        self.usage.fill_(torch.finfo(self.usage.dtype).tiny ** 0.5)
         self.usage[:count] = torch.bincount(labels, minlength=count).to(self.usage)
-        self.vectors[:count] = torch.from_numpy(clusters.cluster_centers_).to(self.vectors)
-        self.sums.copy_(self.vectors * self.usage[:, None])
+        self.sums.copy_(vectors * self.usage[:, None])
 
 
 def perplexity(indices: Tensor, size: int) -> Tensor:

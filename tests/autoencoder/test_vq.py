@@ -33,7 +33,7 @@ def test_decode_puts_every_cell_on_the_codebook():
 def test_nearest_code_is_that_of_diffusers_vq_model():
     peer = VQModel(block_out_channels=(32,), latent_channels=3, num_vq_embeddings=16, vq_embed_dim=3).quantize
     model = small_model()
-    model.codebook.vectors.copy_(peer.embedding.weight.detach())
+    model.codebook.sums.copy_(peer.embedding.weight.detach())
     latents = 0.1 * torch.randn(2, 3, 4, 5, 1)
     codes, _, (_, _, indices) = peer(latents[..., 0])
     ours, our_indices = model.quantise(latents)

@@ -182,6 +182,60 @@ def test_averaged_weights_are_lent_and_given_back(config):
     assert same(run.model.parameters(), before)
 
 
+def test_buffers_that_follow_the_weights_are_averaged_with_them(config):
+    class Follower(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 1)
+            self.register_buffer("total", torch.zeros(1))
+            self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+        def forward(self, x):
+            self.total += 1.0
+            self.updates += 1
+            return self.linear(x).square().mean()
+
+    set_seed(0)
+    run = TrainingRun(config)
+    run.prepare(Follower())
+    expected, decays = 0.0, []
+    for batch in run.batches(Points()):
+        run.update(run.model(batch["x"]))
+        decays.append(run.ema.cur_decay_value)
+        expected = decays[-1] * expected + (1 - decays[-1]) * run.step
+    with run.averaged() as model:
+        assert model.total.item() == pytest.approx(expected, rel=1e-6) and model.updates == 6
+    assert run.model.total == 6 and 0 < max(decays) < 1
+
+
+def test_a_vq_model_is_averaged_with_its_codebook(config):
+    from autoencoder import VQAutoencoder3D
+
+    set_seed(0)
+    run = TrainingRun(config)
+    run.prepare(VQAutoencoder3D(channels=(4,), blocks_per_level=1, latent_channels=2, codebook_size=8))
+    sums, usage = run.model.codebook.sums.clone(), run.model.codebook.usage.clone()
+    for batch in run.batches(Points()):
+        reconstruction, *_ = run.model(batch["x"][:, None, :, None, None].expand(-1, 1, 4, 4, 4))
+        run.update(reconstruction.square().mean())
+        decay = run.ema.cur_decay_value
+        sums, usage = sums.lerp(run.model.codebook.sums, 1 - decay), usage.lerp(run.model.codebook.usage, 1 - decay)
+    with run.averaged() as model:
+        torch.testing.assert_close(model.codebook.vectors, sums / usage[:, None])
+        assert not torch.allclose(model.codebook.vectors, run.model.codebook.sums, rtol=1e-3)
+
+
+def test_a_continued_run_has_its_averages_on_its_device(config, monkeypatch):
+    train(replace(config, max_minutes=0))
+    run = TrainingRun(config)
+    run.device = run.accelerator.state.device = torch.device("meta")  # any device that is not the CPU
+    run.prepare(nn.Sequential(nn.Linear(4, config.model.width), nn.Dropout(0.5), nn.Linear(config.model.width, 1)))
+    assert run.step == 1
+    assert {parameter.device.type for parameter in run.model.parameters()} == {"meta"}
+    assert {average.device.type for average in run.ema.shadow_params} == {"meta"}
+    run.ema.step(run.model.parameters())
+
+
 def test_a_loss_that_is_not_finite_and_a_loop_without_update_end_the_run(config):
     set_seed(0)
     run = TrainingRun(config)

@@ -54,8 +54,7 @@ def test_a_dead_code_comes_back_on_a_cell_of_the_batch():
     latent, _ = clusters()
     codebook = EmaCodebook(4, 2)
     codebook.update(latent)
-    codebook.usage[2] = codebook.sums[2] = 0.0
-    codebook.vectors[2] = 1e3
+    codebook.usage[2], codebook.sums[2] = 1e-6, 1e-3  # far away, and nobody's code
     codebook.update(latent)
     assert torch.cdist(codebook.vectors[2:3], latent.flatten(2)[0].T).min() < 1e-5
     assert codebook.usage.min() > 1
