@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from diffusion import LesionInpaintPipeline
 from imaging.dataset.nodules import load_nodules, read_nodule
@@ -25,6 +26,7 @@ def continued(main, config):
 @pytest.fixture(scope="module", params=["no", "bf16"])
 def trained(request, phantom_dataset, tmp_path_factory):
     """Both trainings, each interrupted and continued; the folder they are in."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # one process, two precisions
     root = tmp_path_factory.mktemp(request.param)
     vae = train_vae.VaeConfig(
         data=phantom_dataset,
@@ -50,12 +52,13 @@ def trained(request, phantom_dataset, tmp_path_factory):
         **SHORT,
     )
     continued(train_ldm.main, ldm)
-    return root
+    yield root
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_pipeline_trained_on_the_device_paints_there_and_leaves_the_outside_alone(trained, phantom_dataset, dtype):
-    pipeline = LesionInpaintPipeline.from_pretrained(trained / "ldm/pipeline", torch_dtype=dtype).to("cuda")
+    pipeline = LesionInpaintPipeline.from_pretrained(trained / "ldm/pipeline", dtype=dtype).to("cuda")
     nodule = read_nodule(load_nodules(phantom_dataset, "train"), 0)
     ct_hu, mask = (torch.from_numpy(nodule[name])[None, None] for name in ("ct_hu", "lesion_mask"))
     results = [

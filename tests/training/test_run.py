@@ -225,10 +225,12 @@ def test_a_vq_model_is_averaged_with_its_codebook(config):
         assert not torch.allclose(model.codebook.vectors, run.model.codebook.sums, rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:.*is a no-op")  # a meta tensor takes no values, it only has its device
 def test_a_continued_run_has_its_averages_on_its_device(config, monkeypatch):
     train(replace(config, max_minutes=0))
     run = TrainingRun(config)
-    run.device = run.accelerator.state.device = torch.device("meta")  # any device that is not the CPU
+    run.device = torch.device("meta")  # stands for any device that is not the CPU
+    monkeypatch.setattr(run.accelerator.state, "device", run.device)
     run.prepare(nn.Sequential(nn.Linear(4, config.model.width), nn.Dropout(0.5), nn.Linear(config.model.width, 1)))
     assert run.step == 1
     assert {parameter.device.type for parameter in run.model.parameters()} == {"meta"}
