@@ -16,12 +16,11 @@ from torch.nn import functional as F
 
 from diffusion import LesionInpaintPipeline
 from diffusion.conditioning import mask_coverage
-from foundation.atomic import write_atomically
 from foundation.config import launch
 from guidance import ClassifierGuidance, NoduleClassifier3D
 from imaging.dataset.label_policy import LabelPolicy, malignancy_label
-from training.data import LatentNodules, drawn_latent
-from training.draws import normal, timesteps
+from training.data import LatentNodules
+from training.draws import diffusion_draw, normal
 from training.run import TrainingConfig, TrainingRun
 
 CLASSES = {"malignancy": ["benign", "malignant"]}
@@ -75,10 +74,7 @@ def main(config: ClassifierConfig) -> None:
     run = TrainingRun(config)
     run.prepare(classifier)
     for batch in run.batches(train, weights):
-        shape, draws = batch["latent_mean"].shape[1:], batch["draw"]
-        x0 = drawn_latent(batch, normal(shape, config.seed, "posterior", draws, run.device))
-        noise = normal(shape, config.seed, "noise", draws, run.device)
-        t = timesteps(len(scheduler.alphas_cumprod), config.seed, draws, run.device)
+        x0, noise, t = diffusion_draw(batch, len(scheduler.alphas_cumprod), config.seed, run.device)
         wanted = [class_of[malignancy_label(float(rating), config.label_policy)] for rating in batch["malignancy"]]
         target = torch.tensor(wanted, device=run.device)
         coverage = mask_coverage(batch["lesion_mask"], factor)
@@ -90,7 +86,7 @@ def main(config: ClassifierConfig) -> None:
             with run.averaged() as averaged:
                 run.log(evaluate(averaged, test, [class_of[label] for label in test_labels], scheduler, factor, run))
     if run.finished:
-        save_guided(run, pipeline, classifier)
+        run.save("pipeline", lambda averaged: guided(pipeline, averaged))
 
 
 def labelled(config: ClassifierConfig, split: str) -> tuple[LatentNodules, list[str]]:
@@ -127,16 +123,11 @@ def evaluate(
     return values
 
 
-def save_guided(run: TrainingRun, pipeline: LesionInpaintPipeline, classifier: NoduleClassifier3D) -> None:
-    """Save the pipeline together with the averaged classifier as its guide."""
-    folder = run.config.out / "pipeline"
-    if run.accelerator.is_main_process:
-        with run.averaged() as averaged:
-            guide = ClassifierGuidance.of(averaged, num_train_timesteps=len(pipeline.scheduler.alphas_cumprod))
-        pipeline.register_modules(guide=guide.cpu())
-        write_atomically(folder, lambda temporary: pipeline.save_pretrained(temporary))
-        print(f"pipeline with guide: {folder}")
-    run.accelerator.wait_for_everyone()
+def guided(pipeline: LesionInpaintPipeline, classifier: NoduleClassifier3D) -> LesionInpaintPipeline:
+    """The pipeline with the classifier as its guide."""
+    guide = ClassifierGuidance.of(classifier, num_train_timesteps=len(pipeline.scheduler.alphas_cumprod))
+    pipeline.register_modules(guide=guide.cpu())
+    return pipeline
 
 
 if __name__ == "__main__":

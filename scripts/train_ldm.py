@@ -24,11 +24,10 @@ from diffusion.stage_two import StageTwo, TextureLoss
 from diffusion.time_weights import TIME_POLICIES, weights_over_time
 from evaluation.image_quality import mse
 from evaluation.reports.slices import save_slices
-from foundation.atomic import write_atomically
 from foundation.config import launch
 from imaging.window import to_norm
-from training.data import LatentNodules, drawn_latent
-from training.draws import normal, timesteps
+from training.data import LatentNodules
+from training.draws import diffusion_draw
 from training.run import TrainingConfig, TrainingRun
 
 
@@ -122,10 +121,7 @@ def main(config: LdmConfig) -> None:
     run.prepare(stage_two_of(unet, config))
     vae.to(run.device).requires_grad_(False)
     for batch in run.batches(latents):
-        shape, draws = batch["latent_mean"].shape[1:], batch["draw"]
-        x0 = drawn_latent(batch, normal(shape, config.seed, "posterior", draws, run.device))
-        noise = normal(shape, config.seed, "noise", draws, run.device)
-        t = timesteps(len(scheduler.alphas_cumprod), config.seed, draws, run.device)
+        x0, noise, t = diffusion_draw(batch, len(scheduler.alphas_cumprod), config.seed, run.device)
         logging = run.log_due()
         loss, losses, gradients = run.model(vae, scheduler, batch, x0, noise, t, statistics=logging)
         run.update(loss, logged(run, losses, t, scheduler) | gradients if logging else None)
@@ -136,7 +132,7 @@ def main(config: LdmConfig) -> None:
                 picture = config.out / "samples" / f"step_{run.step:06d}.png"
                 run.log(evaluate(pipeline, config, picture))
     if run.finished:
-        save_pipeline(run, vae, unet, scheduler, row)
+        run.save("pipeline", lambda averaged: pipeline_of(vae, averaged.unet, scheduler, row))
 
 
 def load_initial(unet: SPADEUNet3D, folder: Path) -> None:
@@ -205,17 +201,6 @@ def evaluate(pipeline: LesionInpaintPipeline, config: LdmConfig, picture: Path) 
     save_slices(picture, list(columns), ["real", "given", "inpainted", "difference"])
     hu_bias = ((result - ct_hu).float() * lesion_mask).sum() / lesion_mask.sum()
     return {"lesion_mse": float(mse(painted, real, lesion_mask).mean()), "lesion_hu_bias": float(hu_bias)}
-
-
-def save_pipeline(run: TrainingRun, vae, unet, scheduler, row: dict) -> None:
-    """Save autoencoder, averaged U-Net and scheduler as one pipeline folder."""
-    folder = run.config.out / "pipeline"
-    if run.accelerator.is_main_process:
-        with run.averaged() as averaged:
-            pipeline = pipeline_of(vae, averaged.unet, scheduler, row)
-            write_atomically(folder, lambda temporary: pipeline.save_pretrained(temporary))
-        print(f"pipeline: {folder}")
-    run.accelerator.wait_for_everyone()
 
 
 if __name__ == "__main__":

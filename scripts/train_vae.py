@@ -27,7 +27,6 @@ from autoencoder.stage_one import LossWeights, StageOne
 from evaluation.autoencoders.reconstruction import reconstruct, reconstruction_figures
 from evaluation.networks.inception import load_lpips
 from evaluation.reports.slices import save_slices
-from foundation.atomic import write_atomically
 from foundation.config import launch
 from imaging.dataset.nodules import load_nodules, read_nodule
 from imaging.window import to_norm
@@ -139,7 +138,7 @@ def main(config: VaeConfig) -> None:
                 indices = range(min(config.evaluate_crops, len(held_out)))
                 run.log(evaluate(averaged.autoencoder, held_out, indices, picture))
     if run.finished:
-        save(run, patches.nodules, window)
+        run.save("model", lambda averaged: with_statistics(averaged.autoencoder, patches.nodules, config))
 
 
 def autoencoder_of(config: ModelConfig) -> AutoencoderKL3D | VQAutoencoder3D:
@@ -198,23 +197,18 @@ def crop_of(nodules: Dataset, index: int, factor: int, window: tuple[float, floa
     }
 
 
-def save(run: TrainingRun, nodules: Dataset, window: tuple[float, float]) -> None:
-    """Measure the latents' statistics on training crops, and save them with the averaged weights."""
-    folder = run.config.out / "model"
-    if run.accelerator.is_main_process:
-        with run.averaged() as averaged:
-            autoencoder = averaged.autoencoder
-            count = min(run.config.statistics_crops, len(nodules))
-            indices = np.linspace(0, len(nodules) - 1, count).astype(int)
-            crops = (
-                torch.from_numpy(crop_of(nodules, int(index), autoencoder.factor, window)["ct_norm"])[None, None]
-                for index in tqdm(indices, desc="latent statistics")
-            )
-            mean, std = measured_statistics(autoencoder, crops)
-            autoencoder.register_to_config(latents_mean=mean, latents_std=std)
-            write_atomically(folder, lambda temporary: autoencoder.save_pretrained(temporary))
-        print(f"autoencoder: {folder}\nlatents_mean {np.round(mean, 3)} latents_std {np.round(std, 3)}")
-    run.accelerator.wait_for_everyone()
+def with_statistics(autoencoder: Any, nodules: Dataset, config: VaeConfig) -> Any:
+    """The autoencoder with its latents' statistics, measured on training crops, in its config."""
+    window = (config.model.window_width, config.model.window_level)
+    indices = np.linspace(0, len(nodules) - 1, min(config.statistics_crops, len(nodules))).astype(int)
+    crops = (
+        torch.from_numpy(crop_of(nodules, int(index), autoencoder.factor, window)["ct_norm"])[None, None]
+        for index in tqdm(indices, desc="latent statistics")
+    )
+    mean, std = measured_statistics(autoencoder, crops)
+    autoencoder.register_to_config(latents_mean=mean, latents_std=std)
+    print(f"latents_mean {np.round(mean, 3)} latents_std {np.round(std, 3)}")
+    return autoencoder
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from autoencoder.latent_dataset import load_latents, read_latent
@@ -133,8 +132,3 @@ class LatentNodules(Dataset):
             batch["ct_norm"] = torch.from_numpy(to_norm(row["ct_hu"].astype(np.float32), *self.window))[None]
         batch |= {name: torch.tensor(row[name], dtype=torch.float32) for name in self.ratings}
         return batch | {"draw": draw}
-
-
-def drawn_latent(batch: dict[str, Tensor], noise: Tensor) -> Tensor:
-    """A draw from the posterior, mean + std * noise; (B, C, d, h, w), standardised."""
-    return batch["latent_mean"] + batch["latent_std"] * noise

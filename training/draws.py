@@ -5,7 +5,7 @@ train, how many workers load or where a run was interrupted: resumed = uninterru
 see what one process with batch 2B sees.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -36,6 +36,23 @@ def timesteps(count: int, seed: int, draws: Tensor, device: torch.device) -> Ten
     """Timesteps uniform in [0, count), int64 (B,); row i depends on `draws[i]` only."""
     rows = [int(generator(seed, "timestep", int(k)).integers(count)) for k in draws]
     return torch.tensor(rows, device=device)
+
+
+def diffusion_draw(
+    batch: Mapping[str, Tensor], count: int, seed: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a diffusion step draws for each row of a batch; row i depends on `batch["draw"][i]` only.
+
+    Args:
+        batch: `latent_mean` and `latent_std`, the posterior, standardised, (B, C, d, h, w), and `draw`.
+        count: Number of timesteps T.
+        seed: Of the run.
+        device: Of the results.
+    Returns: (x0, a draw from the posterior; noise, standard normal, of the same shape; timesteps, int64 (B,)).
+    """
+    shape, draws = batch["latent_mean"].shape[1:], batch["draw"]
+    x0 = batch["latent_mean"] + batch["latent_std"] * normal(shape, seed, "posterior", draws, device)
+    return x0, normal(shape, seed, "noise", draws, device), timesteps(count, seed, draws, device)
 
 
 class DrawSampler(Sampler[list[tuple[int, int]]]):

@@ -6,7 +6,7 @@ import logging
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class TrainingRun:
             run.update(loss_of(run.model(batch)), {"l1": ...})
             if run.evaluation_due(): ...
         if run.finished:
-            with run.averaged() as model: model.save_pretrained(folder)
+            run.save("model", lambda averaged: averaged)
 
     Raises: ValueError: If the folder holds a run with another config, naming the fields that differ.
     """
@@ -237,6 +237,20 @@ class TrainingRun:
         finally:
             self.ema.restore(tensors)
             model.train()
+
+    def save(self, name: str, make: Callable[[nn.Module], Any]) -> None:
+        """Write the folder `<out>/<name>`, complete or not at all: what a run leaves when it is finished.
+
+        Args:
+            name: Of the folder.
+            make: From the averaged model to what is saved, an object with `save_pretrained`; main process only.
+        """
+        if self.accelerator.is_main_process:
+            with self.averaged() as model:
+                made = make(model)
+                write_atomically(self.config.out / name, lambda temporary: made.save_pretrained(temporary))
+            print(f"saved: {self.config.out / name}")
+        self.accelerator.wait_for_everyone()
 
     def _averaged_tensors(self) -> list[nn.Parameter]:
         """What the average is taken of: parameters, and the buffers that follow them, such as a codebook's sums."""
