@@ -9,8 +9,10 @@ from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDis
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor
 
+from autoencoder.aligned_model import AlignedModel
 
-class IdentityAutoencoder(ModelMixin, ConfigMixin):
+
+class IdentityAutoencoder(AlignedModel, ModelMixin, ConfigMixin):
     """latent = ct_norm; the interface of :class:`autoencoder.kl.AutoencoderKL3D` with factor 1 and one channel."""
 
     factor = 1

@@ -8,11 +8,12 @@ from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDis
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor
 
+from autoencoder.aligned_model import AlignedModel
 from autoencoder.networks.blocks import Norm
 from autoencoder.networks.encoder_decoder import Autoencoder3D, Stem
 
 
-class AutoencoderKL3D(Autoencoder3D, ModelMixin):  # Diffusers looks for ModelMixin in a component's own module
+class AutoencoderKL3D(AlignedModel, Autoencoder3D, ModelMixin):
     """3D variational autoencoder with the interface of Diffusers' `AutoencoderKL`.
 
     The first factor of two is an orthonormal Haar transform, so no convolution runs at full resolution; every norm is

@@ -10,6 +10,7 @@ from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDis
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
+from autoencoder.aligned_model import AlignedModel
 from autoencoder.networks.blocks import Norm
 from autoencoder.networks.codebook import EmaCodebook
 from autoencoder.networks.encoder_decoder import Autoencoder3D, Stem
@@ -24,7 +25,7 @@ class VQEncoderOutput3D(BaseOutput):
     latent_dist: DiagonalGaussianDistribution
 
 
-class VQAutoencoder3D(Autoencoder3D, ModelMixin):  # Diffusers looks for ModelMixin in a component's own module
+class VQAutoencoder3D(AlignedModel, Autoencoder3D, ModelMixin):
     """3D vector-quantised autoencoder (van den Oord et al. 2017) with the interface of Diffusers' `VQModel`.
 
     The latent handed out is the one before quantisation, and `decode` quantises (Rombach et al. 2022, section 3.1): a

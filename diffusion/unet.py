@@ -12,11 +12,12 @@ from diffusers.models.unets.unet_3d_condition import UNet3DConditionOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoencoder.aligned_model import AlignedModel
 from autoencoder.networks.blocks import Conv3d
 from diffusion.blocks import SPADE, Attention3D, Modulation, ResBlock3D, group_count
 
 
-class SPADEUNet3D(ModelMixin, ConfigMixin):
+class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
     """Denoiser of the latent, conditioned by concatenation (blanked CT, mask), by SPADE (map) and by voxel spacing.
 
     LSDM (METHODS.md B) in 3D. The semantic map enters as one-hot channels, max-pooled to the resolution of each level

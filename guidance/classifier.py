@@ -10,10 +10,11 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoencoder.aligned_model import AlignedModel
 from diffusion.blocks import Attention3D, ResBlock3D, group_count
 
 
-class NoduleClassifier3D(ModelMixin, ConfigMixin):
+class NoduleClassifier3D(AlignedModel, ModelMixin, ConfigMixin):
     """p(attribute | x_t, t) of the nodule at the mask, for every attribute it was trained on.
 
     LSDM (METHODS.md B) on the noisy latent instead of the decoded crop: the encoder half and the middle block without

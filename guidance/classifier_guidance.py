@@ -9,11 +9,12 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoencoder.aligned_model import AlignedModel
 from diffusion.conditioning import lesion_neighbourhood, mask_coverage
 from guidance.classifier import NoduleClassifier3D
 
 
-class ClassifierGuidance(ModelMixin, ConfigMixin):
+class ClassifierGuidance(AlignedModel, ModelMixin, ConfigMixin):
     """∇ log p(y | x_t) near the lesion; the pipeline scales it by s·σ_t (`diffusion.objective.guided_output`).
 
     Dhariwal & Nichol 2021; restricted to the nodule's neighbourhood as in LSDM, eq. 3.8. The classifier is part of

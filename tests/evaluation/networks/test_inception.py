@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from alignment import aligned
+from safetensors.torch import save_file
 
 from evaluation.networks import inception
 from evaluation.networks.inception import inception_features, load_inception, load_lpips, lpips_distances
@@ -72,6 +74,15 @@ def test_lpips_equals_the_package_with_the_same_backbone_and_is_0_for_equal_imag
         torch.testing.assert_close(network(a, b), reference(a, b))
     values = lpips_distances(network, [(make_lesion(1), make_lesion(1)), (make_lesion(1), make_lesion(2))])
     assert values[0] == 0 and values[1] > 0
+
+
+def test_weights_of_a_safetensors_file_are_aligned_and_unchanged(weights, tmp_path):
+    for load, name in ((load_inception, "fid"), (load_lpips, "alexnet")):
+        state = torch.load(weights / f"{name}.pth", weights_only=True)
+        save_file(state, tmp_path / f"{name}.safetensors")
+        network, same = load(str(tmp_path / f"{name}.safetensors")), load(str(weights / f"{name}.pth"))
+        assert aligned(network)
+        assert all(torch.equal(a, b) for a, b in zip(network.parameters(), same.parameters(), strict=True))
 
 
 def test_weights_that_cannot_be_fetched_or_read_are_named(monkeypatch, tmp_path, weights):

@@ -4,7 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from alignment import aligned
+from safetensors.torch import load_file, save_file
 
 from evaluation.networks.nodule_net import FEATURES, WEIGHTS, NoduleNet, load_nodule_net, nodule_features
 
@@ -17,6 +18,8 @@ def network():
 def test_the_shipped_weights_are_small_and_have_the_stated_hash(network):
     assert WEIGHTS.stat().st_size < 1_000_000
     assert not network.training and not any(p.requires_grad for p in network.parameters())
+    assert aligned(network)
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in load_file(WEIGHTS).items())
 
 
 def test_changed_or_foreign_weights_are_refused(tmp_path):
