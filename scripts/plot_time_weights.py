@@ -9,11 +9,9 @@ last layer is set to a constant gamma and beta, uncertainty with two example var
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from diffusion.objective import TARGETS, training_scheduler
 from diffusion.time_weights import (
@@ -57,9 +55,18 @@ class Config:
 
 
 def main(config: Config) -> None:
+    """Draw and write."""
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    figure_of(config).savefig(config.out, dpi=120)
+    print(f"wrote {config.out}")
+
+
+def figure_of(config: Config) -> Figure:
+    """The schedule and a panel for each policy."""
     scheduler = training_scheduler(config.target, config.schedule, config.steps)
     alphas_cumprod = scheduler.alphas_cumprod
-    figure, axes = plt.subplots(2, 4, figsize=(16, 7), sharex=True, constrained_layout=True)
+    figure = Figure(figsize=(16, 7), layout="constrained")
+    axes = figure.subplots(2, 4, sharex=True)
     draw_schedule(axes.flat[0], alphas_cumprod, config)
     axes.flat[-1].set_axis_off()
     for axis, name in zip(axes.flat[1:-1], TIME_POLICIES, strict=True):
@@ -72,9 +79,7 @@ def main(config: Config) -> None:
         axis.legend(fontsize="small")
     for axis in axes[1]:
         axis.set_xlabel("t  (0 = clean)")
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(config.out, dpi=120)
-    print(f"wrote {config.out}")
+    return figure
 
 
 def example_policy(name: str, config: Config) -> tuple[torch.nn.Module, str]:
@@ -99,7 +104,7 @@ def example_policy(name: str, config: Config) -> tuple[torch.nn.Module, str]:
     return TIME_POLICIES[name](), {"snr": "SNR (eq. 1–2)"}[name]
 
 
-def draw_schedule(axis: plt.Axes, alphas_cumprod: torch.Tensor, config: Config) -> None:
+def draw_schedule(axis: Axes, alphas_cumprod: torch.Tensor, config: Config) -> None:
     """The schedule itself: ᾱ, and log10 SNR on a second scale."""
     axis.plot(alphas_cumprod, color="black")
     axis.set(title=f"schedule {config.schedule}", ylabel="ᾱ (black)")

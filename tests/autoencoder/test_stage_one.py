@@ -53,7 +53,6 @@ def test_each_network_gets_the_gradient_of_its_own_loss_alone():
     for gradient, expected in zip(gradients, torch.autograd.grad(own, weights), strict=True):
         torch.testing.assert_close(gradient, expected)
     last = stage.autoencoder.decoder.last_layer
-    assert last.grad.norm() > 0
     parts = [torch.zeros_like(last), torch.zeros_like(last)]
     for i, step in enumerate((0, 10)):  # without and with the discriminator
         last.grad = None
