@@ -1,50 +1,45 @@
-"""A lesion into a whole scan: native geometry -> model grid -> inpaint -> the difference back, inside the mask only."""
+"""A lesion into a whole scan: native geometry -> model grid -> paint -> the difference back, inside the mask only."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
 import numpy as np
 import SimpleITK as sitk
-import torch
 
 from imaging.geometry import check_same_grid, paste_difference, point_of_index, sample_grid, sample_mask, soft_edge
-from imaging.window import to_hu, to_norm
-
-if TYPE_CHECKING:
-    from diffusion.pipeline import LesionInpaintPipeline
+from imaging.lesions.mask import binary_mask
 
 MARGIN_MM = 4.0  # lung that the model must see on every side of the lesion
 
+Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (ct_hu, lesion_mask) of a crop -> generated HU, all (D, H, W)
+
 
 def inpaint_scan(
-    pipeline: "LesionInpaintPipeline", ct: sitk.Image, mask: sitk.Image, blend_mm: float, **options: Any
+    ct: sitk.Image, mask: sitk.Image, paint: Paint, crop_size: int, spacing_mm: float, blend_mm: float
 ) -> sitk.Image:
     """Inpaint one lesion into a whole scan.
 
-    The model sees a cube of `crop_size` voxels of `spacing_mm` around the mask. What it changes goes back as a
-    difference, so the scan's own noise stays in the lesion and every voxel outside the mask is the input's.
+    The model sees a cube around the mask. What it changes goes back as a difference, so the scan's own noise stays in
+    the lesion and every voxel outside the mask is the input's.
 
     Args:
-        pipeline: Loaded pipeline; its `crop_size` and `spacing_mm` give the grid.
         ct: Scan in HU.
-        mask: 1 where the lesion is painted, in the geometry of `ct`; one lesion.
+        mask: Where the lesion is painted, in the geometry of `ct`; one lesion, as `binary_mask` says.
+        paint: The model, on its own grid: float32 HU and uint8 mask in, HU out.
+        crop_size: Edge of the model's grid, voxels.
+        spacing_mm: Of the model's grid, isotropic.
         blend_mm: Width over which the lesion is blended in from the border of the mask inwards.
-        options: Passed to :meth:`LesionInpaintPipeline.generate`.
     Returns: The scan with the lesion, of the pixel type, geometry and metadata of `ct`.
-    Raises: ValueError: If the geometries differ, the mask is empty, or the lesion does not fit the model's grid.
+    Raises: ValueError: If the geometries differ, the mask is empty or no mask, or the lesion does not fit the grid.
     """
     check_same_grid(mask, ct, "mask")
-    size, spacing = pipeline.config["crop_size"], pipeline.config["spacing_mm"]
-    ct_hu, _, grid = sample_grid(ct, _middle(mask, size * spacing), size, spacing)
-    lesion_mask = sample_mask(mask, grid)
+    binary = sitk.GetImageFromArray(binary_mask(sitk.GetArrayViewFromImage(mask)))
+    binary.CopyInformation(ct)
+    ct_hu, _, grid = sample_grid(ct, _middle(binary, crop_size * spacing_mm), crop_size, spacing_mm)
+    lesion_mask = sample_mask(binary, grid)
     if not lesion_mask.any():
-        raise ValueError(f"the mask vanishes on the model's grid of {spacing} mm; the lesion is too small to paint")
-    crop = torch.from_numpy(np.ascontiguousarray(ct_hu))[None, None]
-    crop_mask = torch.from_numpy(lesion_mask)[None, None]
-    spacing_mm = torch.full((1, 3), float(spacing))
-    generated_hu = pipeline.generate(crop, crop_mask, crop_mask, spacing_mm, **options)[0, 0].cpu().numpy()
-    window = (pipeline.vae.config["window_width"], pipeline.vae.config["window_level"])
-    seen_hu = to_hu(to_norm(ct_hu, *window), *window)
-    return paste_difference(ct, grid, generated_hu - seen_hu, soft_edge(mask, blend_mm + min(ct.GetSpacing())))
+        raise ValueError(f"the mask vanishes on the model's grid of {spacing_mm} mm; the lesion is too small to paint")
+    weight = soft_edge(binary, blend_mm)
+    return paste_difference(ct, grid, paint(ct_hu, lesion_mask) - ct_hu, weight)
 
 
 def _middle(mask: sitk.Image, grid_mm: float) -> tuple[float, ...]:

@@ -1,6 +1,8 @@
 """`LesionInpaintPipeline`: a CT and a mask in, the same CT with a lesion inside the mask out."""
 
 import inspect
+import math
+import numbers
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,6 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from autoencoder.hub import resolve_folder
@@ -20,12 +21,15 @@ from autoencoder.latents import standardise, unstandardise
 from diffusion.conditioning import blank_lesion, unet_input
 from diffusion.hub import import_component_modules
 from diffusion.objective import guided_output
+from imaging.compositing import composite, edge_weight
+from imaging.lesions.mask import binary_mask
 from imaging.window import to_hu, to_norm
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
 Attributes = Mapping[str, str | Sequence[str]]
+SAME_SPACING = 0.01  # relative; the same grid to a hundredth
 Generators = torch.Generator | list[torch.Generator] | None
 
 
@@ -35,7 +39,7 @@ class LesionInpaintOutput(BaseOutput):
 
     Attributes:
         ct: The CT with the lesion, HU; the type, shape and geometry of the input.
-        lesion_mask: The mask that was painted.
+        lesion_mask: The mask that was given.
     """
 
     ct: Any
@@ -111,7 +115,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         ct: "np.ndarray | Tensor | sitk.Image",
         mask: Any,
         attributes: Attributes | None = None,
-        guidance_scale: float = 1.0,
+        classifier_scale: float = 1.0,
         num_inference_steps: int = 50,
         generator: Generators = None,
         spacing_mm: Any = None,
@@ -123,22 +127,24 @@ class LesionInpaintPipeline(DiffusionPipeline):
         Args:
             ct: HU. Either a whole scan as a `SimpleITK.Image` (any spacing, direction and size; the model works on a
                 grid of `crop_size` voxels around the mask), or crops on the model's grid, (B, 1, D, H, W).
-            mask: 1 where the lesion is painted; same type and geometry or shape.
+            mask: Where the lesion is painted: 0 and one positive value, which is taken as 1; geometry or shape of `ct`.
             attributes: Wanted character, for example `{"malignancy": "malignant"}`; needs a `guide`. One value for
                 all, or one per volume.
-            guidance_scale: Strength s of the guide; 0 switches it off.
+            classifier_scale: Strength s of the guide, the classifier's gradient; 0 switches it off.
             num_inference_steps: Denoising steps.
             generator: One, or one per volume: then a batch gives what its volumes give alone.
-            spacing_mm: Of crops, (3,) or (B, 3), z, y, x; None means the pipeline's own. Scans carry theirs.
+            spacing_mm: Of crops, (3,) or (B, 3), z, y, x, to be checked: the model has learnt one spacing. None means
+                the pipeline's own. Scans carry theirs and are resampled.
             semantic_map: Labels (B, 1, D, H, W) for crops, where the U-Net knows more than background and lesion;
                 None takes the mask.
             blend_mm: Width over which the lesion is blended in from the border of the mask inwards.
         Returns: `LesionInpaintOutput`; `ct` has the input's type, and outside the mask its very values.
         Raises: ValueError: If shapes, sizes, values or attributes do not fit; before anything is computed.
         """
+        _check_numbers(num_inference_steps, classifier_scale, blend_mm)
         options: dict[str, Any] = {
             "attributes": attributes,
-            "guidance_scale": guidance_scale,
+            "classifier_scale": classifier_scale,
             "num_inference_steps": num_inference_steps,
             "generator": generator,
         }
@@ -153,24 +159,29 @@ class LesionInpaintPipeline(DiffusionPipeline):
                 )
             from diffusion.insertion import inpaint_scan  # SimpleITK is needed for scans only
 
-            scan = inpaint_scan(self, ct, mask, blend_mm=blend_mm, **options)
-            return LesionInpaintOutput(ct=scan, lesion_mask=mask)
-        ct_hu, lesion_mask = torch.as_tensor(ct), torch.as_tensor(mask)
+            def paint(crop_hu: np.ndarray, crop_mask: np.ndarray) -> np.ndarray:
+                crop, place = (
+                    torch.from_numpy(np.ascontiguousarray(array))[None, None] for array in (crop_hu, crop_mask)
+                )
+                return self.generate(crop, place, place, **options)[0, 0].cpu().numpy()
+
+            size, grid_mm = self.config["crop_size"], self.config["spacing_mm"]
+            return LesionInpaintOutput(ct=inpaint_scan(ct, mask, paint, size, grid_mm, blend_mm), lesion_mask=mask)
+        ct_hu = torch.as_tensor(ct)
+        lesion_mask = torch.from_numpy(binary_mask(torch.as_tensor(mask).cpu().numpy()))
         self._check_crops(ct_hu, lesion_mask)
-        spacing = self._spacing(spacing_mm, ct_hu.shape[0])
+        self._check_spacing(spacing_mm, len(ct_hu))
         semantic = lesion_mask if semantic_map is None else torch.as_tensor(semantic_map)
         if semantic.shape != ct_hu.shape:
             raise ValueError(f"semantic_map has shape {tuple(semantic.shape)}, ct {tuple(ct_hu.shape)}; must be equal")
-        if blend_mm < 0:
-            raise ValueError(f"blend_mm {blend_mm}, expected 0 or a positive width")
-        generated_hu = self.generate(ct_hu, lesion_mask, semantic, spacing, **options)
-        weight = torch.stack([edge_weight(m[0], s, blend_mm)[None] for m, s in zip(lesion_mask, spacing, strict=True)])
-        weight = weight.to(generated_hu)
-        blended = ct_hu.to(generated_hu) * (1 - weight) + generated_hu * weight
-        if not torch.is_floating_point(ct_hu):
-            blended = blended.round()
-        result = torch.where(lesion_mask.to(weight.device) > 0, blended.to(ct_hu.dtype), ct_hu.to(weight.device))
-        result = result.to(ct_hu.device)
+        generated_hu = self.generate(ct_hu, lesion_mask, semantic, **options).cpu().numpy()
+        given = ct_hu.cpu().float().numpy() if ct_hu.dtype in (torch.float16, torch.bfloat16) else ct_hu.cpu().numpy()
+        own_mm = np.full(3, self.config["spacing_mm"])
+        painted = [  # a crop is a scan whose grid is the model's
+            composite(volume, generated - volume, edge_weight(place, own_mm, blend_mm))
+            for volume, generated, place in zip(given[:, 0], generated_hu[:, 0], lesion_mask[:, 0].numpy(), strict=True)
+        ]
+        result = torch.from_numpy(np.stack(painted)[:, None]).to(ct_hu)
         return LesionInpaintOutput(ct=result.numpy() if isinstance(ct, np.ndarray) else result, lesion_mask=mask)
 
     @torch.no_grad()
@@ -179,26 +190,24 @@ class LesionInpaintPipeline(DiffusionPipeline):
         ct_hu: Tensor,
         lesion_mask: Tensor,
         semantic_map: Tensor,
-        spacing_mm: Tensor,
         attributes: Attributes | None = None,
-        guidance_scale: float = 1.0,
+        classifier_scale: float = 1.0,
         num_inference_steps: int = 50,
         generator: Generators = None,
     ) -> Tensor:
-        """The model's own volume, before it is blended into the CT; arguments as for crops.
+        """The model's own volume, before it is blended into the CT; arguments as for crops, the mask 0 or 1.
 
         Returns: HU within the window, float, (B, 1, D, H, W), on the pipeline's device.
         """
         device, config = self._execution_device, self.vae.config
         window = (config["window_width"], config["window_level"])
-        guided = bool(attributes) and guidance_scale != 0
-        self._check_options(attributes, num_inference_steps, generator, ct_hu.shape[0])
+        guided = bool(attributes) and classifier_scale != 0
+        self._check_options(attributes, generator, ct_hu.shape[0])
         modulation = self.unet.modulate(semantic_map.to(device))
         lesion_mask = lesion_mask.to(device)
         ct_norm = to_norm(ct_hu.to(device, torch.float32), *window).to(self.unet.dtype)
         blanked = self.vae.encode(blank_lesion(ct_norm, lesion_mask)).latent_dist.mode()
         blanked = standardise(blanked, config)
-        spacing_mm = spacing_mm.to(device)
 
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         latent = randn_tensor(blanked.shape, generator=generator, device=device, dtype=blanked.dtype)
@@ -208,10 +217,10 @@ class LesionInpaintPipeline(DiffusionPipeline):
         for t in self.progress_bar(self.scheduler.timesteps):
             noisy = self.scheduler.scale_model_input(latent, t)
             sample = unet_input(noisy, blanked, lesion_mask, self.vae.factor)
-            output = self.unet(sample, t, spacing_mm=spacing_mm, modulation=modulation).sample
+            output = self.unet(sample, t, modulation=modulation).sample
             if guided:
                 gradient = self.guide.gradient(noisy, t, attributes, lesion_mask, self.vae.factor)
-                output = guided_output(self.scheduler, output, t, guidance_scale * gradient)
+                output = guided_output(self.scheduler, output, t, classifier_scale * gradient)
             latent = self.scheduler.step(output, t, latent, **step_options).prev_sample
         generated = self.vae.decode(unstandardise(latent, config)).sample
         return to_hu(generated.float().clamp(-1, 1), *window)
@@ -227,15 +236,11 @@ class LesionInpaintPipeline(DiffusionPipeline):
             raise ValueError(f"mask has shape {tuple(lesion_mask.shape)}, ct {tuple(ct_hu.shape)}; they must be equal")
         if not torch.isfinite(ct_hu.float()).all():
             raise ValueError("ct holds NaN or infinite values; replace them with HU first")
-        if not ((lesion_mask == 0) | (lesion_mask == 1)).all():
-            raise ValueError(f"mask has values from {lesion_mask.min()} to {lesion_mask.max()}, expected 0 and 1 only")
         empty = (lesion_mask.flatten(1) == 0).all(dim=1).nonzero().flatten().tolist()
         if empty:
             raise ValueError(f"mask of volume {empty[0]} is empty; it says where the lesion is painted")
 
-    def _check_options(self, attributes: Attributes | None, steps: int, generator: Generators, batch: int) -> None:
-        if steps < 1:
-            raise ValueError(f"num_inference_steps {steps}, expected at least 1")
+    def _check_options(self, attributes: Attributes | None, generator: Generators, batch: int) -> None:
         if isinstance(generator, list) and len(generator) != batch:
             raise ValueError(f"{len(generator)} generators for {batch} volumes; give one, or one per volume")
         if attributes and self.guide is None:
@@ -245,25 +250,26 @@ class LesionInpaintPipeline(DiffusionPipeline):
         if attributes:
             self.guide.check(attributes, batch)
 
-    def _spacing(self, spacing_mm: Any, batch: int) -> Tensor:
-        """(B, 3) float32, z, y, x."""
-        own = [self.config["spacing_mm"]] * 3
-        spacing = torch.as_tensor(own if spacing_mm is None else spacing_mm, dtype=torch.float32)
+    def _check_spacing(self, spacing_mm: Any, batch: int) -> None:
+        if spacing_mm is None:
+            return
+        own = self.config["spacing_mm"]
+        spacing = torch.as_tensor(spacing_mm, dtype=torch.float64)
         if spacing.shape not in ((3,), (batch, 3)) or not (spacing > 0).all():
             raise ValueError(f"spacing_mm {spacing_mm}, expected three positive numbers (z, y, x), or three per volume")
-        return spacing.expand(batch, 3)
+        if not ((spacing / own - 1).abs() <= SAME_SPACING).all():
+            raise ValueError(
+                f"spacing_mm {spacing.tolist()}: the model has learnt {own:g} mm along every axis; resample the crop, "
+                "or pass a SimpleITK.Image to have that done"
+            )
 
 
-def edge_weight(lesion_mask: Tensor, spacing_mm: Tensor, blend_mm: float) -> Tensor:
-    """How much of the generated volume each voxel takes: 0 outside the mask, rising to 1 from its border inwards.
-
-    Args:
-        lesion_mask: (D, H, W), 0 or 1.
-        spacing_mm: (3,), z, y, x.
-        blend_mm: Depth at which 1 is reached; 0 takes the generated volume in the whole mask.
-    Returns: (D, H, W), float32.
-    """
-    inside = lesion_mask.cpu().numpy() > 0
-    depth_mm = distance_transform_edt(np.pad(inside, 1, mode="edge"), sampling=spacing_mm.tolist())[1:-1, 1:-1, 1:-1]
-    reach_mm = blend_mm + float(spacing_mm.min())  # a border voxel's centre is one voxel from the next voxel outside
-    return torch.from_numpy(np.where(inside, np.clip(depth_mm / reach_mm, 0, 1), 0) if blend_mm > 0 else inside).float()
+def _check_numbers(num_inference_steps: Any, classifier_scale: Any, blend_mm: Any) -> None:
+    """One sentence for a number that is none."""
+    steps = num_inference_steps
+    if not isinstance(steps, numbers.Integral) or isinstance(steps, bool) or steps < 1:
+        raise ValueError(f"num_inference_steps {steps!r}, expected a whole number of at least 1")
+    for name, value, low in (("classifier_scale", classifier_scale, -math.inf), ("blend_mm", blend_mm, 0.0)):
+        fits = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value) and value >= low
+        if not fits:
+            raise ValueError(f"{name} {value!r}, expected a finite number{' of at least 0' if low == 0 else ''}")

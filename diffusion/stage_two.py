@@ -79,7 +79,7 @@ class StageTwo(nn.Module):
         alphas = scheduler.alphas_cumprod
         noisy = scheduler.add_noise(x0, noise, timesteps)
         sample = unet_input(noisy, batch["blanked_latent"], batch["lesion_mask"], vae.factor)
-        output = self.unet(sample, timesteps, batch["lesion_mask"], batch["spacing_mm"]).sample.float()
+        output = self.unet(sample, timesteps, batch["lesion_mask"]).sample.float()
 
         plan = self.policy.plan(timesteps, alphas, batch["lesion_mask"], batch["valid_mask"], vae.factor)
         weights = {name: w * self.texture_weights.get(name, 1.0) for name, w in plan.weights.items()}

@@ -18,7 +18,7 @@ from diffusion.blocks import SPADE, Attention3D, Modulation, ResBlock3D, group_c
 
 
 class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
-    """Denoiser of the latent, conditioned by concatenation (blanked CT, mask), by SPADE (map) and by voxel spacing.
+    """Denoiser of the latent, conditioned by concatenation (blanked CT, mask) and by SPADE (map).
 
     LSDM (METHODS.md B) in 3D. The semantic map enters as one-hot channels, max-pooled to the resolution of each level
     so that a small lesion never vanishes.
@@ -54,9 +54,6 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
         time_channels = 4 * channels[0]
         self.time_features = Timesteps(channels[0], flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(channels[0], time_channels)
-        self.spacing_embedding = nn.Sequential(
-            nn.Linear(3, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels)
-        )
         self.map_embedding = nn.ModuleList([Conv3d(num_labels, map_channels, 3, padding=1) for _ in channels])
 
         def block(channels_in: int, channels_out: int) -> ResBlock3D:
@@ -76,7 +73,6 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
         self.norm_out = nn.GroupNorm(group_count(channels[0]), channels[0])
         self.conv_out = Conv3d(channels[0], latent_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.spacing_embedding[2].weight)  # type: ignore[arg-type]
 
     @property
     def size_multiple(self) -> int:
@@ -116,7 +112,6 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
         sample: Tensor,
         timestep: Tensor | float,
         semantic_map: Tensor | None = None,
-        spacing_mm: Tensor | None = None,
         modulation: Sequence[Modulation] | None = None,
         return_dict: bool = True,
     ) -> Any:
@@ -126,7 +121,6 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
             sample: Noisy latent and conditions concatenated, (B, latent_channels + condition_channels, d, h, w).
             timestep: (B,) or scalar, 0 clean.
             semantic_map: Labels (B, 1, D, H, W); not needed where `modulation` is given.
-            spacing_mm: Voxel spacing z, y, x of the CT grid, (B, 3); None means 1 mm.
             modulation: Result of :meth:`modulate` for this map, to be reused over the steps.
         Returns: `UNet3DConditionOutput.sample`, (B, latent_channels, d, h, w), or a tuple of it.
         Raises: ValueError: If neither map nor modulation is given.
@@ -138,8 +132,7 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
         modulations = iter(modulation)
         B = sample.shape[0]
         timestep = torch.as_tensor(timestep, device=sample.device).expand(B)
-        spacing = sample.new_ones(B, 3) if spacing_mm is None else spacing_mm.to(sample)
-        t = self.time_embedding(self.time_features(timestep).to(sample.dtype)) + self.spacing_embedding(spacing.log())
+        t = self.time_embedding(self.time_features(timestep).to(sample.dtype))
 
         h, skips = self.conv_in(sample), []
         for index, blocks in enumerate(self.encoder):

@@ -10,7 +10,9 @@ from typing import Literal
 import numpy as np
 import SimpleITK as sitk
 
-AIR_HU = -1024.0
+from imaging.compositing import composite, edge_weight
+from imaging.window import AIR_HU
+
 SAME_GRID_MM = 0.01  # NIfTI stores its geometry in float32
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
@@ -140,8 +142,7 @@ def paste_difference(
         difference_hu: (D, H, W) on that grid, generated minus sampled, HU.
         weight_image: Weights in [0, 1] on the scan's voxels: a lesion mask, or `soft_edge` of one.
         order: Interpolation; "bspline" (cubic) keeps more of fine texture, and can overshoot beside steep edges.
-    Returns: A new image of the scan's pixel type, geometry and metadata. Integers are rounded, and values that leave
-        the type's range are clamped to it.
+    Returns: A new image of the scan's pixel type, geometry and metadata, composed as `imaging.compositing.composite`.
     Raises: ValueError: If shapes or geometries do not fit, the difference is not finite, the weights are all 0 or
         leave [0, 1], or they reach outside the grid.
     """
@@ -168,14 +169,9 @@ def paste_difference(
             f"{_rounded(grid.GetSpacing()[::-1])} mm; make the grid larger or the lesion smaller"
         )
     interpolator = sitk.sitkLinear if order == "linear" else sitk.sitkBSpline
-    change_hu = weights * _resample_like(difference, grid, native, interpolator)
+    change_hu = _resample_like(difference, grid, native, interpolator)
 
-    before = sitk.GetArrayFromImage(native)
-    after = before + change_hu.astype(np.float64)
-    if np.issubdtype(before.dtype, np.integer):
-        limits = np.iinfo(before.dtype)
-        after = np.clip(np.rint(after), limits.min, limits.max)
-    patch = sitk.GetImageFromArray(np.where(weights > 0, after.astype(before.dtype), before))
+    patch = sitk.GetImageFromArray(composite(sitk.GetArrayFromImage(native), change_hu, weights))
     result = sitk.Image(image)
     result[box] = patch
     for key in image.GetMetaDataKeys():
@@ -183,31 +179,19 @@ def paste_difference(
     return result
 
 
-def soft_edge(mask_image: sitk.Image, width_mm: float) -> sitk.Image:
-    """Weights that rise from a mask's border inwards, for `paste_difference` without a visible seam.
-
-    The weight of a lesion voxel is its distance to the nearest voxel centre outside the mask, divided by `width_mm`
-    and at most 1; so it is above 0 everywhere inside. Outside the mask it is 0, and so is all beyond the image.
+def soft_edge(mask_image: sitk.Image, blend_mm: float) -> sitk.Image:
+    """`imaging.compositing.edge_weight` of a mask image, for `paste_difference` without a visible seam.
 
     Args:
         mask_image: 3D image, lesion above 0.
-        width_mm: Width of the edge, mm; 0 gives the mask itself.
+        blend_mm: Width of the edge, mm; 0 gives the mask itself.
     Returns: Image of the mask's geometry, float32 in [0, 1].
-    Raises: ValueError: If the mask is empty or not 3D, or the width is negative.
+    Raises: ValueError: If the mask is not 3D, or the width is negative or not finite.
     """
     _check_scalar_3d(mask_image, "mask")
-    if width_mm < 0:
-        raise ValueError(f"width_mm {width_mm}, expected 0 or a positive width")
-    box = _bounding_box(mask_image)
-    inside = sitk.ConstantPad(mask_image[box] > 0, [1, 1, 1], [1, 1, 1], 0)
-    # Exact Euclidean distance to the outside's voxel centres: they are the object, and negative inside the object.
-    distance_mm = sitk.SignedMaurerDistanceMap(inside == 0, squaredDistance=False, useImageSpacing=True)
-    weights = sitk.GetArrayFromImage(distance_mm)[1:-1, 1:-1, 1:-1].astype(np.float32)
-    weights = np.minimum(weights / width_mm, 1) if width_mm > 0 else np.ones_like(weights)
-    weights[sitk.GetArrayFromImage(mask_image[box]) <= 0] = 0
-    result = sitk.Image(mask_image.GetSize(), sitk.sitkFloat32)
+    mask = sitk.GetArrayViewFromImage(mask_image)
+    result = sitk.GetImageFromArray(edge_weight(mask, mask_image.GetSpacing()[::-1], blend_mm))
     result.CopyInformation(mask_image)
-    result[box] = sitk.GetImageFromArray(weights)
     return result
 
 

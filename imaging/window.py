@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 ArrayT = TypeVar("ArrayT", np.ndarray, "torch.Tensor")
 
+AIR_HU = -1024  # lowest value of prepared data, its padding, and the floor of what is painted
 WINDOW_WIDTH = 1500.0  # HU; the lung window of the texture-loss method, -1150 ... 350 HU with the level below
 WINDOW_LEVEL = -400.0  # HU
 

@@ -43,7 +43,7 @@ class InpaintConfig:
         lobulation: Of the drawn mask, 1 (none) to 5.
         spiculation: Of the drawn mask, 1 (none) to 5.
         attributes: Wanted character, for example `--attributes.malignancy malignant`.
-        guidance_scale: Strength of the guide.
+        classifier_scale: Strength of the guide; 0 switches it off.
         steps: Denoising steps.
         blend_mm: Width over which the lesion is blended in from the mask's border inwards.
         seed: Of the mask's shape and of the lesion.
@@ -62,7 +62,7 @@ class InpaintConfig:
     lobulation: float = 2.0
     spiculation: float = 1.5
     attributes: dict[str, str] = field(default_factory=dict)
-    guidance_scale: float = 1.0
+    classifier_scale: float = 1.0
     steps: int = 50
     blend_mm: float = 1.0
     seed: int = 0
@@ -86,7 +86,7 @@ def main(config: InpaintConfig) -> None:
         ct,
         mask,
         attributes=config.attributes or None,
-        guidance_scale=config.guidance_scale,
+        classifier_scale=config.classifier_scale,
         num_inference_steps=config.steps,
         generator=torch.Generator().manual_seed(config.seed),
         blend_mm=config.blend_mm,

@@ -37,7 +37,7 @@ class InpaintNodulesConfig:
         split: "train" or "test".
         samples: Lesions for each mask; with more than one, sample k of a nodule is called <nodule>_seed<k>.
         attributes: Wanted character, for example `--attributes.malignancy malignant`.
-        guidance_scale: Strength of the guide.
+        classifier_scale: Strength of the guide.
         steps: Denoising steps.
         batch_size: Lesions at a time.
         seed: Lesion k of a nodule depends on the seed, its row and k alone.
@@ -51,7 +51,7 @@ class InpaintNodulesConfig:
     split: str = "test"
     samples: int = 1
     attributes: dict[str, str] = field(default_factory=dict)
-    guidance_scale: float = 1.0
+    classifier_scale: float = 1.0
     steps: int = 50
     batch_size: int = 8
     seed: int = 0
@@ -89,7 +89,7 @@ def inpainted(
         ct_hu,
         lesion_mask,
         attributes=config.attributes or None,
-        guidance_scale=config.guidance_scale,
+        classifier_scale=config.classifier_scale,
         num_inference_steps=config.steps,
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
         spacing_mm=np.stack([row["spacing_mm"] for row in rows]),

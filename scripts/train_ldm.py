@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate.utils import set_seed
+from datasets import Dataset
 from torch import Tensor
 
 from autoencoder.latent_dataset import load_latents, read_latent
@@ -25,6 +26,7 @@ from diffusion.time_weights import TIME_POLICIES, weights_over_time
 from evaluation.image_quality import mse
 from evaluation.reports.slices import save_slices
 from foundation.config import launch
+from imaging.dataset.nodules import spacing_mm_of
 from imaging.window import to_norm
 from training.data import LatentNodules
 from training.draws import diffusion_draw
@@ -106,6 +108,7 @@ def main(config: LdmConfig) -> None:
     vae = load_autoencoder(config.vae)
     window = (vae.config["window_width"], vae.config["window_level"])
     latents = LatentNodules(config.data, "train", window=window)
+    check_spacing(latents.latents, config.data)
     row = read_latent(latents.latents, 0)
     unet = SPADEUNet3D(
         latent_channels=row["latent_mean"].shape[0],
@@ -133,6 +136,16 @@ def main(config: LdmConfig) -> None:
                 run.log(evaluate(pipeline, config, picture))
     if run.finished:
         run.save("pipeline", lambda averaged: pipeline_of(vae, averaged.unet, scheduler, row))
+
+
+def check_spacing(latents: Dataset, path: Path) -> None:
+    """Raise ValueError unless all crops have one isotropic spacing: the model learns textures in voxels."""
+    spacing_mm = spacing_mm_of(latents)
+    if spacing_mm is None or max(spacing_mm) > 1.001 * min(spacing_mm):
+        found = "differs between its crops" if spacing_mm is None else f"is {spacing_mm} mm (z, y, x)"
+        raise ValueError(
+            f"{path}: spacing {found}, expected one isotropic spacing; prepare the nodules again with --spacing-mm 1"
+        )
 
 
 def load_initial(unet: SPADEUNet3D, folder: Path) -> None:
@@ -181,7 +194,7 @@ def logged(run: TrainingRun, losses: dict[str, Tensor], t: Tensor, scheduler) ->
 
 def pipeline_of(vae, unet, scheduler, row: dict) -> LesionInpaintPipeline:
     """The pipeline on the grid of the encoded dataset."""
-    size, spacing_mm = row["ct_hu"].shape[0], float(np.mean(row["spacing_mm"]))
+    size, spacing_mm = row["ct_hu"].shape[0], float(row["spacing_mm"][0])
     return LesionInpaintPipeline(vae, unet, scheduler, crop_size=size, spacing_mm=spacing_mm)
 
 

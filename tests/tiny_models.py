@@ -59,7 +59,7 @@ class Oracle(nn.Module):
     def modulate(self, semantic_map: Tensor) -> list:
         return []
 
-    def forward(self, sample: Tensor, timestep: Tensor, spacing_mm: Tensor, modulation: list) -> SimpleNamespace:
+    def forward(self, sample: Tensor, timestep: Tensor, modulation: list) -> SimpleNamespace:
         noisy, t = sample[:, : self.x0.shape[1]].double(), timestep.long().expand(len(sample))
         alpha_bar = self.scheduler.alphas_cumprod[t].double().view(-1, 1, 1, 1, 1)
         noise = (noisy - alpha_bar.sqrt() * self.x0) / (1 - alpha_bar).sqrt()

@@ -15,6 +15,8 @@ import numpy as np
 from datasets import Array3D, Dataset, DatasetDict, Features, Sequence, Value
 from datasets.arrow_writer import ArrowWriter
 
+from imaging.window import AIR_HU
+
 SPLITS = ("train", "test")
 RATINGS = (
     "subtlety",
@@ -27,7 +29,6 @@ RATINGS = (
     "texture",
     "malignancy",
 )
-AIR_HU = -1024  # lowest stored value, and the value of padding
 WRITE_BATCH = 16  # rows held in memory by each split's writer
 
 

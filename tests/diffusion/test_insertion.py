@@ -12,7 +12,6 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 from tiny_models import RecordingGuide, pixel_pipeline
 from torch import Tensor
 
-from autoencoder.identity import IdentityAutoencoder
 from diffusion.insertion import inpaint_scan
 from imaging.files.ct import read_ct
 
@@ -41,23 +40,25 @@ def ball(ct: sitk.Image, centre: tuple[float, float, float], diameter_mm: float)
     return mask
 
 
-class PaintingPipeline:
-    """Stands for the model: generates `paint(sampled HU, mask)` and notes its arguments."""
+class Painter:
+    """Stands for the model: paints `paint(sampled HU, mask)` and notes what it is given."""
 
-    def __init__(self, paint: Any, crop_size: int = 32, spacing_mm: float = 1.0) -> None:
-        self.config = {"crop_size": crop_size, "spacing_mm": spacing_mm}
-        self.vae = IdentityAutoencoder(latents_mean=[0.0], latents_std=[1.0])
+    def __init__(self, paint: Any) -> None:
         self.paint, self.calls = paint, []
 
-    def generate(self, ct_hu: Tensor, lesion_mask: Tensor, semantic_map: Tensor, spacing_mm: Tensor, **options: Any):
-        self.calls.append(
-            SimpleNamespace(ct_hu=ct_hu, mask=lesion_mask, map=semantic_map, spacing=spacing_mm, **options)
-        )
+    def __call__(self, ct_hu: np.ndarray, lesion_mask: np.ndarray) -> np.ndarray:
+        self.calls.append(SimpleNamespace(ct_hu=ct_hu, mask=lesion_mask))
         return self.paint(ct_hu, lesion_mask)
 
 
+def inpainted(
+    paint: Any, ct: sitk.Image, mask: sitk.Image, blend_mm: float = 1.0, size: int = 32, spacing_mm: float = 1.0
+) -> sitk.Image:
+    return inpaint_scan(ct, mask, paint, size, spacing_mm, blend_mm)
+
+
 def constant(value_hu: float) -> Any:
-    return lambda ct_hu, mask: torch.full_like(ct_hu, value_hu)
+    return Painter(lambda ct_hu, mask: np.full_like(ct_hu, value_hu))
 
 
 def check_outside(before: sitk.Image, after: sitk.Image, mask: sitk.Image) -> np.ndarray:
@@ -83,19 +84,27 @@ def test_pipeline_changes_the_mask_of_an_oblique_scan_and_nothing_else(pixel_typ
     assert np.array_equal(sitk.GetArrayViewFromImage(again.ct), sitk.GetArrayViewFromImage(output.ct))
 
 
-def test_model_sees_a_cube_around_the_lesion_and_all_options():
-    ct = oblique_scan()
-    mask = ball(ct, (8, 25, 28), 12)
-    pipe = PaintingPipeline(constant(0.0), crop_size=36, spacing_mm=0.8)
-    inpaint_scan(pipe, ct, mask, blend_mm=1.0, num_inference_steps=7, attributes={"a": "b"})
-    (call,) = pipe.calls
-    assert call.ct_hu.shape == (1, 1, 36, 36, 36) and torch.equal(call.mask, call.map)
-    assert torch.equal(call.spacing, torch.full((1, 3), 0.8))
-    assert call.num_inference_steps == 7 and call.attributes == {"a": "b"}
-    volume_mm3 = float(call.mask.sum()) * 0.8**3
-    assert volume_mm3 == pytest.approx(np.pi / 6 * 12**3, rel=0.1)
-    centre = torch.nonzero(call.mask[0, 0]).float().mean(0)
-    assert torch.allclose(centre, torch.full((3,), 17.5), atol=0.6)
+def test_model_sees_a_cube_around_the_lesion():
+    ct, painter = oblique_scan(), constant(0.0)
+    inpainted(painter, ct, ball(ct, (8, 25, 28), 12), size=36, spacing_mm=0.8)
+    (call,) = painter.calls
+    assert call.ct_hu.shape == call.mask.shape == (36, 36, 36)
+    assert float(call.mask.sum()) * 0.8**3 == pytest.approx(np.pi / 6 * 12**3, rel=0.1)
+    np.testing.assert_allclose(np.argwhere(call.mask).mean(0), 17.5, atol=0.6)
+
+
+def test_pipeline_hands_its_grid_and_every_option_to_the_model(monkeypatch: pytest.MonkeyPatch):
+    ct, pipe, calls = oblique_scan(), pixel_pipeline(crop_size=36, spacing_mm=0.8, guide=RecordingGuide()), []
+
+    def generate(ct_hu: Tensor, *args: Any, **options: Any) -> Tensor:
+        calls.append((ct_hu.shape, options))
+        return ct_hu
+
+    monkeypatch.setattr(pipe, "generate", generate)
+    wish = {"malignancy": "benign"}
+    pipe(ct, ball(ct, (8, 25, 28), 12), wish, classifier_scale=2.0, num_inference_steps=np.int64(7))
+    options = {"attributes": wish, "classifier_scale": 2.0, "num_inference_steps": 7, "generator": None}
+    assert calls == [((1, 1, 36, 36, 36), options)]
 
 
 def test_painted_hounsfield_units_arrive_away_from_the_rim():
@@ -103,31 +112,75 @@ def test_painted_hounsfield_units_arrive_away_from_the_rim():
     ct = oblique_scan(sitk.sitkFloat32)
     mask = ball(ct, (8, 25, 28), 16)
     smooth = sitk.SmoothingRecursiveGaussian(ct, 6.0)  # what the model's grid can represent
-    pipe = PaintingPipeline(constant(40.0), crop_size=40)
-    after = sitk.GetArrayFromImage(inpaint_scan(pipe, smooth, mask, blend_mm=1.0))
+    after = sitk.GetArrayFromImage(inpainted(constant(40.0), smooth, mask, size=40))
     inside = sitk.GetArrayFromImage(mask) > 0
     deep = distance_transform_edt(inside, sampling=SPACING) > 2.5
     assert deep.sum() > 100
     assert np.abs(after[deep] - 40).max() < 5
-    rough = sitk.GetArrayFromImage(inpaint_scan(pipe, ct, mask, blend_mm=1.0))
+    rough = sitk.GetArrayFromImage(inpainted(constant(40.0), ct, mask, size=40))
     assert abs(rough[deep].mean() - 40) < 5
     assert 50 < rough[deep].std() < sitk.GetArrayFromImage(ct).std()  # the scan's noise is not painted over
 
 
 @pytest.mark.parametrize("shift_hu", [-500, 0, 1200])
 def test_model_that_changes_nothing_leaves_every_voxel(shift_hu: int):
-    """Also below air and above the window: what the model cannot see must not come back as a change."""
+    """Also where the scan is below air or above the model's window."""
     ct = oblique_scan() + shift_hu
-    pipe = PaintingPipeline(lambda ct_hu, mask: ct_hu.clamp(-1150, 350))
-    after = sitk.GetArrayFromImage(inpaint_scan(pipe, ct, ball(ct, (8, 25, 28), 12), blend_mm=1.0))
-    assert np.array_equal(after, sitk.GetArrayFromImage(ct))
+    after = inpainted(Painter(lambda ct_hu, mask: ct_hu), ct, ball(ct, (8, 25, 28), 12))
+    assert np.array_equal(sitk.GetArrayFromImage(after), sitk.GetArrayFromImage(ct))
+
+
+def test_calcification_of_the_old_lesion_leaves_no_trace():
+    """It is brighter than the model's window, so a difference to the windowed scan would leave the excess behind."""
+    ct = oblique_scan(sitk.sitkFloat32) * 0 - 800
+    mask = ball(ct, (8, 25, 28), 14)
+    array = sitk.GetArrayFromImage(ct)
+    array[sitk.GetArrayFromImage(ball(ct, (8, 25, 28), 8)) > 0] = 900
+    calcified = sitk.GetImageFromArray(array)
+    calcified.CopyInformation(ct)
+    old, without = (
+        sitk.GetArrayFromImage(sitk.SmoothingRecursiveGaussian(image, 2.0)).mean() for image in (calcified, ct)
+    )
+    assert old > without  # it is there
+    spacing = (min(ct.GetSpacing()),) * 3
+    fine = sitk.Resample(
+        calcified,
+        [60, 52, 57],
+        sitk.Transform(),
+        sitk.sitkNearestNeighbor,
+        ct.GetOrigin(),
+        spacing,
+        ct.GetDirection(),
+        -800.0,
+    )
+    fine_mask = sitk.Resample(mask, fine, sitk.Transform(), sitk.sitkNearestNeighbor)
+    after = inpainted(constant(-300.0), fine, fine_mask, blend_mm=0.0, size=48, spacing_mm=spacing[0])
+    inside = sitk.GetArrayFromImage(fine_mask) > 0
+    np.testing.assert_allclose(sitk.GetArrayFromImage(after)[inside], -300, atol=0.01)
+
+
+def test_crop_and_scan_on_the_models_grid_give_the_same_result(monkeypatch: pytest.MonkeyPatch):
+    ct_hu = np.random.default_rng(4).normal(-700, 200, (24, 24, 24)).clip(-1024, 1500).astype(np.float32)
+    inside = np.zeros(ct_hu.shape, np.uint8)
+    inside[8:16, 7:17, 9:15] = 1
+    pipe = pixel_pipeline(crop_size=24, spacing_mm=0.9)
+    made = torch.from_numpy(np.random.default_rng(5).normal(-300, 100, (1, 1, 24, 24, 24)).astype(np.float32))
+    monkeypatch.setattr(pipe, "generate", lambda *_, **__: made)
+    scan, mask = sitk.GetImageFromArray(ct_hu), sitk.GetImageFromArray(255 * inside)
+    for image in (scan, mask):
+        image.SetSpacing((0.9,) * 3)
+    as_scan = sitk.GetArrayFromImage(pipe(scan, mask, blend_mm=1.5).ct)
+    as_crop = pipe(ct_hu[None, None], 7 * inside[None, None], blend_mm=1.5).ct[0, 0]
+    shift = np.argwhere(inside).min(0) + np.argwhere(inside).max(0) - 23  # the scan's grid is centred on the lesion
+    assert not shift.any()
+    np.testing.assert_allclose(as_scan, as_crop, atol=2e-3)
+    assert np.array_equal(as_scan[inside == 0], ct_hu[inside == 0])
 
 
 def test_lesion_fades_towards_the_rim_of_the_mask():
     ct = oblique_scan(sitk.sitkFloat32) * 0 - 800
     mask = ball(ct, (8, 25, 28), 16)
-    pipe = PaintingPipeline(constant(0.0), crop_size=40)
-    hard, soft = (sitk.GetArrayFromImage(inpaint_scan(pipe, ct, mask, blend_mm=w)) for w in (0.0, 3.0))
+    hard, soft = (sitk.GetArrayFromImage(inpainted(constant(0.0), ct, mask, w, size=40)) for w in (0.0, 3.0))
     inside = sitk.GetArrayFromImage(mask) > 0
     assert np.allclose(hard[inside], 0, atol=0.01)
     rim = inside & ~binary_erosion(inside)
@@ -140,10 +193,10 @@ def test_lesion_fades_towards_the_rim_of_the_mask():
 def test_lesion_at_the_border_of_the_scan_is_painted(centre: tuple[int, int, int]):
     ct = oblique_scan()
     mask = ball(ct, centre, 12)
-    pipe = PaintingPipeline(constant(100.0))
-    inside = check_outside(ct, inpaint_scan(pipe, ct, mask, blend_mm=0.0), mask)
+    painter = constant(100.0)
+    inside = check_outside(ct, inpainted(painter, ct, mask, blend_mm=0.0), mask)
     assert -50 < inside.mean() < 200
-    assert (pipe.calls[0].ct_hu == -1024).any()  # beyond the scan
+    assert (painter.calls[0].ct_hu == -1024).any()  # beyond the scan
 
 
 def lopsided(ct: sitk.Image) -> sitk.Image:
@@ -158,25 +211,25 @@ def lopsided(ct: sitk.Image) -> sitk.Image:
 def test_lopsided_lesion_that_fits_is_painted_to_its_end():
     ct = oblique_scan()
     mask = lopsided(ct)
-    after = inpaint_scan(PaintingPipeline(constant(100.0), crop_size=36), ct, mask, blend_mm=0.0)
+    after = inpainted(constant(100.0), ct, mask, blend_mm=0.0, size=36)
     assert abs(int(after[41, 25, 8]) - int(ct[41, 25, 8])) > 50
 
 
 def test_lesion_larger_than_the_grid_is_refused():
     ct = oblique_scan()
-    pipe = PaintingPipeline(constant(0.0), crop_size=16)
+    painter = constant(0.0)
     with pytest.raises(
         ValueError, match=r"the mask spans \[.*\] mm \(z, y, x\), the model's grid 16 mm; expected at mo"
     ):
-        inpaint_scan(pipe, ct, ball(ct, (8, 25, 28), 12), blend_mm=1.0)
-    assert pipe.calls == []
+        inpainted(painter, ct, ball(ct, (8, 25, 28), 12), size=16)
+    assert painter.calls == []
 
 
 def test_lesion_smaller_than_the_grid_can_show_is_refused():
     ct = oblique_scan()
     mask = ball(ct, (8, 25, 28), 0.1)
     with pytest.raises(ValueError, match=r"the mask vanishes on the model's grid of 4\.0 mm; the lesion is too small"):
-        inpaint_scan(PaintingPipeline(constant(0.0), spacing_mm=4.0), ct, mask, blend_mm=1.0)
+        inpainted(constant(0.0), ct, mask, spacing_mm=4.0)
 
 
 def changed(mask: sitk.Image, what: str) -> sitk.Image:

@@ -16,7 +16,6 @@ from diffusers import (
     PNDMScheduler,
     UniPCMultistepScheduler,
 )
-from scipy.ndimage import binary_erosion
 from tiny_models import Oracle, RecordingGuide, pixel_pipeline, pixel_unet, randomised, tiny_unet
 from torch import Tensor
 from torch.testing import assert_close
@@ -24,8 +23,9 @@ from torch.testing import assert_close
 from autoencoder.kl import AutoencoderKL3D
 from autoencoder.latents import standardise, unstandardise
 from diffusion.objective import TARGETS, training_scheduler
-from diffusion.pipeline import LesionInpaintPipeline, edge_weight
+from diffusion.pipeline import LesionInpaintPipeline
 from guidance.classifier_guidance import ClassifierGuidance
+from imaging.compositing import edge_weight
 from imaging.window import to_hu, to_norm
 
 SHAPE = (2, 1, 4, 6, 8)
@@ -157,38 +157,34 @@ def test_map_is_modulated_once_and_the_network_sees_what_it_should(monkeypatch: 
     pipe(ct_hu, lesion_mask, num_inference_steps=4)
     assert len(modulate.calls) == 1 and torch.equal(modulate.calls[0][0][0], lesion_mask)
     assert [int(arguments[1]) for arguments, _ in forward.calls] == [999, 749, 499, 249]
-    assert torch.equal(forward.calls[0][1]["spacing_mm"], torch.full((2, 3), 0.8))
     blanked = standardise(torch.where(lesion_mask > 0, -1.0, to_norm(ct_hu)), pipe.vae.config)
     for (sample, _), _ in forward.calls:
         assert_close(sample[:, 1:], torch.cat([blanked, lesion_mask.float()], dim=1))
 
-    spacing = [[2.5, 0.7, 0.6], [1.0, 1.0, 1.0]]
-    pipe(ct_hu, lesion_mask, num_inference_steps=1, spacing_mm=spacing, semantic_map=1 - lesion_mask)
+    pipe(ct_hu, lesion_mask, num_inference_steps=1, spacing_mm=[0.8, 0.8, 0.8], semantic_map=1 - lesion_mask)
     assert torch.equal(modulate.calls[1][0][0], 1 - lesion_mask)
-    assert torch.equal(forward.calls[-1][1]["spacing_mm"], torch.tensor(spacing))
 
 
-def test_lesion_is_blended_in_from_its_border_inwards():
-    inside = torch.zeros(9, 11, 13, dtype=torch.uint8)
-    inside[1:8, 1:10, 2:12] = 1
-    spacing = torch.tensor([2.0, 1.0, 0.5])
-    weight = edge_weight(inside, spacing, blend_mm=1.5)
-    assert not weight[inside == 0].any() and weight[inside > 0].min() > 0 and weight.max() == 1
-    line = weight[4, 5]  # along x, in voxels of 0.5 mm: one more voxel, 0.25 more weight
-    assert_close(line[:7], torch.tensor([0, 0, 0.25, 0.5, 0.75, 1, 1]))
-    assert (weight[binary_erosion(inside, iterations=2)] > weight[inside > 0].min()).all()
-    assert torch.equal(edge_weight(inside, spacing, blend_mm=0), inside.float())
-    whole = torch.ones_like(inside)
-    assert torch.equal(edge_weight(whole, spacing, blend_mm=1.5), whole.float())
+@pytest.mark.parametrize("value", [7, 255, 0.5])
+def test_mask_of_one_positive_value_is_taken_as_one(value: float):
+    ct_hu, lesion_mask = crops()
+    pipe = pixel_pipeline()
+    results = [
+        pipe(ct_hu, mask, num_inference_steps=2, generator=seeds(1, 2)).ct
+        for mask in (lesion_mask, value * lesion_mask)
+    ]
+    assert torch.equal(*results)
 
 
 def test_blend_mixes_ct_and_generated_by_the_edge_weight(monkeypatch: pytest.MonkeyPatch):
     ct_hu, lesion_mask = crops()
+    ct_hu[0, 0, 2, 3, 4] = 1200  # beyond the window: it is painted over as all else
     pipe = pixel_pipeline()
     monkeypatch.setattr(pipe, "generate", lambda *_, **__: torch.full(SHAPE, -100.0))
-    result = pipe(ct_hu, lesion_mask, blend_mm=2.0, spacing_mm=[1.0, 1.0, 1.0]).ct
-    weight = torch.stack([edge_weight(m[0], torch.ones(3), 2.0)[None] for m in lesion_mask])
-    assert_close(result, ct_hu + weight * (-100 - ct_hu), rtol=1e-5, atol=1e-3)
+    result = pipe(ct_hu, lesion_mask, blend_mm=2.0).ct
+    weight = torch.from_numpy(np.stack([edge_weight(m[0].numpy(), np.ones(3), 2.0)[None] for m in lesion_mask]))
+    expected = torch.where(weight > 0, (ct_hu + weight * (-100 - ct_hu)).clamp(min=ct_hu.clamp(max=-1024)), ct_hu)
+    assert_close(result, expected, rtol=1e-5, atol=1e-3)
 
 
 def test_guide_is_asked_at_every_step_with_what_the_network_sees(monkeypatch: pytest.MonkeyPatch):
@@ -215,7 +211,7 @@ def test_guidance_pulls_by_its_scale_and_none_where_it_is_zero():
     pipe.register_modules(unet=Oracle(torch.zeros(SHAPE), scheduler))
     means = []
     for scale in (0.0, 0.5, 1.0, -1.0):
-        options = {"num_inference_steps": 5, "guidance_scale": scale, "blend_mm": 0, "generator": seeds(1, 2)}
+        options = {"num_inference_steps": 5, "classifier_scale": scale, "blend_mm": 0, "generator": seeds(1, 2)}
         result = pipe(ct_hu, lesion_mask, MALIGNANT, **options).ct
         means.append(float(result[lesion_mask > 0].mean()))
         assert len(guide.checked) == len(means) and len(guide.asked) == (len(means) - 1) * 5
@@ -278,13 +274,21 @@ def edit(kind: str) -> dict[str, Any]:
         "other mask shape": {"mask": mask[:1]},
         "nan": {"ct": holed},
         "mask of two": {"mask": two_labels},
-        "soft mask": {"mask": mask * 0.5},
+        "soft mask": {"mask": torch.where(two_labels == 2, 0.5, mask)},
         "empty mask": {"mask": empty},
         "map shape": {"semantic_map": mask[:, :, :2]},
         "map label": {"semantic_map": label_two},
         "spacing count": {"spacing_mm": [1.0, 1.0]},
         "spacing zero": {"spacing_mm": [1.0, 0.0, 1.0]},
+        "another spacing": {"spacing_mm": [2.5, 0.7, 0.7]},
+        "one of another spacing": {"spacing_mm": [[1.0, 1.0, 1.0], [1.0, 1.0, 1.02]]},
         "blend": {"blend_mm": -1.0},
+        "blend nan": {"blend_mm": float("nan")},
+        "scale nan": {"classifier_scale": float("nan")},
+        "scale word": {"classifier_scale": "2"},
+        "steps word": {"num_inference_steps": "5"},
+        "steps fraction": {"num_inference_steps": 2.5},
+        "steps bool": {"num_inference_steps": True},
         "generators": {"generator": seeds(1, 2, 3)},
         "no steps": {"num_inference_steps": 0},
         "attributes": {"attributes": MALIGNANT},
@@ -303,8 +307,8 @@ def edit(kind: str) -> dict[str, Any]:
         ("odd size", r"ct has shape \(2, 1, 4, 6, 7\), .* multiples of 2"),
         ("other mask shape", r"mask has shape \(1, 1, 4, 6, 8\), ct \(2, 1, 4, 6, 8\); they must be equal"),
         ("nan", "ct holds NaN or infinite values; replace them with HU first"),
-        ("mask of two", "mask has values from 0 to 2, expected 0 and 1 only"),
-        ("soft mask", r"mask has values from 0\.0 to 0\.5, expected 0 and 1 only"),
+        ("mask of two", "mask has the values 0 and 1, 2; expected 0 and one positive value, which is taken as 1"),
+        ("soft mask", r"mask has the values 0 and 0\.5, 1; expected 0 and one positive value"),
         ("empty mask", "mask of volume 1 is empty; it says where the lesion is painted"),
         ("map shape", r"semantic_map has shape \(2, 1, 2, 6, 8\), ct \(2, 1, 4, 6, 8\)"),
         ("map label", r"semantic_map has labels 0 \.\.\. 2, the model knows 0 \.\.\. 1"),
@@ -313,9 +317,17 @@ def edit(kind: str) -> dict[str, Any]:
             r"spacing_mm \[1\.0, 1\.0\], expected three positive numbers \(z, y, x\), or three per volume",
         ),
         ("spacing zero", r"spacing_mm \[1\.0, 0\.0, 1\.0\], expected three positive numbers"),
-        ("blend", r"blend_mm -1\.0, expected 0 or a positive width"),
+        ("another spacing", r"spacing_mm \[2\.5, 0\.7, 0\.7\]: the model has learnt 1 mm along every axis; resample"),
+        ("one of another spacing", r"the model has learnt 1 mm along every axis"),
+        ("blend", r"blend_mm -1\.0, expected a finite number of at least 0"),
+        ("blend nan", r"blend_mm nan, expected a finite number of at least 0"),
+        ("scale nan", r"classifier_scale nan, expected a finite number"),
+        ("scale word", r"classifier_scale '2', expected a finite number"),
+        ("steps word", r"num_inference_steps '5', expected a whole number of at least 1"),
+        ("steps fraction", r"num_inference_steps 2\.5, expected a whole number of at least 1"),
+        ("steps bool", r"num_inference_steps True, expected a whole number of at least 1"),
         ("generators", "3 generators for 2 volumes; give one, or one per volume"),
-        ("no steps", "num_inference_steps 0, expected at least 1"),
+        ("no steps", "num_inference_steps 0, expected a whole number of at least 1"),
         ("attributes", r"attributes {'malignancy': 'malignant'}: this pipeline has no guide; train one with train_cl"),
     ],
 )

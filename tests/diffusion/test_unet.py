@@ -108,9 +108,9 @@ def test_output_has_the_latents_channels_and_the_samples_size():
 def test_batch_gives_what_its_volumes_give_alone():
     unet = tiny_unet()
     sample, semantic_map = example()
-    t, spacing = torch.tensor([10, 900]), torch.tensor([[1.0, 1.0, 1.0], [2.5, 0.7, 0.6]])
-    alone = [unet(sample[i : i + 1], t[i], semantic_map[i : i + 1], spacing[i : i + 1]).sample for i in range(2)]
-    assert_close(unet(sample, t, semantic_map, spacing).sample, torch.cat(alone), rtol=1e-4, atol=1e-5)
+    t = torch.tensor([10, 900])
+    alone = [unet(sample[i : i + 1], t[i], semantic_map[i : i + 1]).sample for i in range(2)]
+    assert_close(unet(sample, t, semantic_map).sample, torch.cat(alone), rtol=1e-4, atol=1e-5)
 
 
 def test_one_timestep_stands_for_the_whole_batch():
@@ -120,14 +120,6 @@ def test_one_timestep_stands_for_the_whole_batch():
     for t in (400, torch.tensor(400), torch.tensor([400])):
         assert torch.equal(unet(sample, t, semantic_map).sample, vector)
     assert not torch.allclose(unet(sample, 401, semantic_map).sample, vector)
-
-
-def test_spacing_left_out_is_one_millimetre():
-    unet = tiny_unet()
-    sample, semantic_map = example()
-    left_out = unet(sample, 5, semantic_map).sample
-    assert torch.equal(unet(sample, 5, semantic_map, torch.ones(2, 3)).sample, left_out)
-    assert not torch.allclose(unet(sample, 5, semantic_map, torch.tensor([[2.5, 1.0, 1.0]] * 2)).sample, left_out)
 
 
 def test_lesion_of_one_voxel_reaches_every_level():
@@ -144,16 +136,15 @@ def test_lesion_of_one_voxel_reaches_every_level():
 def test_gradient_reaches_every_parameter():
     unet = tiny_unet().train()
     sample, semantic_map = example()
-    spacing = torch.tensor([[1.0, 1.0, 1.0], [2.5, 0.7, 0.6]])
-    unet(sample, torch.tensor([3, 700]), semantic_map, spacing).sample.square().sum().backward()
+    unet(sample, torch.tensor([3, 700]), semantic_map).sample.square().sum().backward()
     without = [name for name, p in unet.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
 
 
-def test_fresh_network_ignores_spacing_and_predicts_a_constant():
+def test_fresh_network_predicts_a_constant():
     unet = SPADEUNet3D(latent_channels=2, condition_channels=3, map_factor=2, channels=(4, 8))
     sample, semantic_map = example()
-    out = unet(sample, 9, semantic_map, torch.full((2, 3), 2.0)).sample
+    out = unet(sample, 9, semantic_map).sample
     assert_close(out, unet.conv_out.bias.view(1, -1, 1, 1, 1).expand_as(out))
 
 

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 import yaml
+from datasets import Dataset
 from scipy.ndimage import distance_transform_edt
 
 from autoencoder import AutoencoderKL3D
@@ -34,6 +35,7 @@ from scripts.push_to_hub import PushConfig
 from scripts.push_to_hub import main as push_main
 from scripts.train_classifier import ClassifierConfig
 from scripts.train_classifier import main as classifier_main
+from scripts.train_ldm import check_spacing
 
 RECORD = {
     "created",
@@ -158,9 +160,9 @@ def test_a_centre_and_a_diameter_give_a_scan_that_differs_inside_the_mask_only(d
 def test_a_mask_file_gives_the_lesion_that_was_drawn_and_the_guide_another(drawn, scan, chain, tmp_path):
     common = ("--ct", scan[0], "--mask", drawn / "lesion_mask.nii.gz", "--pipeline", chain.classifier / "pipeline")
     malignant = ("--attributes.malignancy", "malignant")
-    inpaint(*common, *malignant, "--guidance-scale", 0, "--out", tmp_path / "unguided")
+    inpaint(*common, *malignant, "--classifier-scale", 0, "--out", tmp_path / "unguided")
     np.testing.assert_array_equal(voxels(tmp_path / "unguided/ct.nii.gz"), voxels(drawn / "ct.nii.gz"))
-    inpaint(*common, *malignant, "--guidance-scale", 300, "--out", tmp_path / "guided")
+    inpaint(*common, *malignant, "--classifier-scale", 300, "--out", tmp_path / "guided")
     assert_only_the_lesion_changed(read_ct(scan[0]), tmp_path / "guided")
     assert (voxels(tmp_path / "guided/ct.nii.gz") != voxels(drawn / "ct.nii.gz")).any()
     record = json.loads((tmp_path / "guided/record.json").read_text())
@@ -274,3 +276,16 @@ def test_a_real_dicom_series_changes_inside_the_mask_only(real_data_dir, tmp_pat
     argv = ("--center", ",".join(f"{index:.0f}" for index in center), "--diameter-mm", 12, "--out", tmp_path / "out")
     inpaint("--ct", series, "--pipeline", tmp_path / "pipeline", *argv)
     assert_only_the_lesion_changed(ct, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("spacings", "found"),
+    [
+        ([(2.0, 2.0, 2.0), (1.0, 1.0, 1.0)], "spacing differs between its crops"),
+        ([(2.0, 1.0, 1.0)] * 2, r"spacing is \(2\.0, 1\.0, 1\.0\) mm \(z, y, x\)"),
+    ],
+)
+def test_spacings_that_one_model_cannot_learn_are_refused(spacings, found, tmp_path):
+    rows = Dataset.from_dict({"spacing_mm": [list(spacing) for spacing in spacings]})
+    with pytest.raises(ValueError, match=found + ", expected one isotropic spacing; prepare the nodules again"):
+        check_spacing(rows, tmp_path)

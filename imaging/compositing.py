@@ -1,0 +1,53 @@
+"""A generated lesion into a CT: one edge and one sum for crops and whole scans."""
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+from imaging.window import AIR_HU
+
+
+def edge_weight(lesion_mask: np.ndarray, spacing_mm: np.ndarray, blend_mm: float) -> np.ndarray:
+    """How much of the change each voxel takes: 0 outside the mask, rising to 1 from its border inwards.
+
+    The weight of a lesion voxel is its distance to the nearest voxel centre outside, over `blend_mm` plus one voxel.
+    Beyond the volume the mask is continued: at a border of the volume there is nothing to blend with.
+
+    Args:
+        lesion_mask: (D, H, W), 0 or 1.
+        spacing_mm: (3,), z, y, x.
+        blend_mm: Depth at which 1 is reached; 0 takes the change in the whole mask.
+    Returns: (D, H, W), float32; above 0 in the mask and nowhere else.
+    Raises: ValueError: If the width is negative or not finite.
+    """
+    if not (np.isfinite(blend_mm) and blend_mm >= 0):
+        raise ValueError(f"blend_mm {blend_mm}, expected 0 or a positive width in mm")
+    inside = np.asarray(lesion_mask) > 0
+    weight = np.zeros(inside.shape, np.float32)
+    if not inside.any() or inside.all():
+        return weight + inside
+    occupied = (np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+    box = tuple(slice(max(int(along[0]) - 1, 0), int(along[-1]) + 2) for along in occupied)
+    padded = np.pad(inside[box], 1, mode="edge")
+    depth_mm = distance_transform_edt(padded, sampling=[float(mm) for mm in spacing_mm])[1:-1, 1:-1, 1:-1]
+    reach_mm = blend_mm + float(np.min(spacing_mm))  # a border voxel's centre is one voxel from the next one outside
+    weight[box] = np.where(inside[box], np.minimum(depth_mm / reach_mm, 1), 0)
+    return weight
+
+
+def composite(ct_hu: np.ndarray, difference_hu: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """ct_hu + weight · difference: the scan's own noise stays, and where the weight is 0 every bit does.
+
+    Painted values do not fall below air, nor leave the range of an integer type.
+
+    Args:
+        ct_hu: Scan or crop, HU, any shape and real type.
+        difference_hu: Generated minus given, HU, on the same voxels.
+        weight: From :func:`edge_weight`, in [0, 1].
+    Returns: Same shape and type as `ct_hu`; integers are rounded.
+    """
+    ct = np.asarray(ct_hu, np.float64)
+    painted = np.maximum(ct + weight * np.asarray(difference_hu, np.float64), np.minimum(ct, AIR_HU))
+    if np.issubdtype(ct_hu.dtype, np.integer):
+        limits = np.iinfo(ct_hu.dtype)
+        painted = np.clip(np.rint(painted), limits.min, limits.max)
+    return np.where(weight > 0, painted.astype(ct_hu.dtype), ct_hu)
