@@ -12,24 +12,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from evaluation.lesions.features import Features, measure_features, merge
 from evaluation.lesions.lesion_sets import Lesion, load_lesions, match_pairs
 from evaluation.lesions.memorisation import Memorisation, check_memorisation, feature_variety, seed_spread
 from evaluation.lesions.method_tests import method_tests
+from evaluation.lesions.openings import open_test_split
 from evaluation.lesions.pair_comparison import PairValues, pair_values, paired_rows
 from evaluation.lesions.radiomics import MISSING, radiomics_available
 from evaluation.lesions.set_comparison import distance_rows, floor_rows, set_metrics
 from evaluation.networks.inception import load_inception, load_lpips
 from evaluation.networks.nodule_net import load_nodule_net
-from evaluation.reports.document import check_report_folder
 from evaluation.reports.lesion_pictures import draw_copies, draw_distributions, draw_lesions
 from evaluation.reports.lesion_report import CopyCheck, Diversity, Results, SetSummary, write_report
+from evaluation.settings import check_settings, chosen_device, named_sources, optional_network
 from foundation.config import config_dict, launch
 
 TRAINING_SET = "training set"
-FETCHED = ("fid", "torchvision", "none")
 
 
 @dataclass(frozen=True)
@@ -40,18 +39,18 @@ class EvaluateConfig:
         real: Real lesions that the model has not seen.
         out: Folder for report.html, report.md, report.json and the pictures.
         synthetic: One set, or several as name=DIR,name=DIR.
-        train: Real lesions that the model was trained on, for the check for copies and a larger real vs real pool.
+        train: Real lesions that the model was trained on, for the check for copies and for real vs real by size.
         real_split: Split of `real`: train, test or all.
         synthetic_split: Split of the synthetic sets.
         train_split: Split of `train`.
         inception: Weights for the FID: fid or torchvision (fetched once), a local state dict, or none.
         lpips_backbone: AlexNet weights for LPIPS: torchvision (fetched once), a local state dict, or none.
-        repeats: Splits of real vs real and bootstrap resamples.
-        permutations: Of each test between methods.
+        repeats: Patient-wise splits and bootstrap resamples.
+        permutations: Exchanges of each test.
         bin_width_hu: Grey level of GLCM and GLRLM.
         seed: The same inputs and seed give the same report.
         workers: Processes for texture features.
-        device: Where Inception, LPIPS and the nodule network run.
+        device: "auto", "cpu" or "cuda"; where Inception, LPIPS and the nodule network run.
     """
 
     real: Path
@@ -68,14 +67,20 @@ class EvaluateConfig:
     bin_width_hu: float = 25.0
     seed: int = 0
     workers: int = 1
-    device: str = "cpu"
+    device: str = "auto"
 
 
 def main(config: EvaluateConfig) -> None:
     check_config(config)
+    device = chosen_device(config.device)
     results = Results(settings=config_dict(config))
     nodule_net = load_nodule_net()
-    inception, lpips_network = load_networks(config, results.left_out)
+    inception, no_inception = optional_network("FID and KID", config.inception, load_inception)
+    lpips_network, no_lpips = optional_network("LPIPS", config.lpips_backbone, load_lpips)
+    results.left_out += [note for note in (no_inception, no_lpips) if note]
+    if not radiomics_available():
+        results.left_out.append(MISSING)
+    results.test_openings = open_test_split(config.real, config.real_split, "evaluate", results.settings)
     real = load_set("real", config.real, config.real_split, results)
     train = load_set(TRAINING_SET, config.train, config.train_split, results) if config.train else []
     check_disjoint(real, train)
@@ -89,15 +94,15 @@ def main(config: EvaluateConfig) -> None:
     features: dict[str, Features] = {}
     for label, lesions in sets.items():
         features[label], problems = measure_features(
-            lesions, label, config.workers, config.bin_width_hu, inception, nodule_net, config.device
+            lesions, label, config.workers, config.bin_width_hu, inception, nodule_net, device
         )
         results.left_out += problems
     pool = merge(features["real"], features[TRAINING_SET]) if train else features["real"]
     metrics = set_metrics(pool)
 
     for label in [label for label in sets if label != "real"]:
-        rows, _, notes = distance_rows(
-            label, features["real"], features[label], pool, metrics, config.repeats, config.seed
+        rows, notes = distance_rows(
+            label, features["real"], features[label], metrics, config.repeats, config.permutations, config.seed
         )
         results.distances += rows
         results.left_out += notes
@@ -108,9 +113,7 @@ def main(config: EvaluateConfig) -> None:
     for label, lesions in methods.items():
         pairs[label], notes = match_pairs(real, lesions)
         results.left_out += [f"{label}, {note}" for note in notes]
-        values[label], notes = pair_values(
-            pairs[label], features["real"], features[label], pool, lpips_network, config.device
-        )
+        values[label], notes = pair_values(pairs[label], features["real"], features[label], pool, lpips_network, device)
         results.left_out += [f"{label}, {note}" for note in notes]
         patient_of = {lesion.name: lesion.patient_id for lesion in lesions}
         results.pairs += paired_rows(label, values[label], patient_of, config.repeats, config.seed)
@@ -142,12 +145,7 @@ def main(config: EvaluateConfig) -> None:
 
 def check_config(config: EvaluateConfig) -> None:
     """Refuse, before anything is read, what would fail after long work."""
-    for name, least in (("repeats", 10), ("permutations", 10), ("workers", 1)):
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} {getattr(config, name)}, expected at least {least}")
-    if not config.bin_width_hu > 0:
-        raise ValueError(f"bin_width_hu {config.bin_width_hu}, expected a positive width such as 25")
-    check_report_folder(config.out)
+    check_settings(config.out, config.bin_width_hu, config.repeats, config.permutations, config.workers)
     paths = [config.real, *([config.train] if config.train else []), *synthetic_sets(config.synthetic).values()]
     for path in paths:
         if not path.is_dir():
@@ -155,37 +153,9 @@ def check_config(config: EvaluateConfig) -> None:
 
 
 def synthetic_sets(synthetic: str | None) -> dict[str, Path]:
-    """`DIR` or `name=DIR,name=DIR` -> name -> folder; a set without a name is called by its folder."""
-    sets: dict[str, Path] = {}
-    for part in filter(None, (synthetic or "").split(",")):
-        name, equals, folder = part.partition("=")
-        path = Path(folder if equals else name)
-        label = name if equals else path.name
-        if label in ("real", TRAINING_SET, *sets):
-            raise ValueError(f"--synthetic {synthetic}: the name {label!r} is taken; give each set a name of its own")
-        sets[label] = path
-    return sets
-
-
-def load_networks(config: EvaluateConfig, left_out: list[str]) -> tuple[nn.Module | None, nn.Module | None]:
-    """Inception and LPIPS; what cannot be fetched is named in the report, what was given as a file must load."""
-    if not radiomics_available():
-        left_out.append(MISSING)
-    networks: list[nn.Module | None] = []
-    for figure, weights, load in (
-        ("FID and KID", config.inception, load_inception),
-        ("LPIPS", config.lpips_backbone, load_lpips),
-    ):
-        try:
-            networks.append(None if weights == "none" else load(weights))
-        except ValueError as error:
-            if weights not in FETCHED:
-                raise
-            networks.append(None)
-            left_out.append(f"{figure}: {error}")
-        if weights == "none":
-            left_out.append(f"{figure}: switched off")
-    return networks[0], networks[1]
+    """Name -> folder of each synthetic set."""
+    sources = named_sources("--synthetic", synthetic or "", taken=("real", TRAINING_SET))
+    return {name: Path(source) for name, source in sources.items()}
 
 
 def load_set(label: str, path: Path, split: str, results: Results) -> list[Lesion]:

@@ -22,12 +22,13 @@ from evaluation.autoencoders.reconstruction import crop_regions, crop_scales, re
 from evaluation.autoencoders.table import CropRow, ratio_curves, summarise
 from evaluation.lesions.features import TEXTURE, Features, measure_features
 from evaluation.lesions.lesion_sets import Lesion
+from evaluation.lesions.openings import open_test_split
 from evaluation.lesions.pair_comparison import pair_values, paired_rows
 from evaluation.lesions.radiomics import MISSING, radiomics_available
 from evaluation.lesions.set_comparison import distance_rows, set_metrics
 from evaluation.networks.inception import load_lpips
-from evaluation.reports.document import check_report_folder
 from evaluation.reports.reconstruction_report import UNCHANGED, AutoencoderSummary, Results, draw_pictures, write_report
+from evaluation.settings import check_settings, chosen_device, named_sources
 from foundation.config import config_dict, launch
 from imaging.dataset.nodules import crop_size_of, load_nodules, read_nodule, spacing_mm_of
 from imaging.window import to_hu, to_norm
@@ -46,7 +47,8 @@ class EvaluateVaeConfig:
         out: Folder for report.html, report.md, report.json and the pictures.
         split: Split of `data`: train or test.
         lpips_backbone: AlexNet weights for LPIPS: none, torchvision (fetched once), or a local state dict.
-        repeats: Bootstrap resamples, and splits of real vs real.
+        repeats: Patient-wise splits and bootstrap resamples.
+        permutations: Exchanges of each test.
         bin_width_hu: Grey level of GLCM and GLRLM.
         seed: The same inputs and seed give the same report.
         workers: Processes for texture features.
@@ -59,6 +61,7 @@ class EvaluateVaeConfig:
     split: str = "test"
     lpips_backbone: str = "none"
     repeats: int = 200
+    permutations: int = 999
     bin_width_hu: float = 25.0
     seed: int = 0
     workers: int = 1
@@ -66,8 +69,8 @@ class EvaluateVaeConfig:
 
 
 def main(config: EvaluateVaeConfig) -> None:
-    check_config(config)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    check_settings(config.out, config.bin_width_hu, config.repeats, config.permutations, config.workers)
+    device = chosen_device(config.device)
     nodules = load_nodules(config.data, config.split)
     sources = named_autoencoders(config.vae)
     autoencoders = {name: load_autoencoder(source).to(device) for name, source in sources.items()}
@@ -83,6 +86,7 @@ def main(config: EvaluateVaeConfig) -> None:
         autoencoders=[summary_of(name, sources[name], model) for name, model in autoencoders.items()],
         left_out=[] if radiomics_available() else [MISSING],
     )
+    results.test_openings = open_test_split(config.data, config.split, "evaluate_vae", results.settings)
     if lpips_network is None:
         results.left_out.append(NO_LPIPS)
     if edge < crop_size_of(nodules):
@@ -153,7 +157,7 @@ def compare_texture(
     config: EvaluateVaeConfig,
     device: str,
 ) -> None:
-    """Distances of each version's lesions to the originals beside real vs real, and the difference pair by pair."""
+    """Each version's lesions against the originals of other patients, and the difference pair by pair."""
     features: dict[str, Features] = {}
     for version, found in lesions.items():
         features[version], problems = measure_features(found, version, config.workers, config.bin_width_hu)
@@ -162,7 +166,9 @@ def compare_texture(
     metrics = [metric for metric in set_metrics(real) if metric.kind in TEXTURE]
     originals = {lesion.name: lesion for lesion in lesions[UNCHANGED]}
     for version, found in lesions.items():
-        rows, _, notes = distance_rows(version, real, features[version], real, metrics, config.repeats, config.seed)
+        rows, notes = distance_rows(
+            version, real, features[version], metrics, config.repeats, config.permutations, config.seed
+        )
         results.distances += rows
         pairs = [(originals[lesion.name], lesion) for lesion in found]
         values, pair_notes = pair_values(pairs, real, features[version], real, lpips_network, device)
@@ -172,25 +178,9 @@ def compare_texture(
         results.left_out += notes + [f"{version}, {note}" for note in pair_notes if "PSNR" not in note]
 
 
-def check_config(config: EvaluateVaeConfig) -> None:
-    """Refuse, before anything is read, what would fail after long work."""
-    for name, least in (("repeats", 10), ("workers", 1)):
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} {getattr(config, name)}, expected at least {least}")
-    if not config.bin_width_hu > 0:
-        raise ValueError(f"bin_width_hu {config.bin_width_hu}, expected a positive width such as 25")
-    check_report_folder(config.out)
-
-
 def named_autoencoders(vae: str) -> dict[str, str]:
-    """`DIR` or `name=DIR,name=DIR` -> name -> folder or repository; one without a name is called by its folder."""
-    sources: dict[str, str] = {}
-    for part in filter(None, vae.split(",")):
-        name, equals, source = part.rpartition("=")
-        label = name if equals else Path(source).name
-        if label in sources:
-            raise ValueError(f"--vae {vae}: the name {label!r} is taken; give each autoencoder a name of its own")
-        sources[label] = source
+    """Name -> folder or repository of each autoencoder, at least one."""
+    sources = named_sources("--vae", vae)
     if not sources:
         raise ValueError("--vae is empty; give the folder of an autoencoder")
     return sources

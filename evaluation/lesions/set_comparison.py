@@ -1,4 +1,4 @@
-"""Distances between a synthetic and the real set, each beside real vs real of the same size."""
+"""Distances between a synthetic and the real set, each beside real vs real in the same patient-wise splits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,6 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from evaluation.lesions.features import TEXTURE, Features, real_spread
+from evaluation.lesions.shared_masks import comparable_sets
 from evaluation.statistics.distances import (
     VectorDistance,
     frechet_distance,
@@ -14,14 +15,8 @@ from evaluation.statistics.distances import (
     standardised_wasserstein,
     wasserstein_per_feature,
 )
-from evaluation.statistics.resampling import (
-    MIN_PATIENTS,
-    bootstrap_interval,
-    flat,
-    floor_sizes,
-    real_floor,
-    same_size_value,
-)
+from evaluation.statistics.exchange import TEST_SPLITS, draw_splits, exchange_tests, ratio_interval, split_distances
+from evaluation.statistics.resampling import MIN_PATIENTS, flat, real_floor
 
 
 @dataclass(frozen=True)
@@ -31,10 +26,11 @@ class SetMetric:
     Attributes:
         name: As printed.
         kind: Which features it looks at.
-        measure: (N, F), (M, F) -> vector; its mean is the value, its standard deviation is given when it is longer
-            than one.
+        measure: (..., N, F), (..., M, F) -> (..., values); their mean is the value, their standard deviation is given
+            where there are several.
         tested: Whether it takes part in the tests between methods (one of each family does, to spare the adjustment).
-        feature_names: Of the vector's entries, where each is worth a look of its own.
+        feature_names: Of the values, where each is worth a look of its own.
+        signed: Whether it may be negative; such a distance has no ratio.
     """
 
     name: str
@@ -42,14 +38,16 @@ class SetMetric:
     measure: VectorDistance
     tested: bool
     feature_names: tuple[str, ...] = ()
+    signed: bool = False
 
     def value(self, X: np.ndarray, Y: np.ndarray) -> float:
+        """The distance of (N, F) and (M, F), averaged over its values."""
         return float(self.measure(X, Y).mean())
 
 
 @dataclass(frozen=True)
 class FloorRow:
-    """Real vs real: the distance between two patient-wise halves with `sizes` lesions.
+    """Real vs real: the distance between two patient-wise groups with `sizes` lesions.
 
     Attributes:
         splits: How often the real lesions were split.
@@ -69,31 +67,46 @@ class FloorRow:
 
 @dataclass(frozen=True)
 class DistanceRow:
-    """One distance of one method to the real set.
+    """One distance of one method to the real set; see `evaluation.statistics.exchange` for the comparison.
 
     Attributes:
-        value, std: Over all lesions; the standard deviation is over features, None for a single figure.
-        low, high: 95 % bootstrap interval of the value.
-        floor: Real vs real; None if there are too few real patients.
-        same_size: The value at the floor's sizes: compare this one with the floor.
-        share_above: Share of the splits at least as far apart as `same_size`; a small one tells the method from real.
+        shared: Whether the synthetic lesions were made in real lesions' masks, or in their patients.
+        real_lesions, synthetic_lesions: In the two sets.
+        whole: Between the two whole sets, as published tables give it. It depends on their sizes and, of shared masks,
+            lies below real vs real even for a poor generator: no figure of this row may be read beside it.
+        value: Synthetic lesions to real lesions of other patients, mean over patient-wise splits; None, with all that
+            follows, if there are too few patients.
+        std: Mean over the splits of the standard deviation over features; None for a single figure.
+        floor: Real to real lesions in the same splits, at the same sizes.
+        ratio: value / floor, 1 for a perfect generator; None where the distance may be negative.
+        low, high: 95 % interval of the ratio (jackknife over patients).
+        p_farther: Exchange test of the synthetic lesions being farther; None if no patients are shared.
+        p_differs: Exchange test of any difference between the whole sets.
     """
 
     method: str
     metric: str
+    shared: bool
     real_lesions: int
     synthetic_lesions: int
-    value: float
-    std: float | None
-    low: float
-    high: float
+    whole: float
+    value: float | None = None
+    std: float | None = None
     floor: FloorRow | None = None
-    same_size: float | None = None
-    share_above: float | None = None
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_farther: float | None = None
+    p_differs: float | None = None
 
 
 def set_metrics(pool: Features) -> list[SetMetric]:
-    """The distances that these features allow; `pool` are the real lesions whose spread standardises."""
+    """The distances that these features allow.
+
+    Args:
+        pool: Features of real lesions, whose spread standardises.
+    Returns: In the order of the report.
+    """
     metrics = []
     for kind in TEXTURE:
         if kind in pool:
@@ -107,9 +120,11 @@ def set_metrics(pool: Features) -> list[SetMetric]:
         if kind in pool:
             metrics.append(SetMetric(name, kind, _as_vector(frechet_distance), tested=True))
             kernel_name = "KID" if kind == "Inception" else "KID 3D"
-            metrics.append(SetMetric(kernel_name, kind, _as_vector(kernel_distance), tested=False))
-    metrics.append(SetMetric("Mean HU WD", "HU", lambda X, Y: wasserstein_per_feature(X[:, :1], Y[:, :1]), True))
-    metrics.append(SetMetric("HU deviation WD", "HU", lambda X, Y: wasserstein_per_feature(X[:, 1:], Y[:, 1:]), False))
+            metrics.append(SetMetric(kernel_name, kind, _as_vector(kernel_distance), tested=False, signed=True))
+    metrics.append(SetMetric("Mean HU WD", "HU", lambda X, Y: wasserstein_per_feature(X[..., :1], Y[..., :1]), True))
+    metrics.append(
+        SetMetric("HU deviation WD", "HU", lambda X, Y: wasserstein_per_feature(X[..., 1:], Y[..., 1:]), False)
+    )
     if "Seam" in pool:
         metrics.append(SetMetric("Seam WD", "Seam", wasserstein_per_feature, tested=True))
     return metrics
@@ -119,63 +134,79 @@ def distance_rows(
     method: str,
     real: Features,
     synthetic: Features,
-    pool: Features,
     metrics: list[SetMetric],
     repeats: int,
+    permutations: int,
     seed: int,
-) -> tuple[list[DistanceRow], dict[str, np.ndarray], list[str]]:
+) -> tuple[list[DistanceRow], list[str]]:
     """All distances of one method.
 
     Args:
         method: Its name.
         real, synthetic: The two sets.
-        pool: Real lesions that floors are split from: the real set, with the training set where there is one.
         metrics: From `set_metrics`.
-        repeats: Splits, bootstrap resamples.
+        repeats: Patient-wise splits; tests and intervals use the first 20 of them.
+        permutations: Exchanges of each test.
         seed: Each metric starts anew from it, so that leaving one out changes no other.
-    Returns: Rows; metric -> values of the splits, for the pictures; a sentence for each metric left out.
+    Returns: Rows, and a sentence for each metric or lesion left out.
     """
-    rows, floors, notes = [], {}, []
+    rows, notes = [], []
     for metric in tqdm(metrics, f"distances of {method}", leave=False):
         if any(metric.kind not in features for features in (real, synthetic)):
             notes.append(f"{method}: {metric.name} left out, no lesion of one set could be measured")
             continue
-        x, y, reals = real[metric.kind], synthetic[metric.kind], pool[metric.kind]
+        x, y = real[metric.kind], synthetic[metric.kind]
         if min(len(x.lesions), len(y.lesions)) < 2:
             notes.append(f"{method}: {metric.name} left out, a set has only one lesion and a distance needs two")
             continue
-        rng = np.random.default_rng(seed)
-        vector = metric.measure(flat(x.values), flat(y.values))
-        low, high = bootstrap_interval((x.values, x.patients), (y.values, y.patients), metric.value, repeats, rng)
+        sets, remarks = comparable_sets(x, y)
+        notes += [f"{method}: {remark}" for remark in remarks]
         row = DistanceRow(
             method=method,
             metric=metric.name,
+            shared=sets.shared,
             real_lesions=len(x.lesions),
             synthetic_lesions=len(y.lesions),
-            value=float(vector.mean()),
-            std=float(vector.std()) if len(vector) > 1 else None,
-            low=low,
-            high=high,
+            whole=metric.value(flat(x.values), flat(y.values)),
         )
-        patients = len(set(reals.patients))
-        if patients < MIN_PATIENTS:
-            notes.append(
-                f"{metric.name}: no real vs real, it needs {MIN_PATIENTS} real patients and there are {patients}; "
-                "give more real lesions"
-            )
+        rng = np.random.default_rng(seed)
+        try:
+            splits = draw_splits(sets, repeats, rng)
+        except ValueError as error:
+            notes.append(f"{method}: no real vs real and no test, {error}")
             rows.append(row)
             continue
-        sizes = floor_sizes(len(reals.lesions), len(x.lesions), len(y.lesions))
-        same_size = same_size_value(x.values, y.values, metric.value, sizes, repeats, rng)
-        splits = real_floor(reals.values, reals.patients, metric.measure, sizes, repeats, rng)
-        floors[metric.name] = splits.mean(axis=1)
-        share = float((floors[metric.name] >= same_size).mean())
-        rows.append(replace(row, floor=floor_row(metric.name, sizes, splits), same_size=same_size, share_above=share))
-    return rows, floors, notes
+        values, floors = split_distances(sets, splits, metric.measure)
+        few = splits.first(TEST_SPLITS)
+        interval = None if metric.signed else ratio_interval(sets, few, metric.measure)
+        p_farther, p_differs = exchange_tests(sets, few, metric.measure, permutations, rng)
+        row = replace(
+            row,
+            value=float(values.mean()),
+            std=float(values.std(axis=1).mean()) if values.shape[1] > 1 else None,
+            floor=floor_row(metric.name, (splits.half, splits.half), floors),
+            p_farther=p_farther,
+            p_differs=p_differs,
+        )
+        if interval is not None:
+            ratio = float(values.mean() / floors.mean())
+            row = replace(
+                row, ratio=ratio, low=ratio * interval[1] / interval[0], high=ratio * interval[2] / interval[0]
+            )
+        rows.append(row)
+    return rows, list(dict.fromkeys(notes))
 
 
 def floor_rows(pool: Features, metrics: list[SetMetric], repeats: int, seed: int) -> list[FloorRow]:
-    """Real vs real at 8, 16, 32, ... lesions a half, and at the largest half that the real lesions allow."""
+    """Real vs real at 8, 16, 32, ... lesions a half, and at the largest half that the real lesions allow.
+
+    Args:
+        pool: Features of all real lesions.
+        metrics: From `set_metrics`.
+        repeats: Splits of each size.
+        seed: Each size starts anew from it.
+    Returns: A row for each metric and size; none with fewer than 4 patients.
+    """
     rows = []
     for metric in tqdm(metrics, "real vs real", leave=False):
         reals = pool[metric.kind]
@@ -190,12 +221,18 @@ def floor_rows(pool: Features, metrics: list[SetMetric], repeats: int, seed: int
 
 
 def floor_row(metric: str, sizes: tuple[int, int], splits: np.ndarray) -> FloorRow:
-    """Summarise `real_floor`'s (repeats, features)."""
+    """Summarise the distances of real vs real.
+
+    Args:
+        metric: Its name.
+        sizes: Lesions in the two groups.
+        splits: (splits, values of the distance).
+    """
     values = splits.mean(axis=1)
     low, high = np.quantile(values, [0.025, 0.975])
     std = float(splits.std(axis=1).mean()) if splits.shape[1] > 1 else None
     return FloorRow(metric, sizes, len(splits), float(values.mean()), std, float(low), float(high))
 
 
-def _as_vector(distance: Callable[[np.ndarray, np.ndarray], float]) -> VectorDistance:
-    return lambda X, Y: np.array([distance(X, Y)])
+def _as_vector(distance: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> VectorDistance:
+    return lambda X, Y: distance(X, Y)[..., None]

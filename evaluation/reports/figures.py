@@ -65,20 +65,20 @@ def draw_gallery(path: Path, columns: Sequence[Sequence[Lesion | None]], titles:
 
 
 def draw_distances(path: Path, rows: Sequence[DistanceRow]) -> None:
-    """Each metric's value with its interval, in units of its real-vs-real mean; the floor's range is shaded."""
-    rows = [row for row in rows if not row.metric.startswith("KID")]
+    """Each metric's ratio to real vs real with its interval; the range of real vs real over the splits is shaded."""
+    rows = [row for row in rows if row.ratio is not None]
     metrics, methods = list(dict.fromkeys(r.metric for r in rows)), list(dict.fromkeys(r.method for r in rows))
     figure = Figure(figsize=(8, 0.3 * len(metrics) * (1 + len(methods) / 3) + 1.2), layout="constrained")
     axes = figure.subplots()
     for row in rows:
-        if row.floor is None or row.same_size is None or row.floor.mean <= 0:
+        if row.floor is None or row.ratio is None or row.low is None or row.high is None:
             continue
         y, index, unit = metrics.index(row.metric), methods.index(row.method), row.floor.mean
         if index == 0:
             axes.barh(y, (row.floor.high - row.floor.low) / unit, 0.9, row.floor.low / unit, color="#dfeadf")
-        error = [[max(row.value - row.low, 0) / unit], [max(row.high - row.value, 0) / unit]]
+        error = [[row.ratio - row.low], [row.high - row.ratio]]
         axes.errorbar(
-            max(row.same_size / unit, 0.01),
+            row.ratio,
             y + 0.7 * ((index + 0.5) / len(methods) - 0.5),
             xerr=error,
             fmt="o",
@@ -93,7 +93,7 @@ def draw_distances(path: Path, rows: Sequence[DistanceRow]) -> None:
     axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
-    axes.set_xlabel("distance / mean distance of real vs real (shaded: 95 % of the splits)")
+    axes.set_xlabel("synthetic vs real / real vs real (shaded: 95 % of single splits of real vs real)")
     axes.legend(frameon=False)
     _save(figure, path)
 

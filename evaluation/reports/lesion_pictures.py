@@ -30,8 +30,10 @@ def draw_distributions(
 ) -> None:
     """Distances in units of their floor, floors by size, the distance of each single feature, and t-SNE."""
     section = "Distances to the real set"
-    if any(row.floor for row in results.distances):
-        caption = "Distances in units of real vs real of the same size; whiskers are 95 % intervals of the full sets."
+    if any(row.ratio for row in results.distances):
+        caption = (
+            "Distances in units of real vs real in the same splits, with 95 % intervals; 1 is a perfect generator."
+        )
         draw_distances(_add(results, out, section, "distances.png", caption), results.distances)
     if results.floors:
         caption = "Real vs real shrinks with the number of lesions: figures of unequal sizes cannot be compared."

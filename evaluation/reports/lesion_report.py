@@ -9,7 +9,7 @@ from typing import Any
 from evaluation.lesions.method_tests import PairedTest
 from evaluation.lesions.pair_comparison import PairedRow
 from evaluation.lesions.set_comparison import DistanceRow, FloorRow
-from evaluation.reports.document import Block, Bullets, Picture, Table, report_document, save_report
+from evaluation.reports.document import Block, Bullets, Paragraph, Picture, Table, report_document, save_report
 
 TITLE = "Evaluation of synthetic lesions"
 NONE = "–"
@@ -18,14 +18,15 @@ READING = (
     "WD: Wasserstein distance of each feature's two distributions; the mean over features, their standard deviation "
     "in brackets. Standardised: each feature divided by its standard deviation over the real lesions, because raw "
     "means are ruled by the one feature with the largest unit.",
-    "Real vs real: the same distance between two groups of real lesions of the same sizes and without a common "
-    "patient, drawn again and again. A synthetic set cannot be asked to be closer than that. Where the real lesions do "
-    "not suffice for two groups of the full sizes, both are smaller and the column 'at that size' repeats the "
-    "comparison with as few lesions.",
-    "Farther: the share of real groups that are at least as far apart as the synthetic set is from the real one. A "
-    "small share tells the set from real. Synthetic lesions made in the real lesions' own masks and backgrounds may "
-    "come closer than real vs real, since shape and surroundings are shared; that alone is no proof of quality.",
-    "Intervals: 95 %, patient-wise bootstrap, centred on the estimate.",
+    "Synthetic vs real: the patients are split in halves again and again, and the synthetic lesions of one half (one "
+    "sample of each mask, drawn anew) are held against the real lesions of the other. Real vs real: the real lesions "
+    "of the one half against those of the other, in the same splits, so at the same sizes. Their ratio is 1 for a "
+    "perfect generator; its 95 % interval comes from leaving out one patient at a time.",
+    "p (farther): the real lesion and the samples of each patient change roles at random; how often is synthetic vs "
+    "real then as far above real vs real? Blind to lesions that are too much alike, whose ratio may be below 1. "
+    "p (differs): the same exchange, with the distance of the two whole sets, which sees too little spread as well. "
+    "Where no patient is in both sets, patients change sets instead, and there is no p (farther). These p-values are "
+    "not adjusted for the number of distances.",
     "Gabor: 8 frequencies (0.05 to 0.4 per voxel) x 8 orientations in three planes, foreground only. GLCM and GLRLM: "
     "pyradiomics, HU clipped to -1150 ... 350. FID: Inception-v3 on the three central slices, foreground only; KID is "
     "its counterpart without small-sample bias and may be negative. Fréchet 3D and KID 3D: the same in the features of "
@@ -77,6 +78,7 @@ class Results:
     """Everything the report prints, in the order of its sections."""
 
     settings: dict[str, Any]
+    test_openings: str | None = None  # from `evaluation.lesions.openings`
     sets: list[SetSummary] = field(default_factory=list)
     distances: list[DistanceRow] = field(default_factory=list)
     floors: list[FloorRow] = field(default_factory=list)
@@ -110,7 +112,10 @@ def report_blocks(results: Results) -> list[Block]:
     }
     for section, pictures in results.pictures.items():
         sections[section] += pictures
-    return report_document(TITLE, [_sets_table(results.sets)], sections, results.left_out, READING, results.settings)
+    opening: list[Block] = [_sets_table(results.sets)]
+    if results.test_openings:
+        opening.append(Paragraph(results.test_openings))
+    return report_document(TITLE, opening, sections, results.left_out, READING, results.settings)
 
 
 def number(value: float | None) -> str:
@@ -118,13 +123,6 @@ def number(value: float | None) -> str:
     if value is None:
         return NONE
     return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
-
-
-def share(value: float | None, repeats: int) -> str:
-    """A share of `repeats` draws, in percent; none of them is printed as an upper limit."""
-    if value is None:
-        return NONE
-    return f"{100 * value:.3g} %" if value else f"< {100 / repeats:.2g} %"
 
 
 def _spread(value: float | None, std: float | None) -> str:
@@ -141,21 +139,18 @@ def _sets_table(sets: Sequence[SetSummary]) -> Table:
 
 
 def _source_table(results: Results) -> Table:
-    """The columns of the source's Table 1, and ours, with real vs real as a row of its own."""
+    """The distances of the source's Table 1, and ours, each set with its own real vs real below."""
     metrics = [m for m in SOURCE_COLUMNS if any(row.metric == m for row in results.distances)]
-    mse = {row.method: row for row in results.pairs if row.metric == "MSE"}
-    rows, floors = [], {}
+    rows = []
     for method in dict.fromkeys(row.method for row in results.distances):
         found = {row.metric: row for row in results.distances if row.method == method}
         cells = [_spread(found[m].value, found[m].std) if m in found else NONE for m in metrics]
-        error = f"{number(100 * mse[method].mean)} ({number(100 * mse[method].std)})" if method in mse else NONE
-        rows.append([method, *cells, error])
+        rows.append([method, *cells])
         sizes = next((row.floor.sizes for row in found.values() if row.floor), None)
         if sizes:
             floor_cells = [_floor_cell(found[m].floor if m in found else None) for m in metrics]
-            floors[sizes] = [f"real vs real, {sizes[0]} : {sizes[1]}", *floor_cells, NONE]
-    rows += floors.values()
-    return Table(["set", *metrics, "MSE x 10⁻²"], rows)
+            rows.append([f"real vs real beside {method}, {sizes[0]} : {sizes[1]}", *floor_cells])
+    return Table(["set", *metrics], rows)
 
 
 def _floor_cell(floor: FloorRow | None) -> str:
@@ -163,25 +158,23 @@ def _floor_cell(floor: FloorRow | None) -> str:
 
 
 def distance_table(distances: Sequence[DistanceRow]) -> Table:
-    """Every distance of every set, beside real vs real and the value at the size of that."""
-    header = ["distance", "set", "value (std)", "95 % interval", "real vs real", "95 % of splits", "sizes"]
+    """Every distance of every set beside real vs real in the same splits, with its ratio and tests."""
+    header = ["distance", "set", "synthetic vs real (std)", "real vs real", "95 % of splits", "sizes", "ratio"]
     rows = []
     for metric in dict.fromkeys(row.metric for row in distances):
         for row in [row for row in distances if row.metric == metric]:
-            interval = f"{number(row.low)} … {number(row.high)}"
-            cells = [metric, row.method, _spread(row.value, row.std), interval]
+            cells = [metric, row.method, _spread(row.value, row.std)]
             if row.floor is None:
-                cells += [NONE] * 5
+                cells += [NONE] * 3
             else:
                 cells += [
                     number(row.floor.mean),
                     f"{number(row.floor.low)} … {number(row.floor.high)}",
                     f"{row.floor.sizes[0]} : {row.floor.sizes[1]}",
-                    number(row.same_size),
-                    share(row.share_above, row.floor.splits),
                 ]
-            rows.append(cells)
-    return Table([*header, "at that size", "farther"], rows)
+            interval = NONE if row.ratio is None else f"{number(row.low)} … {number(row.high)}"
+            rows.append([*cells, number(row.ratio), interval, number(row.p_farther), number(row.p_differs)])
+    return Table([*header, "95 % interval", "p (farther)", "p (differs)"], rows)
 
 
 def _floor_table(floors: Sequence[FloorRow]) -> Table:

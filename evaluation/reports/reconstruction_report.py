@@ -40,10 +40,11 @@ READING = (
     "Homogeneous cube: the 16-voxel cube outside the lesion with the least structure coarser than 2 mm and no clipped "
     "voxel, so what it holds is mostly noise. The mean over crops is geometric. The ratio does not ask whether the "
     "texture is the same one.",
-    "Texture distances: features of the lesion alone, lung window (-1150 ... 350 HU). Original and reconstruction "
-    "are the same lesions, so their distance lies below real vs real, which compares different lesions in two "
-    "groups (of half the sample where it does not suffice, with the distance at that size beside it). Read the blur as "
-    "the scale, and the paired figures: mean over features of |version − original| / spread over the originals.",
+    "Texture distances: features of the lesion alone, lung window (-1150 ... 350 HU). The version's lesions of half of "
+    "the patients against the originals of the other half, beside originals against originals in the same splits: a "
+    "lossless version has a ratio of 1. p-values: original and version change roles at random, patient by patient; "
+    "they find any systematic change, however small, so read the ratio and the blur as the scale. Texture error of the "
+    "paired figures: mean over features of |version − original| / spread over the originals.",
     "Paired SSIM and MS-SSIM: averaged in the lesion only. LPIPS: the three slices of 32 mm through the lesion.",
 )
 
@@ -69,6 +70,7 @@ class Results:
     ms_ssim_scales: int
     patients: int
     autoencoders: list[AutoencoderSummary]
+    test_openings: str | None = None  # from `evaluation.lesions.openings`
     rows: list[CropRow] = field(default_factory=list)
     summary: list[SummaryRow] = field(default_factory=list)
     distances: list[DistanceRow] = field(default_factory=list)
@@ -103,6 +105,8 @@ def report_blocks(results: Results) -> list[Block]:
     for section, pictures in results.pictures.items():
         sections[section] += pictures
     opening: list[Block] = [Paragraph(_data_sentence(results)), _autoencoder_table(results)]
+    if results.test_openings:
+        opening.append(Paragraph(results.test_openings))
     return report_document(TITLE, opening, sections, results.left_out, READING, results.settings)
 
 

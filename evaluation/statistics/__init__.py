@@ -1,0 +1,6 @@
+"""Numbers from arrays of features, one row per lesion; nothing here knows a CT.
+
+- distances: between two sets of vectors: Wasserstein per feature, Fréchet, KID
+- exchange: synthetic against real sets: patient-wise splits, the ratio to real vs real, exchange tests
+- resampling: splits of real lesions, intervals of means, paired tests between methods, Holm's adjustment
+"""

@@ -1,4 +1,4 @@
-"""What a distance is worth: real vs real of the same size, confidence intervals, and paired tests between methods.
+"""Patient-wise splits of real lesions, intervals of means, and paired tests between methods.
 
 Patients, not lesions, are split and resampled, because lesions of one patient resemble each other. All randomness
 comes from the generator that is passed in.
@@ -12,15 +12,6 @@ from scipy.stats import wilcoxon
 from evaluation.statistics.distances import SetDistance, VectorDistance
 
 MIN_PATIENTS = 4  # fewer cannot be split into two halves of two
-
-
-def floor_sizes(pool: int, n: int, m: int) -> tuple[int, int]:
-    """Sizes of the two real sets whose distance is the floor of a comparison of n real with m synthetic lesions.
-
-    (n, m) if the pool of real lesions holds both; otherwise both at most half of the pool, and the comparison itself
-    has to be repeated at that size.
-    """
-    return (n, m) if n + m <= pool else (min(n, pool // 2), min(m, pool // 2))
 
 
 def patient_split(
@@ -55,15 +46,16 @@ def real_floor(
     repeats: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Distances of `repeats` patient-wise splits of real lesions, (repeats, values of the distance).
+    """Real vs real: distances between two groups of real lesions without a common patient.
 
     Args:
         features: (N, rows, F), a lesion's feature vectors (several for slices).
         patients: The patient of each lesion.
         distance: On (N·rows, F) sets.
-        sizes: Lesions in the two sets, see `floor_sizes`.
+        sizes: Lesions in the two sets.
         repeats: Number of random splits.
         rng: Source of the splits.
+    Returns: (repeats, values of the distance).
     Raises: ValueError: As `patient_split`.
     """
     values = []
@@ -73,68 +65,19 @@ def real_floor(
     return np.array(values)
 
 
-def same_size_value(
-    real: np.ndarray,
-    synthetic: np.ndarray,
-    distance: SetDistance,
-    sizes: tuple[int, int],
-    repeats: int,
-    rng: np.random.Generator,
-) -> float:
-    """Mean distance of random subsets of the floor's sizes: the figure that may be compared with the floor."""
-    if (len(real), len(synthetic)) == sizes:
-        return distance(flat(real), flat(synthetic))
-    values = [
-        distance(
-            flat(real[rng.choice(len(real), sizes[0], replace=False)]),
-            flat(synthetic[rng.choice(len(synthetic), sizes[1], replace=False)]),
-        )
-        for _ in range(repeats)
-    ]
-    return float(np.mean(values))
-
-
-def bootstrap_interval(
-    real: tuple[np.ndarray, Sequence[str]],
-    synthetic: tuple[np.ndarray, Sequence[str]],
-    distance: SetDistance,
-    repeats: int,
-    rng: np.random.Generator,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Patient-wise bootstrap interval of a distance.
-
-    A patient that occurs in both sets (a synthetic lesion in a real scan) is drawn or left out of both together.
-    Repeated lesions raise every distance between sets, so the bootstrap's mean lies above the estimate; the interval
-    is therefore centred: estimate + quantile − bootstrap mean, cut at 0 unless the distance itself may be negative.
-
-    Args:
-        real: Features (N, rows, F) and the patient of each lesion.
-        synthetic: The same of the other set.
-        distance: On (N·rows, F) sets.
-        repeats: Number of resamples.
-        rng: Source of the resamples.
-        level: Coverage aimed at.
-    Returns: Lower and upper end.
-    """
-    estimate = distance(flat(real[0]), flat(synthetic[0]))
-    rows = [_rows_by_patient(patients) for _, patients in (real, synthetic)]
-    everyone = sorted(set(rows[0]) | set(rows[1]))
-    values: list[float] = []
-    while len(values) < repeats:
-        drawn = rng.choice(len(everyone), len(everyone))
-        chosen = [[index for p in drawn for index in by_patient.get(everyone[p], ())] for by_patient in rows]
-        if min(map(len, chosen)) >= 2:
-            values.append(distance(flat(real[0][chosen[0]]), flat(synthetic[0][chosen[1]])))
-    tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail]) + estimate - np.mean(values)
-    return (max(low, 0.0) if estimate >= 0 else low), high
-
-
 def mean_interval(
     values: np.ndarray, patients: Sequence[str], repeats: int, rng: np.random.Generator, level: float = 0.95
 ) -> tuple[float, float]:
-    """Patient-wise percentile bootstrap interval of a mean of per-lesion values."""
+    """Patient-wise percentile bootstrap interval of a mean of per-lesion values.
+
+    Args:
+        values: (N,), any unit.
+        patients: The patient of each value; patients are drawn, with all their values.
+        repeats: Number of resamples.
+        rng: Source of the resamples.
+        level: Coverage aimed at.
+    Returns: Lower and upper end, in the values' unit.
+    """
     by_patient = list(_rows_by_patient(patients).values())
     means = []
     for _ in range(repeats):
@@ -181,6 +124,9 @@ def paired_set_test(
 def paired_value_test(first: np.ndarray, second: np.ndarray, patients: Sequence[str]) -> tuple[float, float]:
     """Wilcoxon signed-rank test on per-patient means of two methods' values for the same lesions (two-sided).
 
+    Args:
+        first, second: (N,), the same lesion at the same place.
+        patients: The patient of each lesion.
     Returns: The median over patients of first − second, and p (1 if all differences are 0).
     """
     ids = np.unique(np.asarray(patients), return_inverse=True)[1]
@@ -190,7 +136,12 @@ def paired_value_test(first: np.ndarray, second: np.ndarray, patients: Sequence[
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Holm's step-down adjustment of a family of p-values, in the given order."""
+    """Holm's step-down adjustment of a family of p-values (Holm 1979).
+
+    Args:
+        p_values: Of all tests of the family.
+    Returns: Adjusted p-values in the given order, at most 1.
+    """
     p = np.asarray(p_values, float)
     order = np.argsort(p)
     stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))

@@ -75,7 +75,9 @@ def test_the_report_has_all_that_its_inputs_allow(report):
     assert [one["label"] for one in content["sets"]] == ["real", "training set", "blurred", "seeds", "copied"]
     metrics = {row["metric"] for row in content["distances"]}
     assert {"Gabor WD", "GLCM WD", "GLRLM WD", "Gabor WD, standardised", "Fréchet 3D", "Seam WD"} <= metrics
-    assert all(row["floor"]["sizes"] for row in content["distances"])
+    for row in content["distances"]:
+        assert row["floor"]["sizes"] == [3, 3], row
+        assert row["shared"] == (row["method"] != "training set")
     assert {row["metric"] for row in content["pairs"]} >= {"MSE", "PSNR [dB]", "HU bias [HU]", "GLRLM error"}
     assert {row["metric"] for row in content["floors"]} == metrics
     for name in ("report.md", "report.html"):
@@ -83,7 +85,10 @@ def test_the_report_has_all_that_its_inputs_allow(report):
         assert all(section in text for section in ("Summary", "Paired figures", "Copies of training", "Diversity"))
     markdown = (report / "report.md").read_text()
     pictures = [line.split("(")[-1].rstrip(")") for line in markdown.splitlines() if line.startswith("![")]
-    assert len(pictures) >= 8 and all((report / file).stat().st_size > 1000 for file in pictures)
+    drawn = {"distances", "floors", "gabor", "glcm", "glrlm", "tsne", "gallery"}
+    drawn |= {f"copies_{n}{part}" for n in range(3) for part in ("", "_pairs")}
+    assert sorted(pictures) == sorted(f"pictures/{name}.png" for name in drawn)
+    assert {str(file.relative_to(report)) for file in (report / "pictures").iterdir()} == set(pictures)
 
 
 def test_what_is_missing_is_named(report):
@@ -103,7 +108,9 @@ def test_a_copy_of_a_training_lesion_is_found_with_its_picture(report):
 
 def test_seeds_are_grouped_by_mask(report):
     rows = {row["method"]: row for row in json.loads((report / "report.json").read_text())["diversity"]}
-    assert rows["seeds"]["seed_masks"] == 6 and rows["seeds"]["seed_spread"] > 0
+    # two draws of noise of 80 HU, in units of 750 HU: their standard deviation is 80 √(2/π) on average
+    assert rows["seeds"]["seed_masks"] == 6
+    assert rows["seeds"]["seed_spread"] == pytest.approx(80 / 750 * np.sqrt(2 / np.pi), rel=0.1)
     assert rows["blurred"]["seed_masks"] == 0 and rows["blurred"]["seed_spread"] is None
 
 
@@ -136,11 +143,11 @@ def test_fid_and_lpips_are_reported_when_weights_are_given(folders, tmp_path):
         )
     )
     content = json.loads((tmp_path / "report" / "report.json").read_text())
-    values = {row["metric"]: row["value"] for row in content["distances"]}
+    values = {row["metric"]: row["whole"] for row in content["distances"]}
     assert values["FID"] == pytest.approx(0, abs=1e-9) and values["KID"] <= 1e-9
     assert {row["metric"]: row["mean"] for row in content["pairs"]}["LPIPS"] == 0
     left_out = "\n".join(content["left_out"])
-    assert "no real vs real, it needs 4 real patients and there are 2" in left_out and "PSNR is infinite" in left_out
+    assert "no real vs real and no test, 2 lesions of 2 patients" in left_out and "PSNR is infinite" in left_out
 
 
 def test_one_pair_without_pyradiomics_still_gets_a_report(folders, tmp_path, monkeypatch):

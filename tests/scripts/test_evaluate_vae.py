@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -68,13 +69,28 @@ def test_the_report_has_every_section_and_picture(report):
     markdown = (report / "report.md").read_text()
     assert "MS-SSIM (1 scales)" in markdown and "LPIPS: not asked for" in markdown
     pictures = [line.split("(")[-1].rstrip(")") for line in markdown.splitlines() if line.startswith("![")]
-    assert len(pictures) == 7 and all((report / file).stat().st_size > 1000 for file in pictures)
+    ranks = [f"pictures/{rank}_{n}.png" for n in range(2) for rank in ("worst", "median", "best")]
+    assert sorted(pictures) == sorted(["pictures/power_ratio.png", *ranks])
+
+
+def test_the_report_says_how_often_the_test_split_was_opened(models, phantom_dataset, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(phantom_dataset, data, ignore=shutil.ignore_patterns("test_openings.csv"))
+    config = EvaluateVaeConfig(vae=str(models / "identity"), data=data, out=tmp_path / "out", **FEW)
+    for sentence in ("opened 1 time, with 1 different", "opened 2 times, with 1 different"):
+        main(config)
+        assert sentence in (tmp_path / "out" / "report.md").read_text()
+    main(replace(config, split="train"))
+    assert "has been opened" not in (tmp_path / "out" / "report.md").read_text()
+    assert len((data / "test_openings.csv").read_text().splitlines()) == 3
 
 
 def test_texture_is_compared_by_sets_and_by_pairs(report):
     content = json.loads((report / "report.json").read_text())
     distances = {(row["method"], row["metric"]): row for row in content["distances"]}
-    assert distances["unchanged", "Gabor WD"]["value"] == 0 and distances["autoencoder random", "Gabor WD"]["value"] > 0
+    assert distances["unchanged", "Gabor WD"]["whole"] == 0 < distances["autoencoder random", "Gabor WD"]["whole"]
+    assert all(row["shared"] and row["ratio"] is None for row in distances.values())  # so few patients have no halves
+    assert any(note.startswith("autoencoder random: no real vs real and no test") for note in content["left_out"])
     paired = {(row["method"], row["metric"]): row["mean"] for row in content["pairs"]}
     assert paired["autoencoder identity", "Gabor error"] == 0 < paired["autoencoder random", "Gabor error"]
 

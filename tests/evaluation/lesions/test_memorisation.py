@@ -41,8 +41,9 @@ def test_a_copy_with_fresh_noise_is_found_and_a_new_lesion_is_not(sets, make_les
 def test_honest_lesions_are_not_closer_than_test_lesions_and_copies_are(sets, make_lesion):
     train, test = sets
     honest = check_memorisation([make_lesion(n) for n in range(50, 58)], train, test)
-    assert honest.p_closer > 0.05
-    assert check_memorisation(train, train, test).p_closer < 0.01
+    assert honest.p_closer > 0.05 and not len(honest.duplicates)
+    copied = check_memorisation(train, train, test)
+    assert copied.p_closer < 0.01 and copied.nearest.tolist() == copied.duplicates.tolist() == list(range(8))
 
 
 def test_a_shared_patient_is_refused(sets):
@@ -69,4 +70,6 @@ def test_variety_is_measured_in_units_of_the_real_one(make_lesion):
     assert feature_variety(FeatureSet(values / 2, real.lesions), real)[0] == pytest.approx(0.5)
     seeds = [replace(make_lesion(n // 2), name=f"lesion{n // 2:03d}_seed{n % 2}") for n in range(8)]
     between, within = feature_variety(FeatureSet(np.repeat(values[:4], 2, axis=0), seeds), real)
-    assert within == 0 and between > 0
+    distance = np.linalg.norm(values[:, None, 0] - values[None, :, 0], axis=-1)
+    unit, of_four = (distance[:n, :n].sum() / (n * (n - 1)) for n in (8, 4))
+    assert within == 0 and between == pytest.approx(of_four / unit)

@@ -31,12 +31,14 @@ def test_features_equal_pyradiomics_called_by_hand(make_lesion):
             assert value == pytest.approx(float(expected[f"original_{name}_{feature}"]), rel=1e-12)
 
 
-def test_a_flat_lesion_has_finite_features(make_lesion):
+def test_a_flat_lesion_has_the_features_of_one_grey_level(make_lesion):
     lesion = make_lesion(2)
     flat = np.full_like(lesion.ct_hu, -200)
     glcm, glrlm = radiomics_features(flat, lesion.lesion_mask, lesion.spacing_mm)
     assert np.isfinite([*glcm.values(), *glrlm.values()]).all()
-    assert glcm["Contrast"] == 0
+    assert (glcm["Contrast"], glcm["DifferenceEntropy"], glcm["JointEntropy"]) == pytest.approx((0, 0, 0), abs=1e-12)
+    assert glcm["JointEnergy"] == glcm["MaximumProbability"] == glcm["Correlation"] == 1
+    assert glrlm["GrayLevelNonUniformityNormalized"] == 1 and glrlm["GrayLevelVariance"] == 0
 
 
 def test_a_mask_of_one_voxel_is_refused(make_lesion):

@@ -39,20 +39,24 @@ def pool(features):
 
 
 def test_identical_sets_are_at_distance_0(features, pool):
-    rows, _, _ = distance_rows("same", features["real"], features["real"], pool, set_metrics(pool), 10, 0)
+    rows, _ = distance_rows("same", features["real"], features["real"], set_metrics(pool), 10, 20, 0)
     names = {row.metric for row in rows}
     assert {"Gabor WD", "GLCM WD, standardised", "GLRLM WD", "Fréchet 3D", "Mean HU WD", "Seam WD"} <= names
     for row in rows:
         if row.metric != "KID 3D":
-            assert row.value == pytest.approx(0, abs=1e-9), row.metric
-    assert next(row.value for row in rows if row.metric == "KID 3D") <= 0  # unbiased, so not above 0
+            assert row.whole == pytest.approx(0, abs=1e-9), row.metric
+            assert (row.ratio, row.low, row.high) == pytest.approx((1, 1, 1)), row.metric
+        assert row.value == pytest.approx(row.floor.mean) and row.p_farther == row.p_differs == 1
+    kernel = next(row for row in rows if row.metric == "KID 3D")
+    assert kernel.whole <= 0 and kernel.ratio is None  # unbiased, so not above 0
 
 
-def test_blur_is_worse_than_real_against_real_at_every_texture_metric_and_ranks_by_strength(features, pool):
+def test_blur_is_found_by_every_texture_metric_and_ranks_by_strength(features, pool):
     metrics = set_metrics(pool)
     values = {}
     for sigma in SIGMAS:
-        rows, _, _ = distance_rows("b", features["real"], features[f"blur {sigma}"], pool, metrics, 20, 0)
+        rows, notes = distance_rows("b", features["real"], features[f"blur {sigma}"], metrics, 20, 99, 0)
+        assert notes == []
         for row in rows:
             values.setdefault(row.metric, []).append(row)
     seen = {name for name in values if name not in BLIND_TO_BLUR}
@@ -60,32 +64,38 @@ def test_blur_is_worse_than_real_against_real_at_every_texture_metric_and_ranks_
     for name in seen:
         by_level = [row.value for row in values[name]]
         assert by_level == sorted(by_level), name
-        assert values[name][-1].same_size > values[name][-1].floor.high, name
-        assert values[name][-1].share_above == 0
+        assert values[name][-1].shared and values[name][-1].low > 1, name
+        assert values[name][-1].p_farther <= 0.02 and values[name][-1].p_differs == 0.01, name
 
 
 def test_the_source_s_mean_and_std_are_over_features(features, pool):
     metric = next(metric for metric in set_metrics(pool) if metric.name == "GLRLM WD")
-    rows, _, _ = distance_rows("t", features["real"], features["train"], pool, [metric], 10, 0)
+    rows, _ = distance_rows("t", features["real"], features["train"], [metric], 10, 10, 0)
     vector = metric.measure(features["real"]["GLRLM"].values[:, 0], features["train"]["GLRLM"].values[:, 0])
     assert len(vector) == 16
-    assert (rows[0].value, rows[0].std) == (pytest.approx(vector.mean()), pytest.approx(vector.std()))
+    assert rows[0].whole == pytest.approx(vector.mean())
+    assert rows[0].std > rows[0].value  # one feature rules the mean
     assert vector.max() > 10 * np.median(vector)  # why the standardised distance stands beside it
 
 
-def test_the_floor_has_the_comparisons_sizes_and_an_interval_holds_the_value(features, pool):
-    rows, floors, _ = distance_rows("t", features["real"], features["train"], pool, set_metrics(pool), 15, 0)
+def test_sets_of_other_patients_are_compared_at_equal_sizes_and_by_a_two_sample_test(features, pool):
+    rows, notes = distance_rows("t", features["real"], features["train"], set_metrics(pool), 15, 99, 0)
+    assert notes == []
     for row in rows:
-        assert row.floor.sizes == (12, 14) and row.floor.splits == 15 == len(floors[row.metric])
-        assert row.low <= row.value <= row.high
-        assert row.same_size == row.value
+        assert (row.real_lesions, row.synthetic_lesions, row.shared) == (12, 14, False)
+        assert row.floor.sizes == (6, 6) and row.floor.splits == 15
+        assert row.p_farther is None and row.p_differs > 0.05, row.metric  # both sets are of one distribution
+        assert row.ratio is None or row.low < row.ratio < row.high
 
 
-def test_without_a_pool_the_comparison_is_repeated_at_half_the_size(features):
-    real = features["real"]
-    rows, _, _ = distance_rows("b", real, features["blur 1.0"], real, set_metrics(real), 15, 0)
-    assert all(row.floor.sizes == (6, 6) for row in rows)
-    assert any(row.same_size != row.value for row in rows)
+def test_too_few_patients_have_a_distance_but_no_yardstick(features):
+    few = {kind: one.subset([lesion.name for lesion in one.lesions[:5]]) for kind, one in features["real"].items()}
+    rows, notes = distance_rows("few", few, few, set_metrics(features["real"]), 10, 10, 0)
+    assert {row.value for row in rows} == {row.floor for row in rows} == {row.p_differs for row in rows} == {None}
+    assert notes == [
+        "few: no real vs real and no test, 5 lesions of 5 patients, at most 1 of one, expected at least 6 patients and "
+        "none with most of the lesions; give more lesions"
+    ]
 
 
 def test_floors_are_given_for_growing_sizes(pool):
@@ -97,7 +107,7 @@ def test_floors_are_given_for_growing_sizes(pool):
 
 def test_one_lesion_has_no_distance_and_the_report_says_so(features, make_lesion):
     single, _ = _measure([make_lesion(3)], "single")
-    rows, _, notes = distance_rows("single", features["real"], single, single, set_metrics(features["real"]), 10, 0)
+    rows, notes = distance_rows("single", features["real"], single, set_metrics(features["real"]), 10, 10, 0)
     assert rows == [] and all("only one lesion" in note for note in notes)
 
 

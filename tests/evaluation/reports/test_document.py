@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.reports.document import Bullets, Heading, Paragraph, Picture, Table, to_html, to_markdown
-from evaluation.reports.lesion_report import Results, number, share, write_report
+from evaluation.reports.lesion_report import Results, number, write_report
 
 
 def test_markdown_has_every_block():
@@ -30,7 +30,6 @@ def test_numbers_are_short():
     assert [number(v) for v in (0, 0.012345, 12.345, 1234.5, 3.2e-7, None)] == [
         "0", "0.0123", "12.3", "1234", "3.2e-07", "–",
     ]  # fmt: skip
-    assert (share(0.0, 200), share(0.25, 200), share(None, 200)) == ("< 0.5 %", "25 %", "–")
 
 
 def test_a_nan_never_reaches_a_report(tmp_path: Path):

@@ -20,7 +20,9 @@ def sets():
 def test_wasserstein_is_scipys_for_each_feature(sets):
     X, Y = sets
     expected = [wasserstein_distance(X[:, f], Y[:, f]) for f in range(5)]
-    np.testing.assert_array_equal(wasserstein_per_feature(X, Y), expected)
+    np.testing.assert_allclose(wasserstein_per_feature(X, Y), expected, rtol=1e-12)
+    expected = [wasserstein_distance(X[:24, f], Y[:, f]) for f in range(5)]
+    np.testing.assert_allclose(wasserstein_per_feature(X[:24], Y), expected, rtol=1e-12)
     np.testing.assert_allclose(wasserstein_per_feature(X, X + 2), 2)
 
 
@@ -81,9 +83,17 @@ def test_kernel_distance_has_no_small_sample_bias_where_the_frechet_distance_has
 
 
 @pytest.mark.parametrize("distance", [wasserstein_per_feature, frechet_distance, kernel_distance])
+@pytest.mark.parametrize("rows", [7, 9])
+def test_a_stack_of_sets_is_measured_as_each_pair_alone(distance, rows):
+    rng = np.random.default_rng(4)
+    X, Y = rng.normal(size=(3, 7, 5)), rng.normal(0.3, 1, size=(3, rows, 5))
+    np.testing.assert_allclose(distance(X, Y), [distance(x, y) for x, y in zip(X, Y, strict=True)], rtol=1e-9)
+
+
+@pytest.mark.parametrize("distance", [wasserstein_per_feature, frechet_distance, kernel_distance])
 def test_unusable_sets_are_refused(sets, distance):
     X, Y = sets
-    with pytest.raises(ValueError, match=r"expected \(N, F\) and \(M, F\)"):
+    with pytest.raises(ValueError, match=r"expected \(..., N, F\) and \(..., M, F\)"):
         distance(X, Y[:, 1:])
     with pytest.raises(ValueError, match="NaN"):
         distance(X * np.nan, Y)

@@ -4,15 +4,12 @@ from scipy.stats import wilcoxon
 
 from evaluation.statistics.distances import frechet_distance, wasserstein_per_feature
 from evaluation.statistics.resampling import (
-    bootstrap_interval,
-    floor_sizes,
     holm,
     mean_interval,
     paired_set_test,
     paired_value_test,
     patient_split,
     real_floor,
-    same_size_value,
 )
 
 PATIENTS = [f"p{n // 3}" for n in range(60)]  # 20 patients with 3 lesions each
@@ -41,11 +38,6 @@ def test_too_few_patients_cannot_be_split():
         patient_split(["a", "b", "c", "c"], (2, 2), np.random.default_rng(0))
 
 
-def test_floor_sizes_are_the_comparisons_own_where_the_pool_allows():
-    assert floor_sizes(pool=120, n=23, m=97) == (23, 97)
-    assert floor_sizes(pool=40, n=40, m=15) == (20, 15)
-
-
 def test_the_floor_is_one_distance_per_split_and_repeatable(features):
     runs = [
         real_floor(features, PATIENTS, wasserstein_per_feature, (20, 20), 7, np.random.default_rng(3)) for _ in range(2)
@@ -63,38 +55,17 @@ def test_the_floor_shrinks_with_the_number_of_lesions(features):
     assert floor(6) > 1.5 * floor(30)
 
 
-def test_the_value_at_the_floors_size_is_the_value_itself_when_sizes_agree(features):
-    real, synthetic = features[:30], features[30:] + 0.5
-    rng = np.random.default_rng(0)
-    full = _mean_wasserstein(real[:, 0], synthetic[:, 0])
-    assert same_size_value(real, synthetic, _mean_wasserstein, (30, 30), 5, rng) == full
-    assert same_size_value(real, synthetic, _mean_wasserstein, (6, 6), 200, rng) > full
-
-
-def test_the_bootstrap_interval_holds_the_estimate_and_covers_the_truth():
-    covered = 0
-    for draw in range(30):
-        rng = np.random.default_rng(draw)
-        real, synthetic = rng.normal(size=(40, 1, 1)), rng.normal(1.0, 1, size=(40, 1, 1))
-        estimate = _mean_wasserstein(real[:, 0], synthetic[:, 0])
-        patients = [str(n) for n in range(40)], [f"s{n}" for n in range(40)]
-        low, high = bootstrap_interval((real, patients[0]), (synthetic, patients[1]), _mean_wasserstein, 60, rng)
-        assert low <= estimate <= high
-        covered += low <= 1.0 <= high
-    assert covered >= 24  # 95 % is aimed at
-
-
-def test_sets_of_the_same_patients_are_resampled_together(features):
-    real = features[:20]
-    patients = [f"p{n}" for n in range(20)]
-    low, high = bootstrap_interval(
-        (real, patients), (real + 2, patients), _mean_wasserstein, 20, np.random.default_rng(0)
-    )
-    assert low == pytest.approx(2) and high == pytest.approx(2)
-
-
 def test_the_interval_of_a_mean_narrows_to_the_mean_of_equal_values():
     assert mean_interval(np.full(9, 4.0), list("abcabcabc"), 20, np.random.default_rng(0)) == (4.0, 4.0)
+
+
+def test_the_interval_of_a_mean_is_as_wide_as_patients_and_not_lesions_say():
+    by_patient = np.random.default_rng(0).normal(size=40)
+    low, high = mean_interval(
+        np.repeat(by_patient, 5), np.repeat(np.arange(40), 5).tolist(), 4000, np.random.default_rng(1)
+    )
+    error = by_patient.std() / np.sqrt(40)
+    assert (low, high) == pytest.approx(by_patient.mean() + 1.96 * error * np.array([-1, 1]), abs=0.2 * error)
 
 
 def test_two_equal_methods_are_not_told_apart_and_a_worse_one_is(features):
