@@ -57,9 +57,9 @@ def revision_of(source: str | os.PathLike[str]) -> str | None:
 
 
 def weights_sha256(folder: str | os.PathLike[str]) -> str:
-    """Content hash of a folder's *.safetensors, in the order of their names: equal weights, equal hash."""
+    """Content hash of a model's or pipeline's *.safetensors, in the order of their paths: equal weights, equal hash."""
     digest = hashlib.sha256()
-    for path in sorted(Path(folder).glob("*.safetensors")):
+    for path in sorted(Path(folder).rglob("*.safetensors")):
         with path.open("rb") as file:
             for block in iter(lambda: file.read(2**20), b""):
                 digest.update(block)

@@ -141,7 +141,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         Returns: `LesionInpaintOutput`; `ct` has the input's type, and outside the mask its very values.
         Raises: ValueError: If shapes, sizes, values or attributes do not fit; before anything is computed.
         """
-        _check_numbers(num_inference_steps, classifier_scale, blend_mm)
+        check_numbers(num_inference_steps, classifier_scale, blend_mm)
         options: dict[str, Any] = {
             "attributes": attributes,
             "classifier_scale": classifier_scale,
@@ -264,7 +264,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
             )
 
 
-def _check_numbers(num_inference_steps: Any, classifier_scale: Any, blend_mm: Any) -> None:
+def check_numbers(num_inference_steps: Any, classifier_scale: Any, blend_mm: Any) -> None:
     """One sentence for a number that is none."""
     steps = num_inference_steps
     if not isinstance(steps, numbers.Integral) or isinstance(steps, bool) or steps < 1:

@@ -22,6 +22,7 @@ from autoencoder.loading import autoencoder_folder, load_autoencoder
 from diffusion.conditioning import blank_lesion
 from foundation.atomic import write_atomically
 from foundation.config import launch
+from foundation.device import torch_device
 from imaging.dataset.nodules import RATINGS, crop_size_of, load_nodules, read_nodule
 from imaging.window import to_norm
 
@@ -54,9 +55,7 @@ def main(config: EncodeConfig) -> None:
     """Encode both splits, standardised by the statistics that the autoencoder has, or that are measured first."""
     if config.out.exists():
         raise ValueError(f"{config.out}: exists already; choose another --out or delete it")
-    device = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    )
+    device = torch_device(config.device)
     splits = {split: load_nodules(config.data, split) for split in ("train", "test")}
     vae = load_autoencoder(config.vae).to(device)
     crop_size = crop_size_of(splits["train"])

@@ -5,70 +5,51 @@ python scripts/inpaint.py --ct scan.nii.gz --mask mask.nii.gz --attributes.malig
 Writes ct.nii.gz, lesion_mask.nii.gz, overview.png and record.json.
 """
 
-import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import SimpleITK as sitk
-import torch
-
-from autoencoder.hub import resolve_folder
-from autoencoder.loading import autoencoder_folder, load_autoencoder, weights_sha256
-from autoencoder.remote import RemoteAutoencoder
-from diffusion import LesionInpaintPipeline
-from evaluation.reports.slices import save_overview
-from foundation.atomic import write_atomically
+from diffusion.sampling import SamplingConfig
 from foundation.config import config_dict, launch
-from imaging.files.ct import read_ct, read_mask, write_ct
-from imaging.lesions.shapes import lesion_mask_image
 
 
-@dataclass(frozen=True)
-class InpaintConfig:
+@dataclass(frozen=True, kw_only=True)
+class InpaintConfig(SamplingConfig):
     """Inpainting into a scan; give either `mask`, or `center` and `diameter_mm`.
 
     Attributes:
         ct: DICOM folder, .nii, .nii.gz, .mha or .mhd.
-        pipeline: Folder or Hugging Face Hub repository of the pipeline.
-        out: Folder for the results.
-        vae: Autoencoder that takes the place of the pipeline's: URL of serve_autoencoder, folder or repository.
         mask: File with 1 where the lesion is painted, on the scan's grid.
         center: Voxel index z,y,x of the lesion's centre.
         diameter_mm: Diameter of the sphere that has the lesion's volume.
         lobulation: Of the drawn mask, 1 (none) to 5.
         spiculation: Of the drawn mask, 1 (none) to 5.
-        attributes: Wanted character, for example `--attributes.malignancy malignant`.
-        classifier_scale: Strength of the guide; 0 switches it off.
-        steps: Denoising steps.
-        blend_mm: Width over which the lesion is blended in from the mask's border inwards.
-        seed: Of the mask's shape and of the lesion.
         series_uid: Which series, where a DICOM folder holds several.
-        revision: Branch, tag or commit of a Hub repository.
-        device: "auto", "cpu" or "cuda".
     """
 
     ct: Path
-    pipeline: str
-    out: Path
-    vae: str | None = None
     mask: Path | None = None
     center: tuple[float, float, float] | None = None
     diameter_mm: float | None = None
     lobulation: float = 2.0
     spiculation: float = 1.5
-    attributes: dict[str, str] = field(default_factory=dict)
-    classifier_scale: float = 1.0
-    steps: int = 50
-    blend_mm: float = 1.0
-    seed: int = 0
     series_uid: str | None = None
-    revision: str | None = None
-    device: str = "auto"
+
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from autoencoder.loading import autoencoder_folder, weights_sha256
+from autoencoder.remote import RemoteAutoencoder
+from diffusion.sampling import load_pipeline
+from evaluation.reports.slices import save_overview
+from foundation.atomic import write_atomically
+from imaging.files.ct import read_ct, read_mask, write_ct
+from imaging.lesions.shapes import lesion_mask_image
 
 
 def main(config: InpaintConfig) -> None:
@@ -76,21 +57,10 @@ def main(config: InpaintConfig) -> None:
     given = [value is not None for value in (config.mask, config.center, config.diameter_mm)]
     if given not in ([True, False, False], [False, True, True]):
         raise ValueError("give either --mask, or --center z,y,x together with --diameter-mm")
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    folder = resolve_folder(config.pipeline, config.revision)
-    replaced = {"vae": load_autoencoder(config.vae)} if config.vae else {}
-    pipeline = LesionInpaintPipeline.from_pretrained(folder, **replaced).to(device)
+    pipeline, folder = load_pipeline(config)
     ct = read_ct(config.ct, config.series_uid)
     mask = read_mask(config.mask, ct) if config.mask else drawn_mask(config, ct)
-    result = pipeline(
-        ct,
-        mask,
-        attributes=config.attributes or None,
-        classifier_scale=config.classifier_scale,
-        num_inference_steps=config.steps,
-        generator=torch.Generator().manual_seed(config.seed),
-        blend_mm=config.blend_mm,
-    ).ct
+    result = pipeline(ct, mask, generator=torch.Generator().manual_seed(config.seed), **config.call_options()).ct
 
     before, after, lesion = (sitk.GetArrayFromImage(image) for image in (ct, result, mask))
     write_ct(result, config.out / "ct.nii.gz")
@@ -123,13 +93,10 @@ def record_of(
     config: InpaintConfig, folder: Path, before: np.ndarray, after: np.ndarray, lesion: np.ndarray
 ) -> dict[str, Any]:
     """Everything that is needed to make the same lesion again, and what was changed."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*.safetensors")):
-        digest.update(file.read_bytes())
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": {name: value for name, value in config_dict(config).items() if name != "vae"},
-        "pipeline_sha256": digest.hexdigest(),  # of all its weights
+        "pipeline_sha256": weights_sha256(folder),
         "versions": {name: version(name) for name in ("lesion-diffusion", "torch", "diffusers")},
         "lesion_voxels": int((lesion > 0).sum()),
         "changed_outside_mask": int(((before != after) & (lesion == 0)).sum()),

@@ -20,6 +20,7 @@ from autoencoder.tiling import TILE_CELLS, decode_volume, encode_volume
 from evaluation.reports.slices import save_slices
 from foundation.atomic import write_atomically
 from foundation.config import launch
+from foundation.device import torch_device
 from imaging.dataset.nodules import AIR_HU
 from imaging.dataset.scan_volumes import body_box
 from imaging.files.ct import read_ct, write_ct
@@ -49,8 +50,7 @@ class ReconstructConfig:
 
 def main(config: ReconstructConfig) -> None:
     """Read, encode, decode, write."""
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    vae = load_autoencoder(config.vae).to(device)
+    vae = load_autoencoder(config.vae).to(torch_device(config.device))
     window = (vae.config["window_width"], vae.config["window_level"])
     ct = read_ct(config.ct, config.series_uid)
     ct_hu = np.maximum(sitk.GetArrayFromImage(ct), AIR_HU).astype(np.float32)  # as in training: no scanner's padding

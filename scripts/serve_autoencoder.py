@@ -9,8 +9,6 @@ import logging
 import os
 from dataclasses import dataclass
 
-import torch
-
 from autoencoder.loading import autoencoder_folder, load_autoencoder, revision_of, weights_sha256
 from autoencoder.remote import TOKEN_VARIABLE
 from autoencoder.service.app import Limits, create_app
@@ -19,6 +17,7 @@ from autoencoder.service.served_model import ServedAutoencoder
 from autoencoder.service.server import bind, is_loopback, serve
 from autoencoder.service.wire import parse_dtype
 from foundation.config import launch
+from foundation.device import torch_device
 
 CPU_BATCH_VOXELS = 32**3
 
@@ -69,10 +68,8 @@ def main(config: ServeConfig) -> None:
     if not 0 <= config.max_wait_ms <= 1000:
         raise ValueError(f"max_wait_ms {config.max_wait_ms}, expected 0 to 1000")
     dtype = parse_dtype(config.dtype)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
-        raise ValueError(f"device {device!r}, expected cpu, or cuda where PyTorch finds a GPU")
-    joined_voxels = config.max_batch_voxels or (CPU_BATCH_VOXELS if device == "cpu" else config.max_voxels)
+    device = torch_device(config.device)
+    joined_voxels = config.max_batch_voxels or (CPU_BATCH_VOXELS if device.type == "cpu" else config.max_voxels)
     limits = Limits(config.max_batch, joined_voxels, config.max_wait_ms / 1000, config.max_queue)
     logging.basicConfig(
         level=logging.INFO if config.verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"

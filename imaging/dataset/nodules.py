@@ -189,7 +189,7 @@ def _write_splits(
     writers: dict[str, ArrowWriter] = {}
     with contextlib.ExitStack() as stack:
         for row in rows:
-            _check_row(row, crop_size, features)
+            check_row(row, crop_size, features)
             nodule, patient, split = row["nodule_id"], row["patient_id"], row["split"]
             if nodule in seen:
                 raise ValueError(f"{nodule}: comes twice; a nodule_id must be unique")
@@ -212,8 +212,8 @@ def _write_splits(
     return {split: Dataset.from_file(str(folder / f"{split}.arrow")) for split in SPLITS if split in writers}
 
 
-def _check_row(row: Mapping[str, Any], crop_size: int, features: Features) -> None:
-    """The contract of `nodule_features`, per row; the message starts with the nodule's id."""
+def check_row(row: Mapping[str, Any], crop_size: int, features: Features) -> None:
+    """Raise ValueError where a row breaks the contract of `nodule_features`; the message names its nodule."""
     name = row.get("nodule_id")
     absent = [key for key in nodule_features(1) if key not in RATINGS and row.get(key) is None]
     if absent:

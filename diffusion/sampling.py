@@ -1,0 +1,66 @@
+"""What every script that paints lesions shares: its options, the pipeline they name, and the call."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffusion.pipeline import LesionInpaintPipeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """Fields of every script that paints lesions.
+
+    Attributes:
+        pipeline: Folder or Hugging Face Hub repository of the pipeline.
+        out: Folder for the results.
+        vae: Autoencoder that takes the place of the pipeline's: URL of serve_autoencoder, folder or repository.
+        attributes: Wanted character, for example `--attributes.malignancy malignant`.
+        classifier_scale: Strength of the guide; 0 switches it off.
+        steps: Denoising steps.
+        blend_mm: Width over which the lesion is blended in from the mask's border inwards.
+        seed: Of everything random.
+        revision: Branch, tag or commit of a Hub repository.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    pipeline: str
+    out: Path
+    vae: str | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
+    classifier_scale: float = 1.0
+    steps: int = 50
+    blend_mm: float = 1.0
+    seed: int = 0
+    revision: str | None = None
+    device: str = "auto"
+
+    def call_options(self) -> Mapping[str, Any]:
+        """The arguments of `LesionInpaintPipeline.__call__` that these options are."""
+        return {
+            "attributes": self.attributes or None,
+            "classifier_scale": self.classifier_scale,
+            "num_inference_steps": self.steps,
+            "blend_mm": self.blend_mm,
+        }
+
+
+def load_pipeline(config: SamplingConfig) -> "tuple[LesionInpaintPipeline, Path]":
+    """The pipeline on its device, and the local folder that its weights are in.
+
+    Raises:
+        ValueError: If an option is out of range, or there is no such pipeline, autoencoder or device.
+        OSError: If the Hub or a service cannot be reached.
+    """
+    from autoencoder.hub import resolve_folder
+    from autoencoder.loading import load_autoencoder
+    from diffusion.pipeline import LesionInpaintPipeline, check_numbers
+    from foundation.device import torch_device
+
+    check_numbers(config.steps, config.classifier_scale, config.blend_mm)
+    device = torch_device(config.device)
+    folder = resolve_folder(config.pipeline, config.revision)
+    replaced = {"vae": load_autoencoder(config.vae)} if config.vae else {}
+    return LesionInpaintPipeline.from_pretrained(folder, **replaced).to(device), folder
