@@ -57,5 +57,6 @@ def test_hash_is_that_of_the_weights_alone(tmp_path):
     model.save_pretrained(tmp_path / "b")
     weights = (tmp_path / "a" / "diffusion_pytorch_model.safetensors").read_bytes()
     assert weights_sha256(tmp_path / "a") == weights_sha256(tmp_path / "b") == hashlib.sha256(weights).hexdigest()
+    assert weights_sha256(tmp_path) == hashlib.sha256(weights + weights).hexdigest()  # all components of a pipeline
     (tmp_path / "model_index.json").write_text("{}")
     assert autoencoder_folder(tmp_path) == tmp_path / "vae" and autoencoder_folder(tmp_path / "a") == tmp_path / "a"
