@@ -12,6 +12,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from foundation.atomic import recover
+
 SNAPSHOT_PATTERNS = ["*.json", "*.safetensors", "*.md"]  # also in subfolders; no pickles and no code
 
 
@@ -41,6 +43,7 @@ def resolve_folder(
         OSError: If the Hub refuses or cannot be reached and the cache has no complete snapshot.
     """
     folder = Path(repo_or_folder)
+    recover(folder)
     if folder.is_dir():
         return folder
     name = f"{str(repo_or_folder)!r}"

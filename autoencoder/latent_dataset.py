@@ -1,18 +1,13 @@
 """The encoded dataset: what stage 2 trains on, one row per nodule and augmentation, read without any image library."""
 
-import json
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from datasets import Array3D, Array4D, Dataset, DatasetDict, Features, Sequence, Value
-from datasets.arrow_writer import ArrowWriter
+from datasets import Array3D, Array4D, Dataset, Features, Sequence, Value
 
-from imaging.dataset.nodules import RATINGS, SPLITS
-
-WRITE_BATCH = 16  # rows held in memory by each split's writer
+from imaging.dataset.nodules import RATINGS
+from imaging.dataset.rows import load_split, read_row, write_rows
 
 
 def latent_features(latent_shape: tuple[int, int, int, int], crop_size: int) -> Features:
@@ -45,27 +40,7 @@ def save_latent_dataset(rows: Iterable[Mapping[str, Any]], out: Path, features: 
     """
     if out.exists():
         raise ValueError(f"{out}: exists already; choose another folder or delete it")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    writers: dict[str, ArrowWriter] = {}
-    try:
-        for row in rows:
-            split = row["split"]
-            if split not in writers:
-                path = str(partial / f"{split}.arrow")
-                writers[split] = ArrowWriter(features=features, path=path, writer_batch_size=WRITE_BATCH)
-            writers[split].write({name: row.get(name) for name in features})
-        for writer in writers.values():
-            writer.finalize()
-        if not writers:
-            raise ValueError(f"{out}: no nodule to encode; the prepared dataset is empty")
-        ordered = [split for split in SPLITS if split in writers]
-        splits = {split: Dataset.from_file(str(partial / f"{split}.arrow")) for split in ordered}
-        DatasetDict(splits).save_to_disk(partial / "dataset")
-        (partial / "dataset").rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    write_rows(rows, out, features)
 
 
 def load_latents(path: Path, split: str) -> Dataset:
@@ -73,28 +48,10 @@ def load_latents(path: Path, split: str) -> Dataset:
 
     Raises: ValueError: If the folder is no encoded dataset or has no such split.
     """
-    try:
-        splits = json.loads((Path(path) / "dataset_dict.json").read_text())["splits"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path}: not an encoded dataset; make one with scripts/encode_latents.py") from error
-    if split not in splits:
-        raise ValueError(f"{path}: no split {split!r}; it has {', '.join(map(repr, splits))}")
-    dataset = Dataset.load_from_disk(Path(path) / split)
-    if "latent_mean" not in dataset.column_names:
-        raise ValueError(f"{path}: holds CT but no latents; encode it with scripts/encode_latents.py")
-    return dataset
+    remedy = "make one with scripts/encode_latents.py"
+    return load_split(path, split, ("latent_mean", "latent_std", "blanked_latent"), "an encoded dataset", remedy)
 
 
 def read_latent(dataset: Dataset, index: int) -> dict[str, Any]:
     """One row: float32 (C, d, h, w) latents, (S, S, S) CT and masks in their stored types; a missing rating is NaN."""
-    table = dataset.with_format("arrow")[index]
-    row: dict[str, Any] = {}
-    for name, feature in dataset.features.items():
-        if isinstance(feature, (Array3D, Array4D)):
-            array = table[name].combine_chunks().to_numpy(zero_copy_only=False)[0]
-            row[name] = np.asarray(array).astype(feature.dtype)
-        else:
-            value = table[name][0].as_py()
-            missing = value is None and isinstance(feature, Value) and feature.dtype == "float32"
-            row[name] = np.asarray(value, np.float32) if isinstance(value, list) else (np.nan if missing else value)
-    return row
+    return read_row(dataset, index)

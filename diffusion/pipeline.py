@@ -270,6 +270,6 @@ def check_numbers(num_inference_steps: Any, classifier_scale: Any, blend_mm: Any
     if not isinstance(steps, numbers.Integral) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"num_inference_steps {steps!r}, expected a whole number of at least 1")
     for name, value, low in (("classifier_scale", classifier_scale, -math.inf), ("blend_mm", blend_mm, 0.0)):
-        fits = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value) and value >= low
-        if not fits:
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not (number and math.isfinite(value) and value >= low):
             raise ValueError(f"{name} {value!r}, expected a finite number{' of at least 0' if low == 0 else ''}")

@@ -5,15 +5,23 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+TEMPORARY, ASIDE = ".tmp.", ".old."  # before the name, so that its ending stays what writers go by
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary sibling (file or folder), then rename it to `path`, replacing what was there.
 
     A file is replaced in one step. A folder cannot be: the old one is moved aside first, so that at every moment a
-    complete old or a complete new folder exists under `path` or beside it. What a killed writer left is cleared up.
+    complete old or a complete new folder exists, under `path` or, after a kill, where :func:`recover` finds it. What a
+    killed writer left is cleared up.
+
+    Args:
+        path: What appears; parents are made.
+        write: Gets the temporary path, whose ending is that of `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, aside = (path.with_name(f".{path.name}.{ending}") for ending in ("tmp", "old"))
+    recover(path)
+    temporary, aside = (path.with_name(prefix + path.name) for prefix in (TEMPORARY, ASIDE))
     _remove(temporary)
     try:
         write(temporary)
@@ -21,7 +29,6 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             with temporary.open("rb") as handle:
                 os.fsync(handle.fileno())
         if path.is_dir():
-            _remove(aside)
             path.rename(aside)
             temporary.rename(path)
         else:
@@ -29,6 +36,16 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         _remove(aside)
     finally:
         _remove(temporary)
+
+
+def recover(path: Path) -> None:
+    """Put back a folder that a killed writer had moved aside; whoever looks for a folder calls this first."""
+    aside = path.with_name(ASIDE + path.name)
+    if aside.exists():
+        if path.exists():
+            _remove(aside)  # the new one is complete
+        else:
+            aside.rename(path)
 
 
 def _remove(path: Path) -> None:

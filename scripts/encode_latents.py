@@ -52,11 +52,11 @@ class EncodeConfig:
 
 @torch.no_grad()
 def main(config: EncodeConfig) -> None:
-    """Encode both splits, standardised by the statistics that the autoencoder has, or that are measured first."""
+    """Encode the splits that trainings see, standardised by the autoencoder's statistics, measured if missing."""
     if config.out.exists():
         raise ValueError(f"{config.out}: exists already; choose another --out or delete it")
     device = torch_device(config.device)
-    splits = {split: load_nodules(config.data, split) for split in ("train", "test")}
+    splits = {split: load_nodules(config.data, split) for split in ("train", "validation")}
     vae = load_autoencoder(config.vae).to(device)
     crop_size = crop_size_of(splits["train"])
     if crop_size % vae.factor:
@@ -91,7 +91,7 @@ def store_statistics(vae: Any, source: str, nodules: Dataset) -> None:
 
 
 def encoded_rows(splits: dict[str, Dataset], vae: Any, flips: list[str], device) -> Iterator[dict]:
-    """Rows of the encoded dataset: every training nodule under every flip, every test nodule as it is."""
+    """Rows of the encoded dataset: every training nodule under every flip, validation nodules as they are."""
     for split, nodules in splits.items():
         for index in tqdm(range(len(nodules)), desc=f"encoding {split}"):
             nodule = read_nodule(nodules, index)

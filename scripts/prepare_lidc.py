@@ -8,7 +8,6 @@ command again after an interruption, or when scans were added: only what is miss
 
 import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +20,7 @@ from datasets import Array3D, DatasetDict
 from huggingface_hub import DatasetCard
 from tqdm import tqdm
 
+from foundation.atomic import write_atomically
 from foundation.config import launch
 from imaging.dataset.card import DatasetSummary, dataset_card
 from imaging.dataset.lab_files import Axes, Intensity, read_lab_nodule
@@ -28,7 +28,7 @@ from imaging.dataset.label_policy import LabelPolicy, exclusion_reason, label_ta
 from imaging.dataset.nodules import crop_size_of, load_nodules, nodule_features, save_nodule_dataset
 from imaging.dataset.qc_report import qc_page
 from imaging.dataset.sources import Candidate, available_splits, lab_candidates, lidc_candidates, merged_candidates
-from imaging.dataset.splits import merge_splits, read_splits, split_patients, write_splits
+from imaging.dataset.splits import merge_splits, read_splits, set_validation_aside, split_patients, write_splits
 from imaging.lidc.consensus import MaskPolicy
 from imaging.lidc.nodules import ScanResult, ScanSettings
 from imaging.lidc.run import prepare_scans
@@ -72,6 +72,7 @@ class PrepareLidcConfig:
         semantic_maps: Add the semantic map of each crop.
         scan_maps: Also write the semantic map of each whole scan as NIfTI, to OUT/scan_maps.
         test_share: Share of the patients in the test split.
+        validation_share: Share of the other patients in the validation split, which trainings watch.
         seed: Of the split and of the nodules shown on the page.
         splits: CSV (patient_id, split) to follow; null follows OUT/splits.csv, if there is one.
         window_width, window_level: Window of already windowed lab files and of the pictures, HU.
@@ -100,6 +101,7 @@ class PrepareLidcConfig:
     semantic_maps: bool = True
     scan_maps: bool = False
     test_share: float = 0.1
+    validation_share: float = 0.1
     seed: int = 0
     splits: Path | None = None
     window_width: float = WINDOW_WIDTH
@@ -161,8 +163,9 @@ def check_config(config: PrepareLidcConfig) -> None:
             raise ValueError(f"{name} {getattr(config, name)}, expected at least {low}")
     if not 0 < config.consensus_level <= 1:
         raise ValueError(f"consensus_level {config.consensus_level}, expected above 0 and at most 1")
-    if not 0 <= config.test_share <= 1:
-        raise ValueError(f"test_share {config.test_share}, expected a share from 0 to 1")
+    for name in ("test_share", "validation_share"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"{name} {getattr(config, name)}, expected a share from 0 to 1")
     if config.out.exists() and any(config.out.iterdir()) and not (config.out / "work").is_dir():
         raise ValueError(f"{config.out}: is not empty and was not written by this command; choose another folder")
     if config.splits is not None and not config.splits.is_file():
@@ -250,7 +253,9 @@ def choose_splits(kept: Sequence[Candidate], config: PrepareLidcConfig) -> dict[
             malignancy_label(candidate.columns["malignancy"], config.labels),
         )
         strata[patient] = max(strata.get(patient, ""), label)  # malignant > benign > none
-    return stored | split_patients(strata, config.test_share, config.seed, fixed)
+    splits = split_patients(strata, config.test_share, config.seed, fixed)
+    free = splits if "validation" not in fixed.values() else {p: s for p, s in splits.items() if p not in fixed}
+    return stored | splits | set_validation_aside(free, config.validation_share, config.seed)
 
 
 def finished_rows(
@@ -294,9 +299,7 @@ def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -
 
 def write_text(path: Path, text: str) -> None:
     """Write a file that appears complete or not at all."""
-    partial_path = path.with_name(f".{path.name}.partial")
-    partial_path.write_text(text, newline="")
-    os.replace(partial_path, path)
+    write_atomically(path, lambda temporary: temporary.write_text(text, newline=""))
 
 
 def push(dataset: DatasetDict, card: str, repository: str, private: bool) -> None:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from foundation.config import launch
 from imaging.dataset.nifti_pairs import read_nodule_pair, read_nodule_table
 from imaging.dataset.nodules import check_output, save_nodule_dataset
+from imaging.dataset.splits import set_validation_aside
 
 BATCH = 64  # nodules handed to the workers at a time, which bounds the memory
 
@@ -32,6 +33,9 @@ class PrepareNodulesConfig:
         crop_size: Edge of the cubic crops around each lesion's centroid, voxels.
         spacing_mm: Isotropic spacing of the crops; null keeps each file's own grid.
         source: Name stored with each row; the name of the data folder if null.
+        validation_share: Share of the training patients to set aside for what trainings watch, where the table sets
+            none aside itself.
+        seed: Of their choice.
         workers: Processes that read and resample.
         overwrite: Replace a prepared dataset that is there already.
     """
@@ -41,6 +45,8 @@ class PrepareNodulesConfig:
     crop_size: int = 48
     spacing_mm: float | None = 1.0
     source: str | None = None
+    validation_share: float = 0.1
+    seed: int = 0
     workers: int = 1
     overwrite: bool = False
 
@@ -53,8 +59,10 @@ def main(config: PrepareNodulesConfig) -> None:
         )
     check_output(config.out, config.overwrite)
     table = read_nodule_table(config.data, config.source or config.data.resolve().name)
+    given = {row["patient_id"]: row["split"] for row in table.rows}
+    splits = set_validation_aside(given, config.validation_share, config.seed)
     cut: list[str] = []
-    rows = read_rows(config, table.rows, cut)
+    rows = read_rows(config, [row | {"split": splits[row["patient_id"]]} for row in table.rows], cut)
     dataset = save_nodule_dataset(rows, config.out, config.crop_size, table.extra, config.overwrite)
     print(summary(dataset))
     if cut:

@@ -62,7 +62,7 @@ def main(config: ClassifierConfig) -> None:
     set_seed(config.seed)
     pipeline = LesionInpaintPipeline.from_pretrained(config.pipeline)
     train, labels = labelled(config, "train")
-    test, test_labels = labelled(config, "test")
+    watched, watched_labels = labelled(config, "validation")
     latent_channels = pipeline.unet.config["latent_channels"]
     classifier = NoduleClassifier3D(
         CLASSES, latent_channels, tuple(config.model.channels), config.model.blocks_per_level, config.model.dropout
@@ -84,7 +84,9 @@ def main(config: ClassifierConfig) -> None:
 
         if run.evaluation_due():
             with run.averaged() as averaged:
-                run.log(evaluate(averaged, test, [class_of[label] for label in test_labels], scheduler, factor, run))
+                run.log(
+                    evaluate(averaged, watched, [class_of[label] for label in watched_labels], scheduler, factor, run)
+                )
     if run.finished:
         run.save("pipeline", lambda averaged: guided(pipeline, averaged))
 
@@ -104,14 +106,14 @@ def labelled(config: ClassifierConfig, split: str) -> tuple[LatentNodules, list[
 
 @torch.no_grad()
 def evaluate(
-    model, test: LatentNodules, targets: list[int], scheduler, factor: int, run: TrainingRun
+    model, watched: LatentNodules, targets: list[int], scheduler, factor: int, run: TrainingRun
 ) -> dict[str, float]:
     """AUC and balanced accuracy on the held-out nodules at the timesteps `JUDGED_AT`; noise from a fixed seed."""
     values = {}
     for t in JUDGED_AT:
         scores = []
-        for position in range(len(test)):
-            row = test[(position, position)]
+        for position in range(len(watched)):
+            row = watched[(position, position)]
             x0 = row["latent_mean"][None].to(run.device)
             noise = normal(x0.shape[1:], 0, "noise", torch.tensor([position]), run.device)
             step = torch.tensor([t], device=run.device)

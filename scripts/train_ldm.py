@@ -16,8 +16,10 @@ from torch import Tensor
 
 from autoencoder.latent_dataset import load_latents, read_latent
 from autoencoder.loading import load_autoencoder
-from autoencoder.losses import GaborBank, cooccurrence_loss, dog_loss, gabor_loss, wavelet_texture_loss
-from autoencoder.losses.gabor import PlaneReduction
+from autoencoder.losses.cooccurrence import cooccurrence_loss
+from autoencoder.losses.dog import dog_loss
+from autoencoder.losses.gabor import GaborBank, PlaneReduction, gabor_loss
+from autoencoder.losses.wavelet import wavelet_texture_loss
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
 from diffusion.gradient_balance import Balance
 from diffusion.objective import TARGETS, training_scheduler
@@ -200,7 +202,7 @@ def pipeline_of(vae, unet, scheduler, row: dict) -> LesionInpaintPipeline:
 
 def evaluate(pipeline: LesionInpaintPipeline, config: LdmConfig, picture: Path) -> dict[str, float]:
     """Inpaint held-out lesions from a fixed seed: error inside the masks, and a picture beside the real ones."""
-    held_out = load_latents(config.data, "test")
+    held_out = load_latents(config.data, "validation")
     rows = [read_latent(held_out, index) for index in range(min(config.evaluate_crops, len(held_out)))]
     ct_hu = torch.from_numpy(np.stack([row["ct_hu"] for row in rows]))[:, None]
     lesion_mask = torch.from_numpy(np.stack([row["lesion_mask"] for row in rows]))[:, None]

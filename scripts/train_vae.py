@@ -110,7 +110,7 @@ def main(config: VaeConfig) -> None:
     patches = NodulePatches(
         config.data, "train", config.patch_size, window, config.seed, config.scans, config.scan_fraction
     )
-    held_out = load_nodules(config.data, "test")
+    held_out = load_nodules(config.data, "validation")
     autoencoder = autoencoder_of(config.model)
     if config.patch_size % autoencoder.factor:
         raise ValueError(f"patch_size {config.patch_size}: expected a multiple of the factor {autoencoder.factor}")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from foundation.atomic import write_atomically
+from foundation.atomic import recover, write_atomically
 from foundation.config import config_dict
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.curves import plot_curves
@@ -126,6 +126,8 @@ class TrainingRun:
         self.schedule = get_scheduler(
             "cosine", optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=config.steps
         )
+        for name in ("model", "pipeline"):
+            recover(config.out / name)
         self.step = load_checkpoint(config.out / "checkpoint", self._parts())
         self.ema.to(self.device)  # a checkpoint is read to the CPU
         if self.step:

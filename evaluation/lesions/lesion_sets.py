@@ -9,7 +9,8 @@ import numpy as np
 from scipy.ndimage import binary_dilation, map_coordinates
 from tqdm import tqdm
 
-from imaging.dataset.nodules import SPLITS, load_nodules, read_nodule
+from imaging.dataset.nodules import load_nodules, read_nodule
+from imaging.dataset.rows import SPLITS
 from imaging.window import to_norm
 
 SEED_SUFFIX = re.compile(r"_seed(\d+)$")
@@ -97,13 +98,24 @@ def lesion_cube(lesion: Lesion, side: int = CUBE_SIDE, rim: int | None = None) -
 
 
 def centre_slices(cube: np.ndarray) -> np.ndarray:
-    """The axial, coronal and sagittal slice through the centre of a cube, (S, S, S) -> (3, S, S)."""
+    """The axial, coronal and sagittal slice through the centre of a cube.
+
+    Args:
+        cube: (S, S, S), any unit.
+    Returns: (3, S, S).
+    """
     middle = cube.shape[0] // 2
     return np.stack([cube[middle], cube[:, middle], cube[:, :, middle]])
 
 
 def match_pairs(real: list[Lesion], synthetic: list[Lesion]) -> tuple[list[tuple[Lesion, Lesion]], list[str]]:
-    """Pairs (real, synthetic) of equal mask name, and a sentence for each pair left out."""
+    """Synthetic lesions with the real lesion in whose mask they were made.
+
+    Args:
+        real, synthetic: Two sets; those without a partner of the same mask name are passed over.
+    Returns: Pairs (real, synthetic), several of one real lesion where its mask has several samples; and a sentence for
+        each pair left out because shapes or masks differ.
+    """
     by_name = {lesion.mask_name: lesion for lesion in real}
     pairs, left_out = [], []
     for lesion in synthetic:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from imaging.dataset.nodules import AIR_HU, RATINGS, SPLITS
+from imaging.dataset.nodules import AIR_HU, RATINGS
+from imaging.dataset.rows import SPLITS
 
 HIGHEST_HU = 3071
 CITATION = """\

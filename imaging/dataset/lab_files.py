@@ -7,7 +7,7 @@ against the voxels.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,10 +18,9 @@ from scipy.io.matlab import MatReadError
 
 from imaging.dataset.crop import crop_nodule
 from imaging.dataset.nodules import AIR_HU, RATINGS
+from imaging.settings import Axes, Intensity
 from imaging.window import WINDOW_LEVEL, WINDOW_WIDTH, to_hu
 
-Intensity = Literal["hu", "signed_unit", "unit", "byte"]
-Axes = Literal["zyx", "yxz", "xyz"]
 CT_NAME, MASK_NAME = "TDM_VOI", "Seg_VOI"
 SPACING_COLUMNS = ("spacing_z_mm", "spacing_y_mm", "spacing_x_mm")
 COLUMNS = ("nodule", "patient_id", "ct", *SPACING_COLUMNS)

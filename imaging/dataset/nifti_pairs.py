@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from imaging.dataset.crop import crop_nodule
-from imaging.dataset.nodules import RATINGS, SPLITS
+from imaging.dataset.nodules import RATINGS
+from imaging.dataset.rows import SPLITS
 from imaging.files.ct import read_ct, read_mask
 
 PATIENT_COLUMNS = ("patient_id", "patient_id_approx")

@@ -4,20 +4,17 @@ Everything that trains, encodes or samples reads this and no other file format. 
 of any source; `load_nodules` opens one split memory-mapped; `read_nodule` gives one row as arrays of the stored type.
 """
 
-import contextlib
-import json
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Array3D, Dataset, DatasetDict, Features, Sequence, Value
-from datasets.arrow_writer import ArrowWriter
 
+from foundation.atomic import recover
+from imaging.dataset.rows import SPLITS, load_split, read_row, write_rows
 from imaging.window import AIR_HU
 
-SPLITS = ("train", "test")
 RATINGS = (
     "subtlety",
     "internal_structure",
@@ -29,7 +26,6 @@ RATINGS = (
     "texture",
     "malignancy",
 )
-WRITE_BATCH = 16  # rows held in memory by each split's writer
 
 
 def nodule_features(crop_size: int, extra: Mapping[str, Any] | None = None) -> Features:
@@ -75,8 +71,6 @@ def save_nodule_dataset(
 ) -> DatasetDict:
     """Write rows, as they come, to a prepared dataset; `out` appears only when all of them are written.
 
-    The folder is built beside `out` under the name `.<out>.partial` and renamed at the end.
-
     Args:
         rows: One mapping per nodule with the keys of `nodule_features`; ratings and extra columns may be absent or
             None. Arrays are NumPy; `ct_hu` may be floating point and is rounded.
@@ -91,19 +85,8 @@ def save_nodule_dataset(
     out = Path(out)
     features = nodule_features(crop_size, extra)
     check_output(out, overwrite)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        splits = _write_splits(rows, partial / "arrow", features, crop_size)
-        DatasetDict(splits).save_to_disk(partial / "dataset")
-        replaced = partial / "replaced"
-        if out.exists():
-            out.rename(replaced)
-        (partial / "dataset").rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return DatasetDict({split: load_nodules(out, split) for split in splits})
+    write_rows(_checked(rows, crop_size, features), out, features)
+    return DatasetDict({split: load_nodules(out, split) for split in SPLITS if (out / split).is_dir()})
 
 
 def check_output(out: Path, overwrite: bool = False) -> None:
@@ -111,6 +94,7 @@ def check_output(out: Path, overwrite: bool = False) -> None:
 
     Raises: ValueError: If `out` holds something that is no prepared dataset, or one and `overwrite` is False.
     """
+    recover(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / "dataset_dict.json").is_file():
@@ -124,25 +108,11 @@ def load_nodules(path: Path, split: str) -> Dataset:
 
     Args:
         path: Folder written by `save_nodule_dataset` (or by `DatasetDict.save_to_disk` with the same columns).
-        split: "train" or "test".
+        split: "train", "validation" or "test".
     Raises: ValueError: If the folder is missing or no nodule dataset, or has no such split; it says what is there.
     """
-    path = Path(path)
-    if not path.is_dir():
-        raise ValueError(
-            f"{path}: no such folder; prepare a dataset first, for example with scripts/prepare_nodules.py"
-        )
-    try:
-        splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a prepared dataset (no readable dataset_dict.json with `splits`)") from error
-    if split not in splits:
-        raise ValueError(f"{path}: no split {split!r}; it has {', '.join(map(repr, splits))}")
-    dataset = Dataset.load_from_disk(path / split)
-    missing = [name for name in nodule_features(1) if name not in dataset.column_names]
-    if missing:
-        raise ValueError(f"{path}: not a nodule dataset, lacks the columns {', '.join(missing)}")
-    return dataset
+    remedy = "prepare a dataset first, for example with scripts/prepare_nodules.py"
+    return load_split(path, split, nodule_features(1), "a prepared dataset of nodules", remedy)
 
 
 def crop_size_of(dataset: Dataset) -> int:
@@ -157,59 +127,31 @@ def spacing_mm_of(dataset: Dataset) -> tuple[float, float, float] | None:
 
 
 def read_nodule(dataset: Dataset, index: int) -> dict[str, Any]:
-    """One row in the stored types, whatever the dataset's format (Datasets' own "numpy" format widens integers).
+    """One row in the stored types: arrays as in `nodule_features`, strings, floats; a missing rating is NaN.
 
     Args:
         dataset: Result of `load_nodules`, filtered or shuffled as you like.
         index: Row; negative counts from the end.
-    Returns: Arrays as in `nodule_features` (int16 and uint8 (S, S, S), `spacing_mm` float32 (3,)), strings, and
-        floats; a missing rating is NaN.
     """
-    row = dataset.with_format("arrow")[index]
-    nodule: dict[str, Any] = {}
-    for name, feature in dataset.features.items():
-        if isinstance(feature, Array3D):
-            nodule[name] = row[name].combine_chunks().to_numpy(zero_copy_only=False)[0].astype(feature.dtype)
-            continue
-        value = row[name][0].as_py()
-        if isinstance(feature, Value):
-            nodule[name] = np.nan if value is None and feature.dtype.startswith("float") else value
-        else:
-            nodule[name] = np.asarray(value, feature.feature.dtype)
-    return nodule
+    return read_row(dataset, index)
 
 
-def _write_splits(
-    rows: Iterable[Mapping[str, Any]], folder: Path, features: Features, crop_size: int
-) -> dict[str, Dataset]:
-    """One Arrow file per split that occurs, in the order of `SPLITS`."""
-    folder.mkdir()
+def _checked(rows: Iterable[Mapping[str, Any]], crop_size: int, features: Features) -> Iterator[Mapping[str, Any]]:
+    """The rows with whole HU; raises ValueError at the first that breaks the contract or does not fit the others."""
     split_of_patient: dict[str, str] = {}
     seen: set[str] = set()
-    writers: dict[str, ArrowWriter] = {}
-    with contextlib.ExitStack() as stack:
-        for row in rows:
-            check_row(row, crop_size, features)
-            nodule, patient, split = row["nodule_id"], row["patient_id"], row["split"]
-            if nodule in seen:
-                raise ValueError(f"{nodule}: comes twice; a nodule_id must be unique")
-            if split_of_patient.setdefault(patient, split) != split:
-                raise ValueError(
-                    f"{nodule}: patient {patient} is in {split!r} and in {split_of_patient[patient]!r}; "
-                    "keep all nodules of a patient in one split"
-                )
-            seen.add(nodule)
-            if split not in writers:
-                path = str(folder / f"{split}.arrow")
-                writers[split] = stack.enter_context(
-                    ArrowWriter(features=features, path=path, writer_batch_size=WRITE_BATCH)
-                )
-            writers[split].write({name: row.get(name) for name in features} | {"ct_hu": np.rint(row["ct_hu"])})
-        for writer in writers.values():
-            writer.finalize()
-    if not writers:
-        raise ValueError("no nodules to save; the source gave no row")
-    return {split: Dataset.from_file(str(folder / f"{split}.arrow")) for split in SPLITS if split in writers}
+    for row in rows:
+        check_row(row, crop_size, features)
+        nodule, patient, split = row["nodule_id"], row["patient_id"], row["split"]
+        if nodule in seen:
+            raise ValueError(f"{nodule}: comes twice; a nodule_id must be unique")
+        if split_of_patient.setdefault(patient, split) != split:
+            raise ValueError(
+                f"{nodule}: patient {patient} is in {split!r} and in {split_of_patient[patient]!r}; "
+                "keep all nodules of a patient in one split"
+            )
+        seen.add(nodule)
+        yield {**row, "ct_hu": np.rint(row["ct_hu"])}
 
 
 def check_row(row: Mapping[str, Any], crop_size: int, features: Features) -> None:

@@ -1,12 +1,13 @@
 """Prepared whole scans: int16 HU volumes on one isotropic grid, memory-mapped, for random patches; no image library."""
 
 import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+
+from foundation.atomic import recover, write_atomically
 
 INDEX = "scans.json"
 BODY_HU = -500.0  # tissue is denser, air and lung are not
@@ -39,24 +40,22 @@ def save_scans(scans: Iterable[tuple[str, np.ndarray]], out: Path, spacing_mm: f
     """
     if out.exists():
         raise ValueError(f"{out}: exists already; choose another folder or delete it")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        entries: dict[str, ScanEntry] = {}
+    entries: dict[str, ScanEntry] = {}
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
         for name, ct_hu in scans:
             if name in entries:
                 raise ValueError(f"scan {name!r} comes twice; give each a name of its own")
             volume = np.rint(ct_hu).astype(np.int16)
-            np.save(partial / f"{name}.npy", volume, allow_pickle=False)
+            np.save(folder / f"{name}.npy", volume, allow_pickle=False)
             entries[name] = ScanEntry(name, spacing_mm, body_box(volume))
         if not entries:
             raise ValueError(f"{out}: no scan to write")
         index = [asdict(entry) for entry in entries.values()]
-        (partial / INDEX).write_text(json.dumps(index, indent=1))
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        (folder / INDEX).write_text(json.dumps(index, indent=1))
+
+    write_atomically(out, write)
     return list(entries.values())
 
 
@@ -65,6 +64,7 @@ def open_scans(folder: Path) -> list[tuple[ScanEntry, np.ndarray]]:
 
     Raises: ValueError: If the folder holds no prepared scans, or a volume is missing or broken.
     """
+    recover(folder)
     try:
         records = json.loads((folder / INDEX).read_text())
         entries = [ScanEntry(r["name"], r["spacing_mm"], tuple(tuple(pair) for pair in r["body"])) for r in records]

@@ -11,7 +11,8 @@ from datasets import Array3D, Dataset
 from tqdm import tqdm
 
 from imaging.dataset.lab_files import read_lab_table
-from imaging.dataset.nodules import RATINGS, SPLITS, load_nodules, read_nodule
+from imaging.dataset.nodules import RATINGS, load_nodules, read_nodule
+from imaging.dataset.rows import SPLITS
 from imaging.lidc.nodules import ScanResult, load_row
 from imaging.lidc.scans import LeftOut
 

@@ -1,12 +1,12 @@
-"""Training and test patients: seeded, stratified, stored with the dataset, never two splits for one patient."""
+"""Training, validation and test patients: seeded, stored with the dataset, never two splits for one patient."""
 
 import csv
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from imaging.dataset.nodules import SPLITS
+from foundation.atomic import write_atomically
+from imaging.dataset.rows import SPLITS
 
 
 def split_patients(
@@ -40,6 +40,29 @@ def split_patients(
         is_test = int((number + 1) * test_share + 0.5) > int(number * test_share + 0.5)
         splits[patient] = "test" if is_test else "train"
     return splits
+
+
+def set_validation_aside(splits: Mapping[str, str], share: float = 0.1, seed: int = 0) -> dict[str, str]:
+    """Move a share of the training patients to "validation", the split that trainings watch.
+
+    Whether a patient is moved depends on seed and name alone, so that datasets prepared apart agree, and the share
+    holds on average. Where nobody would be moved and there are two training patients or more, one is.
+
+    Args:
+        splits: Patient -> split. Where it has validation patients already, nothing changes.
+        share: Of the training patients, from 0 to 1; 0 moves nobody.
+        seed: Another seed, other patients.
+    Returns: Patient -> split.
+    Raises: ValueError: If the share is out of range.
+    """
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(f"validation_share {share}, expected a share from 0 to 1")
+    train = [patient for patient, split in splits.items() if split == "train"]
+    if share == 0 or len(train) < 2 or "validation" in splits.values():
+        return dict(splits)
+    place = {p: int.from_bytes(hashlib.sha256(f"validation/{seed}/{p}".encode()).digest()) / 2**256 for p in train}
+    chosen = {patient for patient in train if place[patient] < share} or {min(train, key=place.__getitem__)}
+    return {patient: "validation" if patient in chosen else split for patient, split in splits.items()}
 
 
 def merge_splits(*sources: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -77,9 +100,9 @@ def read_splits(path: Path) -> dict[str, str]:
 
 def write_splits(path: Path, splits: Mapping[str, str]) -> None:
     """Store patient -> split as CSV; the file appears complete or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("patient_id", "split"))
-        writer.writerows(sorted(splits.items()))
-    os.replace(partial, path)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="") as file:
+            csv.writer(file).writerows([("patient_id", "split"), *sorted(splits.items())])
+
+    write_atomically(path, write)

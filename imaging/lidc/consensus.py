@@ -7,14 +7,12 @@ section II.C), so an outline's own pixels never belong to the nodule.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
 
 import numpy as np
 from skimage.draw import line, polygon
 
 from imaging.lidc.xml import RATING_ELEMENTS, Contour, Mark
-
-MaskPolicy = Literal["consensus", "union", "single"]
+from imaging.settings import MaskPolicy
 
 
 @dataclass(frozen=True)

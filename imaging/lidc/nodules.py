@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from foundation.atomic import write_atomically
 from imaging.dataset.crop import crop_nodule
 from imaging.dataset.nodules import AIR_HU
 from imaging.files.ct import read_ct, read_dicom_slices, write_ct
@@ -234,20 +234,14 @@ def result_path(folder: Path, scan: Scan, settings: ScanSettings) -> Path:
 
 
 def save_result(path: Path, result: ScanResult) -> None:
-    """Write a result under a temporary name and rename it, so that a half-written one is never read."""
+    """Write a result, complete or not at all."""
     meta = {
         "rows": [{k: v for k, v in row.items() if k not in ARRAYS} for row in result.rows],
         "left_out": [asdict(entry) for entry in result.left_out],
         "facts": result.facts,
     }
     arrays = {f"{name}_{i}": row[name] for i, row in enumerate(result.rows) for name in ARRAYS if name in row}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez_compressed(file, meta=np.array(json.dumps(meta)), **arrays)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, lambda temporary: np.savez_compressed(temporary, meta=np.array(json.dumps(meta)), **arrays))
 
 
 def load_result(path: Path, with_arrays: bool = True) -> ScanResult:

@@ -8,6 +8,7 @@ from pathlib import Path
 import SimpleITK as sitk
 from tqdm import tqdm
 
+from foundation.atomic import TEMPORARY
 from imaging.lidc.nodules import ScanResult, ScanSettings, load_result, prepare_scan, result_path, save_result
 from imaging.lidc.scans import LeftOut, Scan
 
@@ -28,7 +29,7 @@ def prepare_scans(
     Returns: The file of each scan's result, in the scans' order, with the result without its arrays.
     """
     paths = {result_path(work, scan, settings): scan for scan in scans}
-    for stale in work.glob(".*.partial"):  # of a run that was killed
+    for stale in work.glob(f"{TEMPORARY}*"):  # of a run that was killed
         stale.unlink()
     missing = [path for path in paths if not path.exists()]
     if len(missing) < len(paths):

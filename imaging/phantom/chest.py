@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import SimpleITK
 
 NODULES_PER_PATIENT = 6
-TEST_EVERY = 10  # one patient in so many is a test patient
+SPLIT_OF = {1: "test", 2: "validation"}  # of the second and the third of every ten patients
 SOLID_HU, GROUND_GLASS_HU, CALCIUM_HU = 35.0, -600.0, 480.0
 _CORE_FRACTION = ((1.0, 2.0, 3.0, 4.0, 5.0), (0.0, 0.35, 0.6, 0.82, 1.0))  # texture rating -> core / whole diameter
 
@@ -140,7 +140,7 @@ def phantom_nodules(n: int, crop_size: int, spacing_mm: float = 1.0, seed: int =
                 "nodule_id": f"{patient_id}-{i}",
                 "patient_id": patient_id,
                 "source": "phantom",
-                "split": "test" if patient % TEST_EVERY == 1 else "train",
+                "split": SPLIT_OF.get(patient % 10, "train"),
                 "ct_hu": ct_hu,
                 "lesion_mask": mask,
                 "valid_mask": np.ones(shape, dtype=np.uint8),

@@ -44,8 +44,8 @@ def test_rows_come_back_as_they_were_written(tmp_path):
 
 
 def test_nothing_is_left_when_a_row_fails_and_a_killed_writers_rest_is_replaced(tmp_path):
-    (tmp_path / ".out.partial").mkdir()
-    (tmp_path / ".out.partial" / "train.arrow").write_text("half")
+    (tmp_path / ".tmp.out").mkdir()
+    (tmp_path / ".tmp.out" / "train.arrow").write_text("half")
 
     def rows():
         yield row("a", "train")
@@ -54,7 +54,7 @@ def test_nothing_is_left_when_a_row_fails_and_a_killed_writers_rest_is_replaced(
     with pytest.raises(RuntimeError, match="disk full"):
         save_latent_dataset(rows(), tmp_path / "out", latent_features(LATENT, EDGE))
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="no nodule to encode"):
+    with pytest.raises(ValueError, match="no rows to save"):
         save_latent_dataset([], tmp_path / "out", latent_features(LATENT, EDGE))
     assert not list(tmp_path.iterdir())
 
@@ -65,11 +65,11 @@ def test_wrong_folders_are_named_with_their_remedy(tmp_path):
         save_latent_dataset([row("a", "train")], tmp_path / "out", latent_features(LATENT, EDGE))
     with pytest.raises(ValueError, match="no split 'test'; it has 'train'"):
         load_latents(tmp_path / "out", "test")
-    with pytest.raises(ValueError, match=r"missing: not an encoded dataset; make one with scripts/encode_latents\.py"):
+    with pytest.raises(ValueError, match=r"missing: no such folder; make one with scripts/encode_latents\.py"):
         load_latents(tmp_path / "missing", "train")
     fields = ("nodule_id", "patient_id", "source", "split", "ct_hu", "valid_mask", "spacing_mm", "diameter_mm")
     nodule = {name: row("a", "train")[name] for name in fields}
     nodule |= {"lesion_mask": nodule["valid_mask"], "volume_mm3": 220.0}
     save_nodule_dataset([nodule], tmp_path / "nodules", EDGE)
-    with pytest.raises(ValueError, match=r"holds CT but no latents; encode it with scripts/encode_latents\.py"):
+    with pytest.raises(ValueError, match=r"not an encoded dataset, lacks the columns latent_mean, .*; make one with"):
         load_latents(tmp_path / "nodules", "train")

@@ -25,9 +25,9 @@ class Chain:
 
 @pytest.fixture(scope="session")
 def phantom_dataset(tmp_path_factory) -> Path:
-    """Six training and six test nodules, benign and malignant in turn."""
+    """Six training, six test and six validation nodules, benign and malignant in turn."""
     path = tmp_path_factory.mktemp("phantom") / "nodules"
-    rows = phantom_nodules(12, CROP_SIZE, SPACING_MM)
+    rows = phantom_nodules(18, CROP_SIZE, SPACING_MM)
     rated = ({**row, "malignancy": (1.5, 4.5)[number % 2]} for number, row in enumerate(rows))
     save_nodule_dataset(rated, path, CROP_SIZE)
     return path

@@ -121,8 +121,9 @@ def test_every_training_leaves_model_config_curves_and_pictures(chain):
 @torch.no_grad()
 def test_latents_are_encoded_under_every_flip_and_standardised_on_the_training_split(chain):
     vae = AutoencoderKL3D.from_pretrained(chain.vae / "model")
-    train, test = load_latents(chain.latents, "train"), load_latents(chain.latents, "test")
-    assert len(train) == 6 * 8 and len(test) == 6 and set(test["flips"]) == {""}
+    train, watched = (load_latents(chain.latents, split) for split in ("train", "validation"))
+    assert len(train) == 6 * 8 and len(watched) == 6 and set(watched["flips"]) == {""}
+    assert sorted(path.name for path in chain.latents.iterdir() if path.is_dir()) == ["train", "validation"]
     rows = [read_latent(train, index) for index in range(len(train))]
     assert len({(row["nodule_id"], row["flips"]) for row in rows}) == len(rows)
     plain = [row for row in rows if row["flips"] == ""]
@@ -241,7 +242,7 @@ def test_a_script_ends_with_status_1_and_no_traceback(tmp_path):
 def test_an_encoded_folder_is_not_overwritten_and_both_classes_are_needed(chain, tmp_path):
     with pytest.raises(ValueError, match="latents: exists already; choose another --out or delete it"):
         encode_main(EncodeConfig(chain.nodules, str(chain.vae / "model"), chain.latents))
-    with pytest.raises(ValueError, match=r"not an encoded dataset; make one with scripts/encode_latents\.py"):
+    with pytest.raises(ValueError, match=r"not an encoded dataset \(.*\); make one with scripts/encode_latents\.py"):
         classifier_main(ClassifierConfig(tmp_path, tmp_path / "out", pipeline=chain.ldm / "pipeline"))
 
 

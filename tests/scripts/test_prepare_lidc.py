@@ -17,6 +17,7 @@ from lidc_factory import RATINGS, nodule, outline, roi, write_annotation
 
 import imaging.lidc.run
 from imaging.dataset.nodules import load_nodules, read_nodule
+from imaging.dataset.rows import SPLITS
 from imaging.lidc.nodules import prepare_scan
 from scripts.prepare_lidc import PrepareLidcConfig, main
 
@@ -69,11 +70,11 @@ def test_an_archive_becomes_a_dataset_with_reports_and_a_second_run_does_only_wh
     out = tmp_path / "out"
     main(make_config(archive, out))
     rows = {}
-    for split in ("train", "test"):
+    for split in SPLITS:
         dataset = load_nodules(out / "dataset", split)
         rows |= {dataset[i]["patient_id"]: read_nodule(dataset, i) for i in range(len(dataset))}
     assert {patient: row["label"] for patient, row in rows.items()} == {"A": "benign", "B": "malignant", "D": "benign"}
-    assert sorted(row["split"] for row in rows.values()) == ["test", "train", "train"]
+    assert sorted(row["split"] for row in rows.values()) == ["test", "train", "validation"]
     assert rows["A"]["source"] == "LIDC-IDRI" and rows["A"]["readers"] == 2 and rows["A"]["scan_id"]
     assert json.loads(rows["B"]["reader_ratings"])["malignancy"] == [5, 5]
     assert rows["A"]["semantic_map"].shape == (SIZE,) * 3 and len(np.unique(rows["A"]["semantic_map"])) > 1
@@ -96,7 +97,7 @@ def test_an_archive_becomes_a_dataset_with_reports_and_a_second_run_does_only_wh
     after = files_of(out / "work")
     assert before.items() <= after.items() and len(after) == len(before) + 1
     assert set(splits.splitlines()) <= set((out / "splits.csv").read_text().splitlines())
-    assert sum(len(load_nodules(out / "dataset", split)) for split in ("train", "test")) == 4
+    assert sum(len(load_nodules(out / "dataset", split)) for split in SPLITS) == 4
 
 
 def test_the_dataset_does_not_depend_on_the_number_of_processes(archive, tmp_path):
@@ -126,7 +127,7 @@ def test_laboratory_files_and_prepared_datasets_join_and_a_patient_stays_in_one_
     first = dict(line.split(",") for line in (tmp_path / "first" / "splits.csv").read_text().splitlines()[1:])
     assert merged == first | {"L": "test"}
     assert "the lesion mask is empty" in left_out(out)["nodule", "M"]
-    assert sum(len(load_nodules(out / "dataset", split)) for split in ("train", "test")) == 4
+    assert sum(len(load_nodules(out / "dataset", split)) for split in SPLITS) == 4
 
     test_patient = next(patient for patient, split in first.items() if split == "train")
     table.assign(split="test", patient_id=[test_patient, "M"]).to_csv(tmp_path / "lab.csv", index=False)
@@ -145,9 +146,7 @@ def test_a_scan_that_kills_its_process_is_left_out_and_the_others_are_done(archi
     main(make_config(archive, tmp_path / "out", labels="keep_all", workers=2, semantic_maps=False))
     assert "the process that read it was killed" in left_out(tmp_path / "out")["scan", "B"]
     patients = {
-        patient
-        for split in ("train", "test")
-        for patient in load_nodules(tmp_path / "out" / "dataset", split)["patient_id"]
+        patient for split in SPLITS for patient in load_nodules(tmp_path / "out" / "dataset", split)["patient_id"]
     }
     assert patients == {"A", "C", "D"}
 
@@ -165,16 +164,20 @@ def test_a_killed_run_is_continued_and_gives_the_same_dataset(archive, tmp_path)
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    while not list((out / "work").glob("*.npz")) if (out / "work").is_dir() else True:
+    while not list((out / "work").glob("[!.]*.npz")) if (out / "work").is_dir() else True:
         assert process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (out / "dataset").exists() and len(list((out / "work").glob("*.npz"))) < 9
+    assert not (out / "dataset").exists() and len(list((out / "work").glob("[!.]*.npz"))) < 9
     kept = files_of(out / "work")
     for folder in (out, tmp_path / "fresh"):
         subprocess.run([*command, "--out", str(folder)], cwd=ROOT, check=True, capture_output=True)
-    assert all(files_of(out / "work")[name] == time_ns for name, time_ns in kept.items() if name.endswith(".npz"))
+    assert all(
+        files_of(out / "work")[name] == time_ns
+        for name, time_ns in kept.items()
+        if name.endswith(".npz") and name[0] != "."
+    )
     cards = [(folder / "README.md").read_text() for folder in (out, tmp_path / "fresh")]
     assert cards[0] == cards[1]
 
@@ -188,6 +191,7 @@ def test_a_killed_run_is_continued_and_gives_the_same_dataset(archive, tmp_path)
         ({"workers": 0}, "workers 0, expected at least 1"),
         ({"crop_size": 0}, "crop_size 0"),
         ({"test_share": 2.0}, "test_share 2"),
+        ({"validation_share": -0.1}, "validation_share -0.1"),
         ({"splits": Path("none.csv")}, r"none\.csv: no such file"),
         ({"merge": (Path("none"),)}, "none: not a prepared dataset"),
     ],
@@ -212,7 +216,7 @@ def test_the_uploaded_card_keeps_the_columns_that_the_upload_described(archive, 
     monkeypatch.setattr(DatasetCard, "push_to_hub", lambda self, name: cards.append(self))
     main(make_config(archive, tmp_path / "out", push_to_hub="lab/nodules", semantic_maps=False))
     ((name, private, dataset),) = uploads
-    assert (name, private, set(dataset)) == ("lab/nodules", True, {"train", "test"})
+    assert (name, private, set(dataset)) == ("lab/nodules", True, set(SPLITS))
     header = cards[0].data.to_dict()
     assert header["dataset_info"] == {"splits": ["train", "test"]} and header["license"] == "cc-by-3.0"
     assert "SHA-256" in cards[0].text and "made by the upload" not in cards[0].text

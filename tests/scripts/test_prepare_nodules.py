@@ -109,7 +109,7 @@ def test_every_problem_of_the_table_is_told_at_once(data, tmp_path):
         main(PrepareNodulesConfig(data, tmp_path / "out"))
     for message in (
         "b_mask.nii.gz: no such file",
-        "b: split 'val', expected one of 'train', 'test'",
+        "b: split 'val', expected one of 'train', 'validation', 'test'",
         "b: no split",
         "a: in the table more than once",
         "patient p: in both splits",

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from foundation.atomic import write_atomically
+from autoencoder.hub import resolve_folder
+from foundation.atomic import recover, write_atomically
 from training.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -32,6 +33,35 @@ def killed(action) -> None:
 
 def kill_self(*_) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_folder_moved_aside_by_a_killed_writer_comes_back(tmp_path):
+    def write(folder: Path, text: str) -> None:
+        folder.mkdir()
+        (folder / "config.json").write_text(text)
+
+    path = tmp_path / "model"
+    write_atomically(path, lambda temporary: write(temporary, "old"))
+
+    def die_between_the_renames() -> None:
+        Path.rename, rename = lambda self, to: (rename(self, to), kill_self()), Path.rename
+        write_atomically(path, lambda temporary: write(temporary, "new"))
+
+    killed(die_between_the_renames)
+    assert not path.exists()  # only the complete old folder, beside it
+    recover(path)
+    assert (path / "config.json").read_text() == "old"
+    killed(die_between_the_renames)
+    write_atomically(path, lambda temporary: write(temporary, "newer"))
+    assert (path / "config.json").read_text() == "newer" and [p.name for p in tmp_path.iterdir()] == ["model"]
+    killed(die_between_the_renames)
+    assert resolve_folder(path) == path and path.is_dir()  # whoever loads it next
+
+
+def test_a_temporary_name_keeps_the_ending(tmp_path):
+    names = []
+    write_atomically(tmp_path / "scan.nii.gz", lambda temporary: names.append(temporary.name) or temporary.touch())
+    assert names[0].endswith("scan.nii.gz") and names[0] != "scan.nii.gz"
 
 
 def test_parts_come_back_bit_for_bit(tmp_path):

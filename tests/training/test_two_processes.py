@@ -47,7 +47,7 @@ def train(launcher: list[str], batch_size: int, data: Path, out: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(tmp_path):
-    save_nodule_dataset(phantom_nodules(8, 16, 2.0), tmp_path / "data", 16)
+    save_nodule_dataset(phantom_nodules(13, 16, 2.0), tmp_path / "data", 16)
     train([], 4, tmp_path / "data", tmp_path / "one")
     train([], 2, tmp_path / "data", tmp_path / "half")
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]

@@ -101,10 +101,10 @@ def test_floating_hounsfield_units_are_rounded(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "no nodules to save"),
+        ([], "no rows to save"),
         ([make_row("a"), make_row("a")], "a: comes twice"),
         ([make_row("a", "p"), make_row("b", "p", "test")], "b: patient p is in 'test' and in 'train'"),
-        ([make_row(split="val")], "a: split 'val', expected one of 'train', 'test'"),
+        ([make_row(split="val")], "a: split 'val', expected one of 'train', 'validation', 'test'"),
         ([make_row(ct_hu=np.zeros((S, S, 4)))], r"ct_hu has shape \(5, 5, 4\), expected \(5, 5, 5\)"),
         ([make_row(ct_hu=np.full((S, S, S), -2000))], "ct_hu spans -2000 ... -2000 HU, expected finite values"),
         ([make_row(ct_hu=np.full((S, S, S), np.nan))], "ct_hu spans nan"),
@@ -154,7 +154,7 @@ def test_opening_says_what_is_wrong_with_the_folder(tmp_path):
     with pytest.raises(ValueError, match="no split 'test'; it has 'train'"):
         load_nodules(tmp_path / "out", "test")
     datasets.DatasetDict(train=datasets.Dataset.from_dict({"split": ["train"]})).save_to_disk(tmp_path / "other")
-    with pytest.raises(ValueError, match="not a nodule dataset, lacks the columns nodule_id, patient_id"):
+    with pytest.raises(ValueError, match="not a prepared dataset of nodules, lacks the columns nodule_id, patient_id"):
         load_nodules(tmp_path / "other", "train")
     (tmp_path / "other" / "dataset_dict.json").write_text(json.dumps(["train"]))
     with pytest.raises(ValueError, match="not a prepared dataset"):

@@ -1,6 +1,6 @@
 import pytest
 
-from imaging.dataset.splits import merge_splits, read_splits, split_patients, write_splits
+from imaging.dataset.splits import merge_splits, read_splits, set_validation_aside, split_patients, write_splits
 
 
 def make_strata(n):
@@ -30,6 +30,31 @@ def test_a_known_patient_keeps_its_split_when_others_come():
     second = split_patients(many, 0.25, fixed=first)
     assert all(second[p] == first[p] for p in few)
     assert sum(s == "test" for s in second.values()) == 20
+
+
+def test_validation_patients_come_from_the_training_patients_alone():
+    splits = split_patients(make_strata(600), 0.1)
+    aside = set_validation_aside(splits, 0.15)
+    moved = [patient for patient in splits if aside[patient] != splits[patient]]
+    assert {splits[patient] for patient in moved} == {"train"} and {aside[p] for p in moved} == {"validation"}
+    assert abs(len(moved) / 540 - 0.15) < 0.04
+    assert set_validation_aside(splits, 0.15, seed=1) != aside
+
+
+def test_datasets_prepared_apart_agree_on_their_validation_patients():
+    many = set_validation_aside(dict.fromkeys(make_strata(300), "train"), 0.2)
+    few = set_validation_aside(dict.fromkeys(list(make_strata(300))[::-3], "train"), 0.2)
+    assert all(many[patient] == split for patient, split in few.items())
+
+
+def test_small_sets_get_a_validation_patient_and_sets_that_have_one_keep_theirs():
+    pair = set_validation_aside({"a": "train", "b": "train", "c": "test"}, 1e-9)
+    assert sorted(pair.values()) == ["test", "train", "validation"] and pair["c"] == "test"
+    for kept in ({"a": "train"}, {"a": "train", "b": "validation", "c": "train"}, {"a": "test", "b": "test"}):
+        assert set_validation_aside(kept, 0.9) == kept
+    assert set_validation_aside({"a": "train", "b": "train"}, 0) == {"a": "train", "b": "train"}
+    with pytest.raises(ValueError, match=r"validation_share 1\.5, expected a share from 0 to 1"):
+        set_validation_aside({"a": "train"}, 1.5)
 
 
 def test_a_patient_in_two_splits_is_named_across_sources():

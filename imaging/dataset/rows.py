@@ -1,0 +1,103 @@
+"""Typed rows on disk, by split: what writes and reads every dataset of this project, prepared or encoded."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Array3D, Array4D, Dataset, DatasetDict, Features, Value
+from datasets.arrow_writer import ArrowWriter
+
+from foundation.atomic import recover, write_atomically
+
+SPLITS = ("train", "validation", "test")
+WRITE_BATCH = 16  # rows held in memory by each split's writer
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], out: Path, features: Features) -> None:
+    """Write rows as they come; `out` appears, or is replaced, only when all of them are written.
+
+    Args:
+        rows: Mappings with the keys of `features`, `split` among them; missing values are None or absent.
+        out: Folder.
+        features: Columns and types.
+    Raises: ValueError: If no row comes. Nothing is left behind then, nor if a row raises.
+    """
+    write_atomically(Path(out), lambda temporary: _write_splits(rows, temporary, features))
+
+
+def load_split(path: Path, split: str, required: Iterable[str], kind: str, remedy: str) -> Dataset:
+    """Open one split, memory-mapped: no array is read before it is asked for.
+
+    Args:
+        path: Folder written by `write_rows` (or by `DatasetDict.save_to_disk` with the same columns).
+        split: One of `SPLITS`.
+        required: Columns without which it is no dataset of this kind.
+        kind: What the messages call it, for example "a prepared dataset".
+        remedy: What to do where it is none.
+    Raises: ValueError: If the folder is missing or none of the kind, or has no such split; it says what is there.
+    """
+    path = Path(path)
+    recover(path)
+    if not path.is_dir():
+        raise ValueError(f"{path}: no such folder; {remedy}")
+    try:
+        splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not {kind} (no readable dataset_dict.json with `splits`); {remedy}") from error
+    if split not in splits:
+        again = "; patients for it are set aside when the dataset is prepared: do that again" * (split == "validation")
+        raise ValueError(f"{path}: no split {split!r}; it has {', '.join(map(repr, splits))}{again}")
+    dataset = Dataset.load_from_disk(path / split)
+    missing = [name for name in required if name not in dataset.column_names]
+    if missing:
+        raise ValueError(f"{path}: not {kind}, lacks the columns {', '.join(missing)}; {remedy}")
+    return dataset
+
+
+def read_row(dataset: Dataset, index: int) -> dict[str, Any]:
+    """One row in the stored types, whatever the dataset's format (Datasets' own "numpy" format widens integers).
+
+    Args:
+        dataset: Result of `load_split`, filtered or shuffled as you like.
+        index: Row; negative counts from the end.
+    Returns: Arrays of the stored types, strings, and floats; a missing float is NaN.
+    """
+    table = dataset.with_format("arrow")[index]
+    row: dict[str, Any] = {}
+    for name, feature in dataset.features.items():
+        if isinstance(feature, (Array3D, Array4D)):
+            array = table[name].combine_chunks().to_numpy(zero_copy_only=False)[0]
+            row[name] = np.asarray(array).astype(feature.dtype)
+            continue
+        value = table[name][0].as_py()
+        if isinstance(feature, Value):
+            row[name] = np.nan if value is None and feature.dtype.startswith("float") else value
+        else:
+            row[name] = np.asarray(value, feature.feature.dtype)
+    return row
+
+
+def _write_splits(rows: Iterable[Mapping[str, Any]], folder: Path, features: Features) -> None:
+    """One Arrow file per split that occurs, then the dataset in the order of `SPLITS`."""
+    arrow = folder / "arrow"
+    arrow.mkdir(parents=True)
+    writers: dict[str, ArrowWriter] = {}
+    with contextlib.ExitStack() as stack:
+        for row in rows:
+            split = row["split"]
+            if split not in writers:
+                path = str(arrow / f"{split}.arrow")
+                writer = ArrowWriter(features=features, path=path, writer_batch_size=WRITE_BATCH)
+                writers[split] = stack.enter_context(writer)
+            writers[split].write({name: row.get(name) for name in features})
+        for writer in writers.values():
+            writer.finalize()
+    if not writers:
+        raise ValueError("no rows to save; the source gave none")
+    splits = {name: Dataset.from_file(str(arrow / f"{name}.arrow")) for name in SPLITS if name in writers}
+    DatasetDict(splits).save_to_disk(folder)
+    shutil.rmtree(arrow)
