@@ -9,8 +9,8 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor
 
 from autoencoder.aligned_model import AlignedModel
-from autoencoder.networks.blocks import Norm
-from autoencoder.networks.encoder_decoder import Autoencoder3D, Stem
+from autoencoder.networks.encoder_decoder import Autoencoder3D
+from autoencoder.networks.presets import Norm, Stem
 
 
 class AutoencoderKL3D(AlignedModel, Autoencoder3D, ModelMixin):

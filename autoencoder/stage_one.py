@@ -1,7 +1,6 @@
 """One training step of stage 1: all losses of the autoencoder and of its discriminator, in one forward."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -10,31 +9,11 @@ from torch import Tensor, nn
 from autoencoder.kl import AutoencoderKL3D
 from autoencoder.losses.basic import commitment_loss, kl_loss, l1_loss, valid_cells
 from autoencoder.losses.perceptual import lpips_loss
+from autoencoder.losses.settings import LossWeights
 from autoencoder.losses.wavelet import wavelet_texture_loss
 from autoencoder.networks.codebook import perplexity
 from autoencoder.networks.discriminator import PatchDiscriminator3D, adaptive_weight, adversarial_loss, hinge_loss
 from autoencoder.vq import VQAutoencoder3D
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Weight of each loss beside L1, which counts 1; a loss of weight 0 is not computed.
-
-    Attributes:
-        kl: KL divergence per voxel (KL autoencoder).
-        commitment: Distance of the latent from its codes (VQ autoencoder).
-        wavelet: Wavelet texture loss, eq. 10-11.
-        lpips: Perceptual distance of random slices in the three planes.
-        adversarial: Patch discriminator; 1 lets it pull as strongly as the reconstruction losses together.
-        adversarial_start: Step from which on it takes part; before that, neither of the two is trained by it.
-    """
-
-    kl: float = 1e-6
-    commitment: float = 0.25
-    wavelet: float = 0.0
-    lpips: float = 0.0
-    adversarial: float = 0.0
-    adversarial_start: int = 2000
 
 
 class StageOne(nn.Module):

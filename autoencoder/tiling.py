@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-TILE_CELLS = 32  # latent cells of a tile's middle, along each axis: 128 voxels at factor 4
+from autoencoder.networks.presets import TILE_CELLS
 
 
 @torch.no_grad()

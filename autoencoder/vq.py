@@ -11,9 +11,9 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from autoencoder.aligned_model import AlignedModel
-from autoencoder.networks.blocks import Norm
 from autoencoder.networks.codebook import EmaCodebook
-from autoencoder.networks.encoder_decoder import Autoencoder3D, Stem
+from autoencoder.networks.encoder_decoder import Autoencoder3D
+from autoencoder.networks.presets import Norm, Stem
 
 
 @dataclass

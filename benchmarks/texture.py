@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autoencoder.losses import DIRECTIONS_13, GaborBank, cooccurrence_loss, gabor_loss
-from autoencoder.losses.gabor import PLANES
+from autoencoder.losses.cooccurrence import DIRECTIONS_13, cooccurrence_loss
+from autoencoder.losses.gabor import PLANES, GaborBank, gabor_loss
 from foundation.config import launch
 
 BINS = 32

@@ -13,12 +13,12 @@ filters, learned time weights) get no gradient this way; call `total.backward(in
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-Balance = Literal["none", "norm", "project", "norm_project"]
+from diffusion.settings import Balance
 
 
 def loss_gradients(losses: Mapping[str, Tensor], x0_hat: Tensor) -> dict[str, Tensor]:

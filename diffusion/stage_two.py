@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from autoencoder.latents import unstandardise
 from diffusion.conditioning import unet_input
-from diffusion.gradient_balance import Balance, combined_gradient, gradient_statistics, loss_gradients
+from diffusion.gradient_balance import combined_gradient, gradient_statistics, loss_gradients
 from diffusion.lesion_window import decode_windows, lesion_windows
 from diffusion.objective import diffusion_loss, predicted_x0, target_of, x0_slope
+from diffusion.settings import Balance
 from diffusion.time_weights import STRUCTURE, ConstantWeights, StepPlan
 
 TextureLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (pred, target, mask, spacing_mm) -> (B,)

@@ -8,15 +8,14 @@ two small matrix products, however long the kernel.
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from autoencoder.losses.lesion_box import LesionCrop, Reduction, lesion_crops, reduce_samples, spacing_rows
-
-PlaneReduction = Literal["mean", "max", "softmax"]
+from autoencoder.losses.settings import PlaneReduction
 
 PLANES = {"xy": (0, 1, 2), "xz": (1, 0, 2), "yz": (2, 0, 1)}  # (slice, row, column) axes of a (z, y, x) array
 FREQUENCIES_PER_MM = tuple(float(f) for f in np.geomspace(0.05, 0.4, 8))  # periods of 20 to 2.5 mm

@@ -1,14 +1,13 @@
 """Building blocks of the autoencoders: local operators by default, so that windows of a volume can be cut exactly."""
 
 import math
-from typing import Literal
 
 import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Norm = Literal["voxel_rms", "group"]
+from autoencoder.networks.presets import Norm
 
 
 class Conv3d(nn.Conv3d):

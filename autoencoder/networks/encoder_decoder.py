@@ -3,16 +3,15 @@
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
 
 from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoencoder.networks.blocks import Conv3d, Norm, downsample, level, norm_layer, upsample
+from autoencoder.networks.blocks import Conv3d, downsample, level, norm_layer, upsample
 from autoencoder.networks.haar import HaarTransform3D
+from autoencoder.networks.presets import Norm, Stem
 
-Stem = Literal["haar", "conv"]
 STEM_CHANNELS = 8  # sub-bands of the 3D Haar transform
 
 

@@ -1,9 +1,16 @@
-"""Named sizes of the autoencoders. What each costs: `benchmarks/autoencoder_presets.py`."""
+"""Named sizes of the autoencoders, and what else a config says of them; imports no torch.
+
+What each size costs: `benchmarks/autoencoder_presets.py`.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
 
 PresetName = Literal["tiny", "base", "large"]
+Stem = Literal["haar", "conv"]
+Norm = Literal["voxel_rms", "group"]
+
+TILE_CELLS = 32  # latent cells of a tile's middle, along each axis: 128 voxels at factor 4
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from torch import nn
 
 from autoencoder import AutoencoderKL3D, VQAutoencoder3D
 from autoencoder.losses.basic import kl_loss, l1_loss, valid_cells
+from autoencoder.losses.settings import LossWeights
 from autoencoder.networks.discriminator import PatchDiscriminator3D, hinge_loss
-from autoencoder.stage_one import LossWeights, StageOne
+from autoencoder.stage_one import StageOne
 
 ALL = LossWeights(kl=1e-2, wavelet=0.1, adversarial=0.5, adversarial_start=10)
 

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from autoencoder.losses import GaborBank, cooccurrence_loss, gabor_loss
+from autoencoder.losses.cooccurrence import cooccurrence_loss
+from autoencoder.losses.gabor import GaborBank, gabor_loss
 from diffusion.gradient_balance import combined_gradient, gradient_statistics, loss_gradients
 
 

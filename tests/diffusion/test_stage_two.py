@@ -6,7 +6,9 @@ import train_ldm
 from tiny_models import tiny_unet
 
 from autoencoder import AutoencoderKL3D
-from autoencoder.losses import GaborBank, cooccurrence_loss, dog_loss, gabor_loss
+from autoencoder.losses.cooccurrence import cooccurrence_loss
+from autoencoder.losses.dog import dog_loss
+from autoencoder.losses.gabor import GaborBank, gabor_loss
 from diffusion.conditioning import unet_input
 from diffusion.objective import diffusion_loss, predicted_x0, target_of, training_scheduler, x0_slope
 from diffusion.stage_two import StageTwo

@@ -6,16 +6,10 @@ import torch
 from scipy import ndimage
 from skimage.filters import gabor_kernel
 
-from autoencoder.losses import (
-    DIRECTIONS_13,
-    GaborBank,
-    cooccurrence_loss,
-    direction_offsets,
-    dog_loss,
-    gabor_loss,
-    wavelet_texture_loss,
-)
-from autoencoder.losses.cooccurrence import soft_bins
+from autoencoder.losses.cooccurrence import DIRECTIONS_13, cooccurrence_loss, direction_offsets, soft_bins
+from autoencoder.losses.dog import dog_loss
+from autoencoder.losses.gabor import GaborBank, gabor_loss
+from autoencoder.losses.wavelet import wavelet_texture_loss
 
 SHAPE = (9, 12, 11)
 BANK = GaborBank(frequencies=(0.2, 0.4), orientations=3)
