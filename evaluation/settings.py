@@ -51,7 +51,12 @@ def named_sources(option: str, value: str, taken: tuple[str, ...] = ()) -> dict[
 
 
 def chosen_device(device: str) -> str:
-    """ "auto" -> "cuda" where there is one, else "cpu"; everything else as it is."""
+    """The device that a script's option means.
+
+    Args:
+        device: "auto", or one of torch's names.
+    Returns: For "auto" "cuda" where there is one, else "cpu"; everything else as it is.
+    """
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 

@@ -10,6 +10,51 @@ report shows how far real lesions are from each other.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+from foundation.config import ExistingFolder, MustExist, WeightsSource, config_dict, launch, read_arguments
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What to compare.
+
+    Attributes:
+        real: Real lesions that the model has not seen.
+        out: Folder for report.html, report.md, report.json and the pictures.
+        synthetic: One set, or several as name=DIR,name=DIR.
+        train: Real lesions that the model was trained on, for the check for copies and for real vs real by size.
+        real_split: Split of `real`: train, validation, test or all.
+        synthetic_split: Split of the synthetic sets.
+        train_split: Split of `train`.
+        inception: Weights for the FID: fid or torchvision (fetched once), a local state dict, or none.
+        lpips_backbone: AlexNet weights for LPIPS: torchvision (fetched once), a local state dict, or none.
+        repeats: Patient-wise splits and bootstrap resamples.
+        permutations: Exchanges of each test.
+        bin_width_hu: Grey level of GLCM and GLRLM.
+        seed: The same inputs and seed give the same report.
+        workers: Processes for texture features.
+        device: "auto", "cpu" or "cuda"; where Inception, LPIPS and the nodule network run.
+    """
+
+    real: ExistingFolder
+    out: Path
+    synthetic: Annotated[str | None, MustExist("folder", listed=True)] = None
+    train: ExistingFolder | None = None
+    real_split: str = "test"
+    synthetic_split: str = "all"
+    train_split: str = "train"
+    inception: WeightsSource = "fid"
+    lpips_backbone: WeightsSource = "torchvision"
+    repeats: int = 200
+    permutations: int = 999
+    bin_width_hu: float = 25.0
+    seed: int = 0
+    workers: int = 1
+    device: str = "auto"
+
+
+ARGUMENTS = read_arguments(EvaluateConfig, __name__)
 
 import numpy as np
 
@@ -26,48 +71,8 @@ from evaluation.networks.nodule_net import load_nodule_net
 from evaluation.reports.lesion_pictures import draw_copies, draw_distributions, draw_lesions
 from evaluation.reports.lesion_report import CopyCheck, Diversity, Results, SetSummary, write_report
 from evaluation.settings import check_settings, chosen_device, named_sources, optional_network
-from foundation.config import config_dict, launch
 
 TRAINING_SET = "training set"
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """What to compare.
-
-    Attributes:
-        real: Real lesions that the model has not seen.
-        out: Folder for report.html, report.md, report.json and the pictures.
-        synthetic: One set, or several as name=DIR,name=DIR.
-        train: Real lesions that the model was trained on, for the check for copies and for real vs real by size.
-        real_split: Split of `real`: train, test or all.
-        synthetic_split: Split of the synthetic sets.
-        train_split: Split of `train`.
-        inception: Weights for the FID: fid or torchvision (fetched once), a local state dict, or none.
-        lpips_backbone: AlexNet weights for LPIPS: torchvision (fetched once), a local state dict, or none.
-        repeats: Patient-wise splits and bootstrap resamples.
-        permutations: Exchanges of each test.
-        bin_width_hu: Grey level of GLCM and GLRLM.
-        seed: The same inputs and seed give the same report.
-        workers: Processes for texture features.
-        device: "auto", "cpu" or "cuda"; where Inception, LPIPS and the nodule network run.
-    """
-
-    real: Path
-    out: Path
-    synthetic: str | None = None
-    train: Path | None = None
-    real_split: str = "test"
-    synthetic_split: str = "all"
-    train_split: str = "train"
-    inception: str = "fid"
-    lpips_backbone: str = "torchvision"
-    repeats: int = 200
-    permutations: int = 999
-    bin_width_hu: float = 25.0
-    seed: int = 0
-    workers: int = 1
-    device: str = "auto"
 
 
 def main(config: EvaluateConfig) -> None:
@@ -227,4 +232,4 @@ def diversity(method: str, lesions: list[Lesion], features: dict[str, Features])
 
 
 if __name__ == "__main__":
-    launch(main, EvaluateConfig)
+    launch(main, ARGUMENTS)

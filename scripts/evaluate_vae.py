@@ -10,7 +10,43 @@ torchvision` fetches them, a path reads them.
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from foundation.config import ExistingFolder, MustExist, WeightsSource, config_dict, launch, read_arguments
+
+
+@dataclass(frozen=True)
+class EvaluateVaeConfig:
+    """What to judge.
+
+    Attributes:
+        vae: Folder or Hub repository of one autoencoder, or several as name=DIR,name=DIR.
+        data: Prepared dataset.
+        out: Folder for report.html, report.md, report.json and the pictures.
+        split: Split of `data`: train, validation or test.
+        lpips_backbone: AlexNet weights for LPIPS: none, torchvision (fetched once), or a local state dict.
+        repeats: Patient-wise splits and bootstrap resamples.
+        permutations: Exchanges of each test.
+        bin_width_hu: Grey level of GLCM and GLRLM.
+        seed: The same inputs and seed give the same report.
+        workers: Processes for texture features.
+        device: "auto", "cpu" or "cuda"; where autoencoders and LPIPS run.
+    """
+
+    vae: Annotated[str, MustExist("folder", or_remote=True, listed=True)]
+    data: ExistingFolder
+    out: Path
+    split: str = "test"
+    lpips_backbone: WeightsSource = "none"
+    repeats: int = 200
+    permutations: int = 999
+    bin_width_hu: float = 25.0
+    seed: int = 0
+    workers: int = 1
+    device: str = "auto"
+
+
+ARGUMENTS = read_arguments(EvaluateVaeConfig, __name__)
 
 import numpy as np
 import torch
@@ -29,43 +65,11 @@ from evaluation.lesions.set_comparison import distance_rows, set_metrics
 from evaluation.networks.inception import load_lpips
 from evaluation.reports.reconstruction_report import UNCHANGED, AutoencoderSummary, Results, draw_pictures, write_report
 from evaluation.settings import check_settings, chosen_device, named_sources
-from foundation.config import config_dict, launch
 from imaging.dataset.nodules import crop_size_of, load_nodules, read_nodule, spacing_mm_of
 from imaging.window import to_hu, to_norm
 
 PAIRED = ("SSIM", "MS-SSIM", "LPIPS", *(f"{kind} error" for kind in TEXTURE))  # in the lesion only, but LPIPS
 NO_LPIPS = "LPIPS: not asked for; --lpips-backbone torchvision fetches AlexNet's weights once, a path reads them"
-
-
-@dataclass(frozen=True)
-class EvaluateVaeConfig:
-    """What to judge.
-
-    Attributes:
-        vae: Folder or Hub repository of one autoencoder, or several as name=DIR,name=DIR.
-        data: Prepared dataset.
-        out: Folder for report.html, report.md, report.json and the pictures.
-        split: Split of `data`: train or test.
-        lpips_backbone: AlexNet weights for LPIPS: none, torchvision (fetched once), or a local state dict.
-        repeats: Patient-wise splits and bootstrap resamples.
-        permutations: Exchanges of each test.
-        bin_width_hu: Grey level of GLCM and GLRLM.
-        seed: The same inputs and seed give the same report.
-        workers: Processes for texture features.
-        device: "auto", "cpu" or "cuda"; where autoencoders and LPIPS run.
-    """
-
-    vae: str
-    data: Path
-    out: Path
-    split: str = "test"
-    lpips_backbone: str = "none"
-    repeats: int = 200
-    permutations: int = 999
-    bin_width_hu: float = 25.0
-    seed: int = 0
-    workers: int = 1
-    device: str = "auto"
 
 
 def main(config: EvaluateVaeConfig) -> None:
@@ -208,4 +212,4 @@ def summary_of(name: str, source: str, model: Any) -> AutoencoderSummary:
 
 
 if __name__ == "__main__":
-    launch(main, EvaluateVaeConfig)
+    launch(main, ARGUMENTS)

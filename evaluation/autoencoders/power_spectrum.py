@@ -16,17 +16,32 @@ STRUCTURE_MM = 2.0  # vessels and borders are coarser, noise is finer
 
 
 def nyquist_per_mm(spacing_mm: Sequence[float]) -> float:
-    """1 / (2 · coarsest spacing), cycles per mm: up to there every direction of the grid has frequencies."""
+    """The frequency up to which every direction of the grid has frequencies.
+
+    Args:
+        spacing_mm: (z, y, x).
+    Returns: 1 / (2 · coarsest spacing), cycles per mm.
+    """
     return 0.5 / max(spacing_mm)
 
 
 def band_edges_per_mm(spacing_mm: Sequence[float]) -> np.ndarray:
-    """Borders of `BANDS`, cycles per mm, (5,): 0, 0.1, 0.2, 0.35, 0.5 at 1 mm."""
+    """Borders of `BANDS`.
+
+    Args:
+        spacing_mm: (z, y, x).
+    Returns: (5,), cycles per mm: 0, 0.1, 0.2, 0.35, 0.5 at 1 mm.
+    """
     return np.array([0.0, *(high for _, high in BANDS.values())]) * nyquist_per_mm(spacing_mm)
 
 
 def shell_edges_per_mm(spacing_mm: Sequence[float]) -> np.ndarray:
-    """Borders of the curve's shells of equal width, cycles per mm, (SHELLS + 1,)."""
+    """Borders of the curve's shells, which have equal widths.
+
+    Args:
+        spacing_mm: (z, y, x).
+    Returns: (SHELLS + 1,), cycles per mm.
+    """
     return np.linspace(0.0, nyquist_per_mm(spacing_mm), SHELLS + 1)
 
 
@@ -75,7 +90,12 @@ def power_ratio(
 
 
 def valid_box(valid_mask: np.ndarray) -> tuple[slice, ...] | None:
-    """The bounding box of the valid voxels (padding is cut off), or None if padding or too few voxels are in it."""
+    """The box of the valid voxels, padding cut off.
+
+    Args:
+        valid_mask: (D, H, W) bool, False on padding.
+    Returns: Its slices, or None if padding is in it or an axis has fewer than 16 voxels.
+    """
     if not valid_mask.any():
         return None
     box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(valid_mask))

@@ -40,11 +40,18 @@ def crop_regions(
     window: tuple[float, float],
     spacing_mm: Spacing,
 ) -> CropRegions:
-    """The regions of a crop; arguments as in `reconstruction_figures`.
+    """The regions of a crop.
 
     The lung is `imaging.semantic_map.lung_mask` of the crop. The noise of voxels at an end of the window, or at the
     dataset's floor of -1024 HU, is cut off, so the noise cube holds none of them.
 
+    Args:
+        original_norm: ct_norm, (D, H, W), in [-1, 1].
+        valid_mask: Same shape, 0 on padding.
+        lesion_mask: Same shape, non-zero inside the lesion.
+        window: (width, level) of ct_norm in HU.
+        spacing_mm: (z, y, x).
+    Returns: Masks and boxes.
     Raises: ValueError: If no voxel is valid.
     """
     valid, lesion = np.asarray(valid_mask) != 0, np.asarray(lesion_mask) != 0
@@ -132,5 +139,10 @@ def reconstruct(autoencoder: Any, original_norm: np.ndarray) -> np.ndarray:
 
 
 def crop_scales(shape: Sequence[int]) -> int:
-    """Scales of MS-SSIM that a crop (D, H, W) is judged with: three, or as many as fit."""
+    """Scales of MS-SSIM that a crop is judged with.
+
+    Args:
+        shape: (D, H, W).
+    Returns: Three, or as many as fit, at least one.
+    """
     return max(1, min(MS_SSIM_SCALES, fitting_scales(shape)))

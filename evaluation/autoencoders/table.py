@@ -48,7 +48,12 @@ class SummaryRow:
 
 
 def diameter_group(diameter_mm: float) -> str:
-    """Name of the group in `DIAMETERS`; a border belongs to the smaller one, but 3 mm to 3-6."""
+    """The group of a lesion.
+
+    Args:
+        diameter_mm: Of the lesion.
+    Returns: Its name in `DIAMETERS`; a border belongs to the smaller group, but 3 mm to 3-6.
+    """
     if diameter_mm < DIAMETERS["< 3 mm"]:
         return "< 3 mm"
     return next(name for name, most in DIAMETERS.items() if diameter_mm <= most and name != "< 3 mm")
@@ -57,7 +62,14 @@ def diameter_group(diameter_mm: float) -> str:
 def ratio_curves(
     reconstruction_norm: np.ndarray, original_norm: np.ndarray, regions: CropRegions, spacing_mm: Spacing
 ) -> dict[str, list[float]]:
-    """Power ratio in each shell, in the crop's and in the noise box where there is one."""
+    """Power ratio in each shell of `power_spectrum`.
+
+    Args:
+        reconstruction_norm, original_norm: ct_norm, (D, H, W).
+        regions: Whose boxes are looked at.
+        spacing_mm: (z, y, x).
+    Returns: "crop" and "noise", where there is such a box -> SHELLS ratios, no unit.
+    """
     edges = shell_edges_per_mm(spacing_mm)
     return {
         name: power_ratio(reconstruction_norm[box], original_norm[box], spacing_mm, edges).tolist()
@@ -66,7 +78,13 @@ def ratio_curves(
 
 
 def mean_curves(rows: Iterable[CropRow], place: str) -> dict[str, np.ndarray]:
-    """Version -> geometric mean over its crops of the power ratio in each shell, for "crop" or "noise"."""
+    """Geometric mean over crops of the power ratio in each shell.
+
+    Args:
+        rows: Of any versions and crops.
+        place: "crop" or "noise"; rows without it do not count.
+    Returns: Version -> (SHELLS,), no unit.
+    """
     curves: dict[str, list[list[float]]] = {}
     for row in rows:
         if place in row.curves:

@@ -33,6 +33,7 @@ class FeatureSet:
 
     @property
     def patients(self) -> list[str]:
+        """The patient of each measured lesion."""
         return [lesion.patient_id for lesion in self.lesions]
 
     def subset(self, names: Sequence[str]) -> "FeatureSet":
@@ -47,7 +48,12 @@ TEXTURE = ("Gabor", "GLCM", "GLRLM")
 
 
 def merge(first: Features, second: Features) -> Features:
-    """The lesions of two sets as one, for the kinds that both have."""
+    """The lesions of two sets as one.
+
+    Args:
+        first, second: Measured alike.
+    Returns: The kinds that both have, with the lesions of `first` before those of `second`.
+    """
     return {
         kind: FeatureSet(
             np.concatenate([first[kind].values, second[kind].values]),
@@ -60,7 +66,12 @@ def merge(first: Features, second: Features) -> Features:
 
 
 def real_spread(pool: FeatureSet) -> np.ndarray:
-    """(F,) standard deviation of each single-row feature over real lesions; exactly 0 where it is only rounding."""
+    """Standard deviation of each feature over real lesions.
+
+    Args:
+        pool: One row of features a lesion.
+    Returns: (F,), each in its feature's unit; exactly 0 where it is only rounding.
+    """
     values = pool.values[:, 0]
     spread = values.std(axis=0)
     return np.where(spread > 1e-9 * np.abs(values).max(axis=0), spread, 0.0)

@@ -4,8 +4,12 @@ import numpy as np
 
 
 def hu_statistics(ct_hu: np.ndarray, lesion_mask: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of the foreground, HU.
+    """Mean and standard deviation of the foreground.
 
+    Args:
+        ct_hu: (D, H, W), HU.
+        lesion_mask: Same shape, non-zero inside.
+    Returns: Both in HU.
     Raises: ValueError: If the mask is empty.
     """
     foreground = ct_hu[np.asarray(lesion_mask) != 0]

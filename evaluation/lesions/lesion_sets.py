@@ -50,12 +50,12 @@ def load_lesions(path: Path, split: str) -> tuple[list[Lesion], list[str]]:
         path: Prepared dataset (`imaging.dataset.nodules`), or folder of `<name>_ct.nii.gz` + `<name>_mask.nii.gz` in
             HU. Such a folder may hold `nodules.csv` with the columns `nodule`, `patient_id` (or `patient_id_approx`)
             and `split`; without it each mask name counts as a patient and `split` is not looked at.
-        split: "train", "test" or "all".
+        split: "train", "validation", "test" or "all".
     Returns: The lesions sorted by name, and a sentence for each one left out (unreadable, empty mask, NaN, shapes).
     Raises: ValueError: If the folder is neither of the two, or no usable lesion is in the split.
     """
     if split not in (*SPLITS, "all"):
-        raise ValueError(f"split {split!r}, expected 'train', 'test' or 'all'")
+        raise ValueError(f"split {split!r}, expected one of {', '.join((*SPLITS, 'all'))}")
     if (path / "dataset_dict.json").is_file():
         candidates, left_out = _read_dataset(path, split)
     elif path.is_dir() and any(path.glob("*_ct.nii.gz")):
@@ -185,7 +185,7 @@ def _read_folder(path: Path, split: str) -> tuple[list[Lesion], list[str]]:
     lesions, left_out = [], []
     for name in tqdm(names, desc=path.name, leave=False):
         try:
-            ct = read_ct(path / f"{name}_ct.nii.gz")
+            ct = read_ct(path / f"{name}_ct.nii.gz", crop=True)
             mask = read_mask(path / f"{name}_mask.nii.gz", ct)
         except ValueError as error:
             left_out.append(f"{name}: {error}")

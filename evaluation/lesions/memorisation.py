@@ -38,7 +38,12 @@ class Memorisation:
 
 
 def foreground_rows(lesions: list[Lesion]) -> tuple[np.ndarray, np.ndarray]:
-    """Each lesion as a vector: `ct_norm` + 1 in its 32 mm cube smoothed inside the mask, 0 outside; and its mask."""
+    """Each lesion as a vector, smoothed within its mask, so that two can be subtracted.
+
+    Args:
+        lesions: N, of any spacing.
+    Returns: `ct_norm` + 1 in the 32 mm cube, 0 outside the mask, (N, 32³) float32; and the masks, 0 or 1, alike.
+    """
     rows, masks = [], []
     for lesion in lesions:
         cube, mask = lesion_cube(lesion)
@@ -50,9 +55,13 @@ def foreground_rows(lesions: list[Lesion]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pairwise_distances(first: list[Lesion], second: list[Lesion]) -> np.ndarray:
-    """Root mean square difference over the union of two lesions' masks, centroids aligned, (N, M), `ct_norm` units.
+    """Root mean square difference over the union of two lesions' masks, centroids aligned.
 
     Outside its own mask a lesion counts as air (-1), so a different shape is a difference too.
+
+    Args:
+        first, second: N and M lesions.
+    Returns: (N, M), `ct_norm` units.
     """
     (a, mask_a), (b, mask_b) = foreground_rows(first), foreground_rows(second)
     squares = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
@@ -90,8 +99,10 @@ def check_memorisation(synthetic: list[Lesion], train: list[Lesion], test: list[
 
 
 def seed_spread(lesions: list[Lesion]) -> dict[str, float]:
-    """Per mask with several `_seed<k>` samples: the voxels' standard deviation over seeds, averaged over the mask.
+    """How much the seed decides: the voxels' standard deviation over a mask's samples, averaged over the mask.
 
+    Args:
+        lesions: Those of masks with several `_seed<k>` samples count.
     Returns: mask name -> spread in `ct_norm` units; 0 says that the seed has no influence. Empty without seeds.
     """
     spread = {}
@@ -108,6 +119,8 @@ def feature_variety(synthetic: FeatureSet, real: FeatureSet) -> tuple[float | No
 
     Distances are Euclidean in a feature space, averaged over pairs; the unit is the same mean between real lesions.
 
+    Args:
+        synthetic, real: One row of features a lesion.
     Returns: (different masks, seeds of one mask): about 1 and above 0 for a model without mode collapse; None where
         there are no two such lesions.
     """

@@ -106,7 +106,16 @@ def _feature_differences(
 def paired_rows(
     method: str, values: PairValues, patient_of: dict[str, str], repeats: int, seed: int
 ) -> list[PairedRow]:
-    """Mean, deviation and interval of each paired figure."""
+    """Mean, deviation and interval of each paired figure.
+
+    Args:
+        method: Its name.
+        values: From `pair_values`.
+        patient_of: Synthetic lesion's name -> patient; patients are resampled.
+        repeats: Bootstrap resamples.
+        seed: Each figure starts anew from it.
+    Returns: A row for each figure.
+    """
     rows = []
     for metric, by_name in values.items():
         numbers = np.array(list(by_name.values()))

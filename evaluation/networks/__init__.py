@@ -1,0 +1,5 @@
+"""Networks whose features lesions are compared in.
+
+- inception: Inception-v3 for the FID, AlexNet for LPIPS, of a lesion's central slices
+- nodule_net: a small 3D network of our own, trained on real nodules; its weights lie beside it
+"""

@@ -1,0 +1,9 @@
+"""The results of an evaluation as HTML, Markdown, JSON and pictures.
+
+- document: a report as blocks, and the files made of them
+- lesion_report: synthetic lesions against real ones: results, tables, how to read them
+- lesion_pictures: which pictures that report gets
+- reconstruction_report: autoencoders: results, tables, pictures, how to read them
+- figures: curves, galleries and scatter plots, one PNG each
+- slices: rows of volumes as slices
+"""

@@ -18,12 +18,12 @@ READING = (
     "WD: Wasserstein distance of each feature's two distributions; the mean over features, their standard deviation "
     "in brackets. Standardised: each feature divided by its standard deviation over the real lesions, because raw "
     "means are ruled by the one feature with the largest unit.",
-    "Synthetic vs real: the patients are split in halves again and again, and the synthetic lesions of one half (one "
+    "Set vs real: the patients are split in halves again and again, and the synthetic lesions of one half (one "
     "sample of each mask, drawn anew) are held against the real lesions of the other. Real vs real: the real lesions "
     "of the one half against those of the other, in the same splits, so at the same sizes. Their ratio is 1 for a "
     "perfect generator; its 95 % interval comes from leaving out one patient at a time.",
-    "p (farther): the real lesion and the samples of each patient change roles at random; how often is synthetic vs "
-    "real then as far above real vs real? Blind to lesions that are too much alike, whose ratio may be below 1. "
+    "p (farther): the real lesion and the samples of each patient change roles at random; how often is set vs real "
+    "then as far above real vs real? Blind to lesions that are too much alike, whose ratio may be below 1. "
     "p (differs): the same exchange, with the distance of the two whole sets, which sees too little spread as well. "
     "Where no patient is in both sets, patients change sets instead, and there is no p (farther). These p-values are "
     "not adjusted for the number of distances.",
@@ -159,7 +159,7 @@ def _floor_cell(floor: FloorRow | None) -> str:
 
 def distance_table(distances: Sequence[DistanceRow]) -> Table:
     """Every distance of every set beside real vs real in the same splits, with its ratio and tests."""
-    header = ["distance", "set", "synthetic vs real (std)", "real vs real", "95 % of splits", "sizes", "ratio"]
+    header = ["distance", "set", "set vs real (std)", "real vs real", "95 % of splits", "sizes", "ratio"]
     rows = []
     for metric in dict.fromkeys(row.metric for row in distances):
         for row in [row for row in distances if row.metric == metric]:

@@ -25,17 +25,19 @@ def patient_split(
     Args:
         patients: The patient of each lesion, (N,).
         sizes: Wanted numbers of lesions; the second set gets fewer if whole patients do not leave enough.
+        rng: Source of the order.
     Returns: Two arrays of row numbers.
     Raises: ValueError: If there are fewer than 4 patients.
     """
-    ids = np.asarray(patients)
-    unique = np.unique(ids)
+    unique, ids, counts = np.unique(np.asarray(patients), return_inverse=True, return_counts=True)
     if len(unique) < MIN_PATIENTS:
         raise ValueError(f"{len(unique)} patients, expected at least {MIN_PATIENTS} to split real lesions in two")
-    rows_of = [np.flatnonzero(ids == patient) for patient in rng.permutation(unique)]
-    sizes_so_far = np.cumsum([len(rows) for rows in rows_of])
-    first = min(int(np.searchsorted(sizes_so_far, sizes[0])) + 1, len(unique) - 1)
-    return np.concatenate(rows_of[:first])[: sizes[0]], np.concatenate(rows_of[first:])[: sizes[1]]
+    order = rng.permutation(len(unique))
+    rows = np.argsort(np.argsort(order)[ids], kind="stable")  # the lesions, patient after patient in that order
+    sizes_so_far = np.cumsum(counts[order])
+    last = min(int(np.searchsorted(sizes_so_far, sizes[0])), len(unique) - 2)  # patient of the first set
+    first, second = rows[: sizes_so_far[last]], rows[sizes_so_far[last] :]
+    return first[: sizes[0]], second[: sizes[1]]
 
 
 def real_floor(
@@ -151,7 +153,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def flat(features: np.ndarray) -> np.ndarray:
-    """(N, rows, F) -> (N·rows, F)."""
+    """All feature vectors of a set below each other: (..., rows, F) -> (N·rows, F)."""
     return features.reshape(-1, features.shape[-1])
 
 

@@ -183,7 +183,7 @@ def test_bad_input_is_refused_before_work(folders, tmp_path):
         ({"train": folders / "real"}, "7 patients, such as nodule0, are in --real and in --train"),
         ({"repeats": 1}, "repeats 1, expected at least 10"),
         ({"inception": str(tmp_path / "absent.pth")}, "no such weights file"),
-        ({"real_split": "validation"}, "expected 'train', 'test' or 'all'"),
+        ({"real_split": "tests"}, "split 'tests', expected one of train, validation, test, all"),
     ):
         with pytest.raises(ValueError, match=message):
             main(replace(good, **change))

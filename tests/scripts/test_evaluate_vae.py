@@ -140,7 +140,7 @@ def test_bad_input_is_refused_before_work(models, phantom_dataset, tmp_path):
         ({"vae": f"{models}/identity,{models}/identity"}, "name 'identity' is taken"),
         ({"vae": f"{models}/identity,{models}/narrow"}, "windows .* differ"),
         ({"data": tmp_path / "absent"}, "no such folder"),
-        ({"split": "validation"}, "no split 'validation'"),
+        ({"split": "tests"}, "'tests'"),
         ({"out": tmp_path / "full"}, "exists and holds no report"),
         ({"repeats": 1}, "repeats 1, expected at least 10"),
         ({"lpips_backbone": str(tmp_path / "absent.pth")}, "no such weights file"),
