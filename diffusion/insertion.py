@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import SimpleITK as sitk
 
+from imaging.files.hounsfield import check_hu
 from imaging.geometry import check_same_grid, paste_difference, point_of_index, sample_grid, sample_mask, soft_edge
 from imaging.lesions.mask import binary_mask
 
@@ -29,9 +30,11 @@ def inpaint_scan(
         spacing_mm: Of the model's grid, isotropic.
         blend_mm: Width over which the lesion is blended in from the border of the mask inwards.
     Returns: The scan with the lesion, of the pixel type, geometry and metadata of `ct`.
-    Raises: ValueError: If the geometries differ, the mask is empty or no mask, or the lesion does not fit the grid.
+    Raises: ValueError: If the geometries differ, the scan is not in HU, the mask is empty or no mask, or the lesion
+        does not fit the grid.
     """
     check_same_grid(mask, ct, "mask")
+    check_hu(sitk.GetArrayViewFromImage(ct), "ct")
     binary = sitk.GetImageFromArray(binary_mask(sitk.GetArrayViewFromImage(mask)))
     binary.CopyInformation(ct)
     ct_hu, _, grid = sample_grid(ct, _middle(binary, crop_size * spacing_mm), crop_size, spacing_mm)

@@ -22,6 +22,7 @@ from diffusion.conditioning import blank_lesion, unet_input
 from diffusion.hub import import_component_modules
 from diffusion.objective import guided_output
 from imaging.compositing import composite, edge_weight
+from imaging.files.hounsfield import check_hu
 from imaging.lesions.mask import binary_mask
 from imaging.window import to_hu, to_norm
 
@@ -170,6 +171,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         ct_hu = torch.as_tensor(ct)
         lesion_mask = torch.from_numpy(binary_mask(torch.as_tensor(mask).cpu().numpy()))
         self._check_crops(ct_hu, lesion_mask)
+        check_hu(ct_hu.float().cpu().numpy(), "ct", crop=True)
         self._check_spacing(spacing_mm, len(ct_hu))
         semantic = lesion_mask if semantic_map is None else torch.as_tensor(semantic_map)
         if semantic.shape != ct_hu.shape:

@@ -82,7 +82,7 @@ def read_nodule_pair(
     Returns: The row, and whether the whole lesion lies inside the crop.
     Raises: ValueError: Naming the file, if one of the two cannot be read, they do not fit, or the mask is empty.
     """
-    ct_image = read_ct(folder / f"{row['nodule_id']}_ct.nii.gz")
+    ct_image = read_ct(folder / f"{row['nodule_id']}_ct.nii.gz", crop=True)
     mask_path = folder / f"{row['nodule_id']}_mask.nii.gz"
     mask_image = read_mask(mask_path, ct_image)
     try:

@@ -42,7 +42,7 @@ def split_patients(
     return splits
 
 
-def set_validation_aside(splits: Mapping[str, str], share: float = 0.1, seed: int = 0) -> dict[str, str]:
+def set_validation_aside(splits: Mapping[str, str], share: float = 0.15, seed: int = 0) -> dict[str, str]:
     """Move a share of the training patients to "validation", the split that trainings watch.
 
     Whether a patient is moved depends on seed and name alone, so that datasets prepared apart agree, and the share

@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from foundation.atomic import write_atomically
+from imaging.files.hounsfield import check_hu
 from imaging.files.nifti_check import check_nifti
 from imaging.geometry import check_same_grid
+from imaging.lesions.mask import binary_mask
 
 READ_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd")
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -18,7 +21,7 @@ GAP_TOLERANCE = 0.1  # of the median slice distance; scanners round positions, a
 DUPLICATE_MM = 1e-3  # slices closer than this are the same position
 
 
-def read_ct(path: str | Path, series_uid: str | None = None) -> sitk.Image:
+def read_ct(path: str | Path, series_uid: str | None = None, crop: bool = False) -> sitk.Image:
     """Read a CT in Hounsfield units, with its geometry.
 
     The file's values are kept as they are, rescale slope and intercept applied by GDCM; in particular a scanner's
@@ -28,10 +31,11 @@ def read_ct(path: str | Path, series_uid: str | None = None) -> sitk.Image:
         path: A `.nii.gz`, `.nii`, `.mha` or `.mhd` file, or a folder with a DICOM series, searched with the folders
             below it. Localizers and series of other modalities that lie beside the only CT are passed over.
         series_uid: SeriesInstanceUID; needed where there are several CT series.
+        crop: Whether it is a part of a scan, for example around a nodule; see `imaging.files.hounsfield.check_hu`.
     Returns: 3D scalar image, int16 or float32, HU.
     Raises: ValueError: Naming the path, for whatever cannot be read as one regular CT volume: a missing path, no
         DICOM, several series, another modality, colour, 2D or 4D, missing, doubled or unequally spaced slices, a
-        tilted gantry, an unreadable file, voxels that are not finite.
+        tilted gantry, an unreadable file, voxels that are not finite, values that are no Hounsfield units.
     """
     path = Path(path)
     if not path.exists():
@@ -46,6 +50,7 @@ def read_ct(path: str | Path, series_uid: str | None = None) -> sitk.Image:
             f"{path}: expected {', '.join(READ_SUFFIXES)}, or for DICOM the folder that holds the whole series"
         )
     _check_volume(path, image)
+    check_hu(sitk.GetArrayViewFromImage(image), str(path), crop)
     return _as_hu_type(path, image)
 
 
@@ -67,17 +72,18 @@ def read_dicom_slices(files: Sequence[str | Path]) -> sitk.Image:
         raise ValueError(f"{files[0]}: {'localizer' if localizer else f'modality {modality}'}, expected CT slices")
     image = _read_slices(series)
     _check_volume(Path(files[0]).parent, image)
+    check_hu(sitk.GetArrayViewFromImage(image), str(Path(files[0]).parent))
     return _as_hu_type(Path(files[0]).parent, image)
 
 
 def read_mask(path: str | Path, ct_image: sitk.Image | None = None) -> sitk.Image:
-    """Read a lesion mask; every voxel above 0 is lesion.
+    """Read a lesion mask, by the rule of `imaging.lesions.mask.binary_mask`: 0 and one positive value.
 
     Args:
         path: A `.nii.gz`, `.nii`, `.mha` or `.mhd` file.
         ct_image: The CT that the mask belongs to; its geometry is checked and then taken over.
     Returns: 3D image, uint8, 0 and 1.
-    Raises: ValueError: Naming the path, if it cannot be read as a 3D scalar image, is not finite or empty, or lies on
+    Raises: ValueError: Naming the path, if it cannot be read as a 3D scalar image, is no mask or empty, or lies on
         another grid than the CT.
     """
     path = Path(path)
@@ -85,7 +91,8 @@ def read_mask(path: str | Path, ct_image: sitk.Image | None = None) -> sitk.Imag
         raise ValueError(f"{path}: no such mask file, expected a file ending in {', '.join(READ_SUFFIXES)}")
     image = _read_file(path)
     _check_volume(path, image)
-    mask_image = sitk.Cast(image > 0, sitk.sitkUInt8)
+    mask_image = sitk.GetImageFromArray(binary_mask(sitk.GetArrayViewFromImage(image), str(path)))
+    mask_image.CopyInformation(image)
     if not sitk.GetArrayViewFromImage(mask_image).any():
         raise ValueError(f"{path}: the mask is empty, expected at least one voxel above 0")
     if ct_image is not None:
@@ -97,7 +104,7 @@ def read_mask(path: str | Path, ct_image: sitk.Image | None = None) -> sitk.Imag
 def write_ct(image: sitk.Image, path: str | Path) -> None:
     """Write an image as NIfTI or MetaImage, keeping pixel type and geometry (NIfTI stores it in float32).
 
-    Parent folders are created. The file appears at once and complete: it is written beside its name and renamed.
+    Parent folders are created. The file appears complete or not at all.
 
     Args:
         image: 3D image.
@@ -108,13 +115,8 @@ def write_ct(image: sitk.Image, path: str | Path) -> None:
     suffix = next((suffix for suffix in WRITE_SUFFIXES if path.name.lower().endswith(suffix)), None)
     if suffix is None:
         raise ValueError(f"{path}: cannot write this type, expected {', '.join(WRITE_SUFFIXES)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial{suffix}")
-    try:
-        sitk.WriteImage(image, str(partial), useCompression=suffix != ".nii")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    compressed = suffix != ".nii"
+    write_atomically(path, lambda temporary: sitk.WriteImage(image, str(temporary), useCompression=compressed))
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,8 @@ def _read_slices(series: _Series) -> sitk.Image:
         samples = _tag(header, "0028|0002") or "1"
         if samples != "1":
             raise ValueError(f"{name}: colour image ({samples} samples per pixel), expected grey CT slices")
+        if _tag(header, "0028|1053") and not _numbers(header, "0028|1053").all():
+            raise ValueError(f"{name}: rescale slope 0, expected the factor from stored values to HU; export it again")
         if header.GetDimension() > 2 and header.GetSize()[2] > 1:
             raise ValueError(f"{name}: multi-frame DICOM, expected one file per slice; convert it to NIfTI first")
         if not _tag(header, "0020|0032") or not _tag(header, "0020|0037"):

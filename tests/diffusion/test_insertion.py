@@ -132,7 +132,7 @@ def test_model_that_changes_nothing_leaves_every_voxel(shift_hu: int):
 
 def test_calcification_of_the_old_lesion_leaves_no_trace():
     """It is brighter than the model's window, so a difference to the windowed scan would leave the excess behind."""
-    ct = oblique_scan(sitk.sitkFloat32) * 0 - 800
+    ct = oblique_scan(sitk.sitkFloat32) * 1e-6 - 800
     mask = ball(ct, (8, 25, 28), 14)
     array = sitk.GetArrayFromImage(ct)
     array[sitk.GetArrayFromImage(ball(ct, (8, 25, 28), 8)) > 0] = 900
@@ -178,7 +178,7 @@ def test_crop_and_scan_on_the_models_grid_give_the_same_result(monkeypatch: pyte
 
 
 def test_lesion_fades_towards_the_rim_of_the_mask():
-    ct = oblique_scan(sitk.sitkFloat32) * 0 - 800
+    ct = oblique_scan(sitk.sitkFloat32) * 1e-6 - 800
     mask = ball(ct, (8, 25, 28), 16)
     hard, soft = (sitk.GetArrayFromImage(inpainted(constant(0.0), ct, mask, w, size=40)) for w in (0.0, 3.0))
     inside = sitk.GetArrayFromImage(mask) > 0

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pydicom
 import pytest
@@ -192,11 +194,15 @@ def test_a_type_that_cannot_be_written_is_refused(tmp_path):
         write_ct(make_ct()[0], tmp_path / "ct.dcm")
 
 
-def test_a_failed_write_leaves_nothing_behind(tmp_path):
-    (tmp_path / "ct.mha").mkdir()
-    with pytest.raises(OSError):
+def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fail(image, path, **_):
+        Path(path).touch()
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(sitk, "WriteImage", fail)
+    with pytest.raises(RuntimeError, match="disk full"):
         write_ct(make_ct()[0], tmp_path / "ct.mha")
-    assert [file.name for file in tmp_path.iterdir()] == ["ct.mha"]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mha"])
