@@ -1,4 +1,12 @@
-"""Stage 1: ct_norm <-> latent."""
+"""Stage 1: ct_norm <-> latent.
+
+- kl, vq, identity: the autoencoders, of one interface; aligned_model: what all models of this project are loaded by
+- stage_one: one training step with all losses
+- latents: statistics and standardisation; latent_dataset: what stage 2 trains on
+- tiling: whole volumes in bounded memory
+- loading, hub: a model by folder, repository or URL; remote: RemoteAutoencoder, the client of the service
+- networks/: what the models are built of; losses/: of both stages; service/: the autoencoder over HTTP
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

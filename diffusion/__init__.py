@@ -1,4 +1,12 @@
-"""Stage 2: inpainting diffusion in the latent space of stage 1."""
+"""Stage 2: inpainting diffusion in the latent space of stage 1.
+
+- unet, blocks: SPADEUNet3D; conditioning: the blanked CT, the mask's coverage, the lesion's neighbourhood
+- objective: schedule, targets, x0-hat, loss, guided output
+- stage_two: one training step with all losses; lesion_window: decoding the lesion's window alone
+- time_weights: which samples, region and weight each loss has at t; gradient_balance: how the losses pull
+- pipeline: LesionInpaintPipeline; insertion: into a whole scan; hub: where a pipeline comes from
+- sampling: what scripts that paint share; settings: options that configs name
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

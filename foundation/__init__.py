@@ -1,0 +1,6 @@
+"""The ground floor: what every room stands on, without torch but for `device`.
+
+- config: a frozen dataclass from YAML and the command line, checked before anything heavy is imported
+- atomic: files and folders that appear complete or not at all
+- device: where a script computes
+"""

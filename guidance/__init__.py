@@ -1,4 +1,7 @@
-"""Attribute classifiers on noisy latents, and the guide that steers sampling with them."""
+"""Attribute classifiers on noisy latents, and the guide that steers sampling with them.
+
+- classifier: NoduleClassifier3D; classifier_guidance: its gradient near the lesion
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

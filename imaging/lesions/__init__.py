@@ -1,0 +1,4 @@
+"""Where a lesion is painted.
+
+- mask: what counts as a lesion mask; shapes: nodule-like masks; sites: free places in the lung
+"""

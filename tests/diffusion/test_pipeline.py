@@ -1,6 +1,8 @@
 """The inpainting pipeline on crops: what it leaves alone, that the loop is right, and what it refuses."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +243,21 @@ def test_saved_pipeline_is_loaded_back_with_guide_and_settings(tmp_path: Path):
     assert torch.equal(a, b)
     unguided = loaded(ct_hu, lesion_mask, num_inference_steps=3, generator=seeds(1, 2)).ct
     assert not torch.equal(a, unguided)
+
+
+def test_guide_is_found_by_who_knows_the_pipeline_alone(tmp_path: Path):
+    pixel_pipeline(guide=tiny_guide()).save_pretrained(tmp_path)
+    code = "import sys; from diffusion import LesionInpaintPipeline as P; assert 'guidance' not in sys.modules; "
+    code += f"print(type(P.from_pretrained({str(tmp_path)!r}).guide).__name__)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "ClassifierGuidance"
+
+
+def test_guide_of_a_package_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pixel_pipeline(guide=tiny_guide()).save_pretrained(tmp_path)
+    monkeypatch.setattr("diffusion.hub.entry_points", lambda group: [])
+    with pytest.raises(ValueError, match=r"component 'guide' is from library 'guidance\.classifier_guidance', expected"):
+        LesionInpaintPipeline.from_pretrained(tmp_path)
 
 
 def test_pipeline_without_guide_is_saved_and_loaded_with_another_scheduler(tmp_path: Path):
