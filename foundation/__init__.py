@@ -2,5 +2,5 @@
 
 - config: a frozen dataclass from YAML and the command line, checked before anything heavy is imported
 - atomic: files and folders that appear complete or not at all
-- device: where a script computes
+- document: pages of blocks, as HTML and Markdown from the templates; device: where a script computes
 """

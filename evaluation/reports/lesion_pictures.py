@@ -8,7 +8,6 @@ from evaluation.lesions.features import Features
 from evaluation.lesions.lesion_sets import Lesion
 from evaluation.lesions.memorisation import Memorisation
 from evaluation.lesions.set_comparison import SetMetric
-from evaluation.reports.document import Picture
 from evaluation.reports.figures import (
     draw_distances,
     draw_features,
@@ -20,6 +19,7 @@ from evaluation.reports.figures import (
 )
 from evaluation.reports.lesion_report import Results
 from evaluation.statistics.resampling import flat
+from foundation.document import Picture
 
 GALLERY_ROWS = 6
 MAX_COPIES_SHOWN = 12

@@ -9,7 +9,8 @@ from typing import Any
 from evaluation.lesions.method_tests import PairedTest
 from evaluation.lesions.pair_comparison import PairedRow
 from evaluation.lesions.set_comparison import DistanceRow, FloorRow
-from evaluation.reports.document import Block, Bullets, Paragraph, Picture, Table, report_document, save_report
+from evaluation.reports.document import report_document, save_report
+from foundation.document import Block, Bullets, Paragraph, Picture, Table
 
 TITLE = "Evaluation of synthetic lesions"
 NONE = "–"
@@ -41,6 +42,8 @@ READING = (
 
 @dataclass(frozen=True)
 class SetSummary:
+    """One set of lesions as it was read; `spacing_mm` are its distinct (z, y, x)."""
+
     label: str
     path: str
     split: str

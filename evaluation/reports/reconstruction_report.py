@@ -14,10 +14,11 @@ from evaluation.autoencoders.table import ALL, DIAMETERS, CropRow, SummaryRow, m
 from evaluation.lesions.lesion_sets import Lesion
 from evaluation.lesions.pair_comparison import PairedRow
 from evaluation.lesions.set_comparison import DistanceRow
-from evaluation.reports.document import Block, Paragraph, Picture, Table, report_document, save_report
+from evaluation.reports.document import report_document, save_report
 from evaluation.reports.figures import draw_power_ratios
 from evaluation.reports.lesion_report import NONE, distance_table, number, pair_table
 from evaluation.reports.slices import save_slices
+from foundation.document import Block, Paragraph, Picture, Table
 from imaging.window import to_norm
 
 TITLE = "Evaluation of autoencoders"
@@ -51,6 +52,8 @@ READING = (
 
 @dataclass(frozen=True)
 class AutoencoderSummary:
+    """One autoencoder that was judged; `kind` is its class, `parameters` their number."""
+
     name: str
     source: str
     kind: str  # class

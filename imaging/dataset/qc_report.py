@@ -1,16 +1,16 @@
 """A page to look a prepared dataset over: nodules in three planes with contours, histograms, and what was left out."""
 
-import base64
-import html
 import io
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from foundation.document import Block, Heading, Paragraph, Picture, Table, to_html
 from imaging.dataset.card import DatasetSummary
 from imaging.dataset.nodules import AIR_HU, read_nodule
 from imaging.lidc.scans import LeftOut
@@ -19,12 +19,6 @@ from imaging.semantic_map import LABELS
 LABEL_COLOURS = ("#000000", "#8c6d31", "#e7969c", "#f7f7f7", "#3182bd", "#31a354", "#fdae6b", "#d62728")
 ROWS_OF_SHEET = 4
 LEFT_OUT_SHOWN = 2000  # rows of the page's table; the CSV has all
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1250px; padding: 0 1em; color: #222; }
-img { max-width: 100%; } table { border-collapse: collapse; font-size: 13px; }
-td, th { border-bottom: 1px solid #ddd; padding: 3px 8px; text-align: left; vertical-align: top; }
-td { word-break: break-word; }
-"""
 
 
 def qc_page(
@@ -55,21 +49,23 @@ def qc_page(
     rows = [(e.kind, e.patient_id, e.scan_id, e.item, e.reason) for e in left_out[:LEFT_OUT_SHOWN]]
     note = f" The first {LEFT_OUT_SHOWN} are shown; left_out.csv has all." if len(left_out) > LEFT_OUT_SHOWN else ""
     sheets = [nodules[i : i + 2 * ROWS_OF_SHEET] for i in range(0, len(nodules), 2 * ROWS_OF_SHEET)]
-    parts = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'>",
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style><h1>{html.escape(title)}</h1>",
-        f"<p>{len(places)} nodules of {len({row['patient_id'] for row in summary.rows})} patients.</p>",
-        f"<h2>{len(nodules)} nodules drawn at random</h2>",
-        "<p>Axial, coronal and sagittal plane through the lesion's centre; red: its outline, blue: the scan's end. "
-        "Beside them the axial plane of the semantic map, if there is one.</p>",
-        *(_picture(contact_sheet(sheet, window)) for sheet in sheets),
-        "<h2>Histograms</h2>",
-        _picture(histograms(summary)),
-        f"<h2>Left out: {counts}</h2><p>Outlines are single slices of a mark that is used.{note}</p>",
-        _table(("kind", "patient", "scan", "item", "reason"), rows),
-        "</html>",
+    key = (
+        "Axial, coronal and sagittal plane through the lesion's centre; red: its outline, blue: the scan's end. "
+        "Beside them the axial plane of the semantic map, if there is one."
+    )
+    blocks: list[Block] = [
+        Heading(title, 1),
+        Paragraph(f"{len(places)} nodules of {len({row['patient_id'] for row in summary.rows})} patients."),
+        Heading(f"{len(nodules)} nodules drawn at random"),
+        Paragraph(key),
+        *(_picture(contact_sheet(sheet, window), "Nodules drawn at random.") for sheet in sheets),
+        Heading("Histograms"),
+        _picture(histograms(summary), "All nodules of the dataset."),
+        Heading(f"Left out: {counts}"),
+        Paragraph(f"Outlines are single slices of a mark that is used.{note}"),
+        Table(("kind", "patient", "scan", "item", "reason"), rows, words=True),
     ]
-    return "\n".join(parts)
+    return to_html(blocks, title, Path())
 
 
 def contact_sheet(nodules: Sequence[dict], window: tuple[float, float]) -> Figure:
@@ -136,13 +132,7 @@ def histograms(summary: DatasetSummary) -> Figure:
     return figure
 
 
-def _picture(figure: Figure) -> str:
+def _picture(figure: Figure, caption: str) -> Picture:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
-    return f"<p><img alt='' src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'></p>"
-
-
-def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return Picture("", caption, buffer.getvalue())
