@@ -267,7 +267,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
 
 
 def check_numbers(num_inference_steps: Any, classifier_scale: Any, blend_mm: Any) -> None:
-    """One sentence for a number that is none."""
+    """Raise ValueError, naming the value, unless steps are a whole number from 1 and the others finite and in range."""
     steps = num_inference_steps
     if not isinstance(steps, numbers.Integral) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"num_inference_steps {steps!r}, expected a whole number of at least 1")

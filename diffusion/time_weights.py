@@ -146,6 +146,7 @@ class SnrWeights(ConstantWeights):
         self.eps = eps
 
     def low_high(self, timesteps: Tensor, alphas_cumprod: Tensor) -> tuple[Tensor, Tensor]:
+        """1 and eq. 1."""
         snr = signal_to_noise(timesteps, alphas_cumprod, self.eps)
         return torch.ones_like(snr), snr / (snr + 1)
 
@@ -179,6 +180,7 @@ class MinSnrWeights(ConstantWeights):
         self.prediction_type = prediction_type
 
     def low_high(self, timesteps: Tensor, alphas_cumprod: Tensor) -> tuple[Tensor, Tensor]:
+        """min(SNR, γ) over what the prediction's error is scaled by, and min(SNR, γ) / γ."""
         snr = signal_to_noise(timesteps, alphas_cumprod)
         clipped = snr.clamp(max=self.gamma)
         if self.prediction_type == "epsilon":
@@ -208,6 +210,7 @@ class FilmWeights(ConstantWeights):
             nn.init.zeros_(parameter)
 
     def low_high(self, timesteps: Tensor, alphas_cumprod: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 3-4 where a texture loss is computed; 1 for structure elsewhere."""
         time = torch.ones_like(signal_to_noise(timesteps, alphas_cumprod)) * timesteps / len(alphas_cumprod)
         with torch.autocast(time.device.type, enabled=False):
             gamma, beta = self.g(get_timestep_embedding(1000 * time, self.hidden)).unbind(dim=1)
@@ -271,6 +274,7 @@ class StepAwareMask(ConstantWeights):
         return torch.where(shrink.view(-1, 1, 1, 1, 1), eroded.to(lesion_mask.dtype), lesion_mask)
 
     def region(self, lesion_mask: Tensor, timesteps: Tensor, alphas_cumprod: Tensor, factor: int) -> Tensor:
+        """As the base class's, around the lesion that is left; nothing in cells whose lesion voxels are hidden."""
         supervised = self.supervised_mask(lesion_mask, timesteps, alphas_cumprod)
         lesion, left = (F.avg_pool3d(mask.float(), factor) for mask in (lesion_mask, supervised))
         share = torch.where(lesion > 0, left / lesion.clamp_min(torch.finfo(lesion.dtype).tiny), 1.0)

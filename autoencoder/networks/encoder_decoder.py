@@ -103,7 +103,10 @@ class Autoencoder3D(ModelMixin, ConfigMixin):
         norm: Norm,
         attention: bool,
     ) -> None:
-        """Check the options and make encoder and decoder; the encoder ends in `moments * latent_channels`."""
+        """Make encoder and decoder; the encoder ends in `moments * latent_channels`.
+
+        Raises: ValueError: If `stem` or `norm` is unknown or `channels` is empty.
+        """
         for name, value, known in (("stem", stem, ("haar", "conv")), ("norm", norm, ("voxel_rms", "group"))):
             if value not in known:
                 raise ValueError(f'{name} "{value}" is unknown; choose "{known[0]}" or "{known[1]}"')

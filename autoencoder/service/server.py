@@ -24,14 +24,17 @@ class ImpatientProtocol(H11Protocol):
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
+        """Start the clock of a new connection."""
         super().connection_made(transport)
         self._watch_head()
 
     def data_received(self, data: bytes) -> None:
+        """Take bytes; the clock runs on while the head is incomplete."""
         super().data_received(data)
         self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
         super().connection_lost(exc)
         if self._head_timer:
             self._head_timer.cancel()
