@@ -8,26 +8,23 @@
 - networks/: what the models are built of; losses/: of both stages; service/: the autoencoder over HTTP
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from foundation.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from autoencoder.identity import IdentityAutoencoder
     from autoencoder.kl import AutoencoderKL3D
     from autoencoder.vq import VQAutoencoder3D
 else:
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "AutoencoderKL3D": "autoencoder.kl",
+            "IdentityAutoencoder": "autoencoder.identity",
+            "VQAutoencoder3D": "autoencoder.vq",
+        },
+    )
 
-    def __getattr__(name: str) -> Any:
-        """Import a public class when it is first asked for (PEP 562), so that a config needs no torch."""
-        if name not in MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(MODULES[name]), name)
-
-
-MODULES = {
-    "AutoencoderKL3D": "autoencoder.kl",
-    "IdentityAutoencoder": "autoencoder.identity",
-    "VQAutoencoder3D": "autoencoder.vq",
-}
 
 __all__ = ["AutoencoderKL3D", "IdentityAutoencoder", "VQAutoencoder3D"]

@@ -8,24 +8,21 @@
 - sampling: what scripts that paint share; settings: options that configs name
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from foundation.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from diffusion.pipeline import LesionInpaintPipeline
     from diffusion.unet import SPADEUNet3D
 else:
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "LesionInpaintPipeline": "diffusion.pipeline",
+            "SPADEUNet3D": "diffusion.unet",
+        },
+    )
 
-    def __getattr__(name: str) -> Any:
-        """Import a public class when it is first asked for (PEP 562), so that a config needs no torch."""
-        if name not in MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(MODULES[name]), name)
-
-
-MODULES = {
-    "LesionInpaintPipeline": "diffusion.pipeline",
-    "SPADEUNet3D": "diffusion.unet",
-}
 
 __all__ = ["LesionInpaintPipeline", "SPADEUNet3D"]

@@ -3,24 +3,21 @@
 - classifier: NoduleClassifier3D; classifier_guidance: its gradient near the lesion
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from foundation.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from guidance.classifier import NoduleClassifier3D
     from guidance.classifier_guidance import ClassifierGuidance
 else:
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "ClassifierGuidance": "guidance.classifier_guidance",
+            "NoduleClassifier3D": "guidance.classifier",
+        },
+    )
 
-    def __getattr__(name: str) -> Any:
-        """Import a public class when it is first asked for (PEP 562), so that a config needs no torch."""
-        if name not in MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(MODULES[name]), name)
-
-
-MODULES = {
-    "ClassifierGuidance": "guidance.classifier_guidance",
-    "NoduleClassifier3D": "guidance.classifier",
-}
 
 __all__ = ["ClassifierGuidance", "NoduleClassifier3D"]
