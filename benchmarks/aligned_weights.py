@@ -25,7 +25,7 @@ from autoencoder import AutoencoderKL3D
 from autoencoder.aligned_model import AlignedModel
 from autoencoder.networks.presets import PRESETS
 from diffusion.unet import SPADEUNet3D
-from foundation.config import launch
+from foundation.config import launch, parse_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -92,4 +92,4 @@ def measure(model: Any, forward: Callable[[Any], Any], repeats: int) -> str:
 
 
 if __name__ == "__main__":
-    launch(main, Config)
+    launch(main, parse_config(Config))

@@ -37,7 +37,7 @@ from tqdm import tqdm
 from autoencoder import AutoencoderKL3D
 from autoencoder.losses.basic import kl_loss, l1_loss
 from evaluation.image_quality import psnr
-from foundation.config import launch
+from foundation.config import launch, parse_config
 from imaging.dataset.nodules import load_nodules, read_nodule
 from imaging.window import to_norm
 from training.data import NodulePatches
@@ -349,4 +349,4 @@ def print_tables(results: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, Config)
+    launch(main, parse_config(Config))

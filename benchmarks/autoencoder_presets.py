@@ -22,7 +22,7 @@ from autoencoder import AutoencoderKL3D, VQAutoencoder3D
 from autoencoder.losses.settings import LossWeights
 from autoencoder.networks.presets import PRESETS, PresetName
 from autoencoder.stage_one import StageOne
-from foundation.config import launch
+from foundation.config import launch, parse_config
 
 
 @dataclass(frozen=True)
@@ -127,4 +127,4 @@ def memory_mib(device: str, reset: bool = False) -> float:
 
 
 if __name__ == "__main__":
-    launch(main, Config)
+    launch(main, parse_config(Config))

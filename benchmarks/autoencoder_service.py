@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import requests
 
-from foundation.config import launch  # torch is imported where it is used, so that no client holds it
+from foundation.config import launch, parse_config  # torch is imported where it is used, so that no client holds it
 
 ROOT = Path(__file__).parents[1]
 
@@ -227,4 +227,4 @@ def post(session: requests.Session, url: str, kind: str, sample: np.ndarray) -> 
 
 
 if __name__ == "__main__":
-    launch(main, Config)
+    launch(main, parse_config(Config))

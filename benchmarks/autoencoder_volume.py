@@ -17,7 +17,7 @@ import torch
 from autoencoder import AutoencoderKL3D
 from autoencoder.networks.presets import PRESETS, PresetName
 from autoencoder.tiling import TILE_CELLS, decode_volume, encode_volume
-from foundation.config import launch
+from foundation.config import launch, parse_config
 
 
 @dataclass(frozen=True)
@@ -69,4 +69,4 @@ def peak_gib() -> float:
 
 
 if __name__ == "__main__":
-    launch(main, Config)
+    launch(main, parse_config(Config))

@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from diffusion.objective import training_scheduler
 from diffusion.unet import SPADEUNet3D
-from foundation.config import launch
+from foundation.config import launch, parse_config
 
 SMALL = Path(__file__).parents[1] / "configs" / "ldm.yaml"
 MONAI_MAP_CHANNELS = 128  # MONAI's default
@@ -207,4 +207,4 @@ def parameters(network: nn.Module) -> int:
 
 
 if __name__ == "__main__":
-    launch(main, Config)
+    launch(main, parse_config(Config))

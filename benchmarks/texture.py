@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from autoencoder.losses.cooccurrence import DIRECTIONS_13, cooccurrence_loss
 from autoencoder.losses.gabor import PLANES, GaborBank, gabor_loss
-from foundation.config import launch
+from foundation.config import launch, parse_config
 
 BINS = 32
 
@@ -206,4 +206,4 @@ def synchronise(x: Tensor) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, Config)
+    launch(main, parse_config(Config))

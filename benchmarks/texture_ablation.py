@@ -19,7 +19,7 @@ import evaluate
 import inpaint_nodules
 import train_ldm
 
-from foundation.config import launch
+from foundation.config import launch, parse_config
 
 
 @dataclass(frozen=True)
@@ -120,4 +120,4 @@ def main(config: AblationConfig) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, AblationConfig)
+    launch(main, parse_config(AblationConfig))

@@ -26,7 +26,7 @@ import train_ldm
 from autoencoder import AutoencoderKL3D
 from diffusion import SPADEUNet3D
 from diffusion.objective import training_scheduler
-from foundation.config import launch
+from foundation.config import launch, parse_config
 from imaging.lesions.shapes import nodule_mask
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -110,4 +110,4 @@ def random_batch(
 
 
 if __name__ == "__main__":
-    launch(main, StepConfig)
+    launch(main, parse_config(StepConfig))

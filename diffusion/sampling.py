@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foundation.config import ModelSource
+
 if TYPE_CHECKING:
     from diffusion.pipeline import LesionInpaintPipeline
 
@@ -26,9 +28,9 @@ class SamplingConfig:
         device: "auto", "cpu" or "cuda".
     """
 
-    pipeline: str
+    pipeline: ModelSource
     out: Path
-    vae: str | None = None
+    vae: ModelSource | None = None
     attributes: dict[str, str] = field(default_factory=dict)
     classifier_scale: float = 1.0
     steps: int = 50

@@ -1,12 +1,30 @@
-"""Typed configuration: a frozen dataclass, filled from a YAML file and command-line overrides by jsonargparse."""
+"""Typed configuration: a frozen dataclass, filled from a YAML file and command-line overrides by jsonargparse.
+
+A script asks for its config between the dataclass and the imports that take seconds, so that help, a mistake or a
+missing file ends it at once:
+
+    @dataclass(frozen=True)
+    class EncodeConfig: ...
+
+    ARGUMENTS = read_arguments(EncodeConfig, __name__)
+
+    import torch  # and all else that `main` needs
+
+    def main(config: EncodeConfig) -> None: ...
+
+    if __name__ == "__main__":
+        launch(main, ARGUMENTS)
+
+So this module, and every module that a config takes a type or a default from, imports nothing heavy.
+"""
 
 import dataclasses
 import itertools
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeVar, get_args, get_type_hints
 
 import jsonargparse
 import yaml
@@ -15,48 +33,93 @@ ConfigT = TypeVar("ConfigT")
 NUMBER_LIST = re.compile(r"^-?[\d.]+(e-?\d+)?(,\s*-?[\d.]+(e-?\d+)?)+$")
 
 
+class MustExist(NamedTuple):
+    """Metadata of a field that names an input; `parse_config` looks for it on disk.
+
+    Attributes:
+        kind: What it has to be.
+        or_remote: The value may also be a Hub repository, a URL or a word such as "none"; then it is looked for only
+            if it plainly is a path: it starts with `.`, `/` or `~`, or has more than one `/`.
+        listed: The value is a text, `PATH` or `name=PATH,name=PATH`.
+    """
+
+    kind: Literal["file", "folder", "file or folder"]
+    or_remote: bool = False
+    listed: bool = False
+
+    def __repr__(self) -> str:  # what --help shows as the type
+        return f"existing {self.kind}{' or remote' * self.or_remote}{', several as name=,name=' * self.listed}"
+
+
+ExistingFile = Annotated[Path, MustExist("file")]
+ExistingFolder = Annotated[Path, MustExist("folder")]
+ExistingPath = Annotated[Path, MustExist("file or folder")]
+ModelSource = Annotated[str, MustExist("folder", or_remote=True)]  # folder, Hub repository or URL
+WeightsSource = Annotated[str, MustExist("file", or_remote=True)]  # file, or the word for weights that are fetched
+
+
+def read_arguments(config_type: type[ConfigT], module_name: str) -> ConfigT | None:
+    """The config of a script that is run, from its command line; None for a script that another one imports.
+
+    Args:
+        config_type: As in `parse_config`.
+        module_name: The script's `__name__`.
+    Raises: SystemExit: As `parse_config`.
+    """
+    return parse_config(config_type) if module_name == "__main__" else None
+
+
 def parse_config(config_type: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
     """Build a config from `--config file.yaml` and overrides such as `--out-dir runs/a` or `--model.channels 16,32`.
 
-    Later values win, so an override goes after `--config`. Types are checked against the dataclass's annotations;
-    `--out-dir` and `--out_dir` are the same option, and `1,2,3` is a list of numbers.
+    Later values win, so an override goes after `--config`. Types are checked against the dataclass's annotations, and
+    inputs annotated with `MustExist` are looked for; `--out-dir` and `--out_dir` are the same option, and `1,2,3` is a
+    list of numbers.
 
     Args:
         config_type: Frozen dataclass; the Attributes section of its docstring becomes the `--help` text.
         argv: Arguments without the program's name; None takes those of the process.
     Returns: An instance of `config_type`.
-    Raises: SystemExit: With status 2 and one message: the file, the unknown key and the known ones, or the value
-        that does not fit its type.
+    Raises: SystemExit: With one sentence. With status 2 for a mistake in the file or on the command line: the unknown
+        key and the known ones, or the value that does not fit its type. With status 1 for a missing input, or what
+        the config's `__post_init__` refuses by a ValueError.
     """
     arguments = [_normalise(argument) for argument in (sys.argv[1:] if argv is None else argv)]
-    parser = jsonargparse.ArgumentParser(description=getattr(sys.modules.get("__main__"), "__doc__", None))
+    parser = jsonargparse.ArgumentParser(
+        description=getattr(sys.modules.get("__main__"), "__doc__", None), exit_on_error=False
+    )
     parser.add_argument("--config", action="config", help="YAML file with any of the fields below")
     parser.add_class_arguments(config_type)
     for path in _config_files(arguments):
-        if not path.is_file():
-            parser.error(f"--config {path}: no such file")
-        content = yaml.safe_load(path.read_text()) or {}
-        if not isinstance(content, Mapping):
-            parser.error(f"{path}: expected `key: value` lines, got {type(content).__name__}")
-        for key, known in _unknown_keys(config_type, content):
-            parser.error(f"{path}: unknown key `{key}`; known keys: {', '.join(known)}")
+        _check_file(config_type, path)
     for argument in arguments:
         option = argument.split("=")[0]
         if option.startswith("--") and option not in ("--config", "--help", "--print_config"):
             nested = _nest(option[2:].split("."))
             for key, known in _unknown_keys(config_type, nested):
-                parser.error(f"unknown option --{key}; known: {', '.join(known)}")
-    namespace = parser.parse_args(arguments)
+                _refuse(f"unknown option --{key}; known: {', '.join(known)}")
+    try:
+        namespace = parser.parse_args(arguments)
+    except jsonargparse.ArgumentError as error:
+        _refuse(re.sub(r'Parser key "([\w.]+)":', r"--\1:", str(error)))
     namespace.pop("config", None)
-    return config_type(**vars(parser.instantiate(namespace)))
+    try:
+        config = config_type(**vars(parser.instantiate(namespace)))
+        _check_inputs(config)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    return config
 
 
-def launch(main: Callable[[ConfigT], None], config_type: type[ConfigT], argv: Sequence[str] | None = None) -> None:
+def launch(main: Callable[[ConfigT], None], config: ConfigT | None) -> None:
     """Run a script's `main` on its config; bad input (ValueError, OSError) ends in one line instead of a traceback.
 
-    Raises: SystemExit: With that line and status 1; see also :func:`parse_config`.
+    Args:
+        main: What the script does.
+        config: From `read_arguments` or `parse_config`.
+    Raises: SystemExit: With that line and status 1.
     """
-    config = parse_config(config_type, argv)
+    assert config is not None, "read_arguments gives a config to the script that is run"
     try:
         main(config)
     except (ValueError, OSError) as error:
@@ -76,6 +139,12 @@ def config_dict(config: Any) -> dict[str, Any]:
     return plain(dataclasses.asdict(config))
 
 
+def _refuse(message: str) -> NoReturn:
+    """End with status 2 and one line, whoever found the mistake; the usage of thirty options would hide it."""
+    print(f"error: {' '.join(message.split())}; --help explains every option", file=sys.stderr)
+    raise SystemExit(2)
+
+
 def _normalise(argument: str) -> str:
     """`--a-b=1,2` -> `--a_b=[1,2]`, `1,2` -> `[1,2]`; everything else is left as it is."""
     if argument.startswith("--"):
@@ -87,6 +156,20 @@ def _normalise(argument: str) -> str:
 def _config_files(arguments: Sequence[str]) -> list[Path]:
     following = [Path(b) for a, b in itertools.pairwise(arguments) if a == "--config"]
     return following + [Path(a.split("=", 1)[1]) for a in arguments if a.startswith("--config=")]
+
+
+def _check_file(config_type: type, path: Path) -> None:
+    """Refuse a config file that is missing, no YAML mapping, or has an unknown key."""
+    if not path.is_file():
+        _refuse(f"--config {path}: no such file")
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        _refuse(f"{path}: not YAML ({error})")
+    if not isinstance(content, Mapping):
+        _refuse(f"{path}: expected `key: value` lines, got {type(content).__name__}")
+    for key, known in _unknown_keys(config_type, content):
+        _refuse(f"{path}: unknown key `{key}`; known keys: {', '.join(known)}")
 
 
 def _nest(keys: Sequence[str]) -> dict[str, Any]:
@@ -104,3 +187,39 @@ def _unknown_keys(config_type: type, content: Mapping[str, Any], prefix: str = "
         elif isinstance(value, Mapping) and dataclasses.is_dataclass(types[key]):
             unknown += _unknown_keys(types[key], value, f"{prefix}{key}.")
     return unknown
+
+
+def _check_inputs(config: Any, prefix: str = "--") -> None:
+    """Raise ValueError for the first input, at any depth, that is not there or of another kind."""
+    types = get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        option, value = prefix + field.name.replace("_", "-"), getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            _check_inputs(value, f"{option}.")
+        rule = _rule(types[field.name])
+        if rule is None:
+            continue
+        for text in _paths(rule, value):
+            path = Path(text)
+            exists = {"file": path.is_file, "folder": path.is_dir, "file or folder": path.exists}[rule.kind]
+            if not exists():
+                fault = f"is no {rule.kind}" if path.exists() else f"no such {rule.kind}"
+                raise ValueError(f"{option} {text}: {fault}; check the spelling, or make it first")
+
+
+def _rule(annotation: Any) -> MustExist | None:
+    """The `MustExist` of an annotation such as `ExistingFile | None` or `tuple[ExistingFile, ...]`."""
+    if isinstance(annotation, MustExist):
+        return annotation
+    inner = (*get_args(annotation), *getattr(annotation, "__metadata__", ()))
+    return next(filter(None, map(_rule, inner)), None)
+
+
+def _paths(rule: MustExist, value: Any) -> Iterator[str]:
+    """The local paths that a field's value names."""
+    for item in value if isinstance(value, (list, tuple)) else [value]:
+        for part in str(item).split(",") if rule.listed else [str(item)]:
+            text = part.rpartition("=")[2] if rule.listed else part
+            is_path = text.startswith((".", "/", "~")) or (text.count("/") > 1 and "://" not in text)
+            if item is not None and text and (is_path or not rule.or_remote):
+                yield text

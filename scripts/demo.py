@@ -8,17 +8,7 @@ The models are far too small and too briefly trained to look real; everything el
 from dataclasses import dataclass
 from pathlib import Path
 
-import encode_latents
-import inpaint
-import train_ldm
-import train_vae
-
-from foundation.config import launch
-from imaging.dataset.nodules import save_nodule_dataset
-from imaging.files.ct import write_ct
-from imaging.geometry import index_of_point
-from imaging.lesions.sites import find_lesion_sites
-from imaging.phantom.chest import chest_phantom, phantom_image, phantom_nodules
+from foundation.config import launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -46,6 +36,20 @@ class DemoConfig:
     seed: int = 1
 
 
+ARGUMENTS = read_arguments(DemoConfig, __name__)
+
+import encode_latents
+import inpaint
+import train_ldm
+import train_vae
+
+from imaging.dataset.nodules import save_nodule_dataset
+from imaging.files.ct import write_ct
+from imaging.geometry import index_of_point
+from imaging.lesions.sites import find_lesion_sites
+from imaging.phantom.chest import chest_phantom, phantom_image, phantom_nodules
+
+
 def main(config: DemoConfig) -> None:
     """Phantom nodules -> autoencoder -> latents -> diffusion model -> a lesion in a phantom scan."""
     out, data, latents = config.out, config.out / "nodules", config.out / "latents"
@@ -69,7 +73,7 @@ def main(config: DemoConfig) -> None:
     train_ldm.main(
         train_ldm.LdmConfig(
             data=latents,
-            vae=out / "vae/model",
+            vae=str(out / "vae/model"),
             out=out / "ldm",
             model=train_ldm.UNetConfig(channels=(32, 64), blocks_per_level=1, map_channels=16),
             batch_size=8,
@@ -97,4 +101,4 @@ def main(config: DemoConfig) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, DemoConfig)
+    launch(main, ARGUMENTS)

@@ -11,23 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from datasets import Dataset
-from tqdm.auto import tqdm
-
-from autoencoder.latent_dataset import latent_features, save_latent_dataset
-from autoencoder.latents import measured_statistics, standardise
-from autoencoder.loading import autoencoder_folder, load_autoencoder
-from diffusion.conditioning import blank_lesion
-from foundation.atomic import write_atomically
-from foundation.config import launch
-from foundation.device import torch_device
-from imaging.dataset.nodules import RATINGS, crop_size_of, load_nodules, read_nodule
-from imaging.window import to_norm
-
-AXES = "zyx"
-COPIED = ("nodule_id", "patient_id", "source", "split", "spacing_mm", "diameter_mm", *RATINGS)
+from foundation.config import ExistingFolder, ModelSource, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -43,11 +27,31 @@ class EncodeConfig:
         device: "auto", "cpu" or "cuda".
     """
 
-    data: Path
-    vae: str
+    data: ExistingFolder
+    vae: ModelSource
     out: Path
     flips: bool = True
     device: str = "auto"
+
+
+ARGUMENTS = read_arguments(EncodeConfig, __name__)
+
+import numpy as np
+import torch
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+from autoencoder.latent_dataset import latent_features, save_latent_dataset
+from autoencoder.latents import measured_statistics, standardise
+from autoencoder.loading import autoencoder_folder, load_autoencoder
+from diffusion.conditioning import blank_lesion
+from foundation.atomic import write_atomically
+from foundation.device import torch_device
+from imaging.dataset.nodules import RATINGS, crop_size_of, load_nodules, read_nodule
+from imaging.window import to_norm
+
+AXES = "zyx"
+COPIED = ("nodule_id", "patient_id", "source", "split", "spacing_mm", "diameter_mm", *RATINGS)
 
 
 @torch.no_grad()
@@ -123,4 +127,4 @@ def _tensors(nodule: dict, flip: str, vae: Any) -> tuple[torch.Tensor, torch.Ten
 
 
 if __name__ == "__main__":
-    launch(main, EncodeConfig)
+    launch(main, ARGUMENTS)

@@ -164,6 +164,7 @@ def synthetic_sets(synthetic: str | None) -> dict[str, Path]:
 
 
 def load_set(label: str, path: Path, split: str, results: Results) -> list[Lesion]:
+    """Read a set, and note it and what was left out of it in the results."""
     lesions, left_out = load_lesions(path, split)
     results.left_out += [f"{label}, {sentence}" for sentence in left_out]
     spacings = sorted({tuple(round(s, 4) for s in lesion.spacing_mm) for lesion in lesions})
@@ -181,6 +182,7 @@ def load_set(label: str, path: Path, split: str, results: Results) -> list[Lesio
 
 
 def check_disjoint(real: list[Lesion], train: list[Lesion]) -> None:
+    """Raise ValueError where a patient is both in the real set and in the training set."""
     shared = sorted({lesion.patient_id for lesion in real} & {lesion.patient_id for lesion in train})
     if shared:
         raise ValueError(
@@ -196,6 +198,7 @@ def with_patients_of(known: list[Lesion], lesions: list[Lesion]) -> list[Lesion]
 
 
 def note_spacing(results: Results) -> None:
+    """Add a remark where sets have different spacings."""
     spacings = {tuple(spacing) for one in results.sets for spacing in one.spacing_mm}
     if len(spacings) > 1:
         results.left_out.append(
@@ -205,6 +208,7 @@ def note_spacing(results: Results) -> None:
 
 
 def copy_check(method: str, found: Memorisation, lesions: list[Lesion], train: list[Lesion]) -> CopyCheck:
+    """What the check for copies found, as the report prints it."""
     duplicates = [
         (lesions[row].name, train[found.nearest[row]].name, float(found.synthetic[row])) for row in found.duplicates
     ]
@@ -220,6 +224,7 @@ def copy_check(method: str, found: Memorisation, lesions: list[Lesion], train: l
 
 
 def diversity(method: str, lesions: list[Lesion], features: dict[str, Features]) -> Diversity:
+    """How much a method's lesions differ, over masks and over seeds."""
     spread = seed_spread(lesions)
     variety, seed_variety = feature_variety(features[method]["Nodule net"], features["real"]["Nodule net"])
     return Diversity(

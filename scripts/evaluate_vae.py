@@ -183,7 +183,7 @@ def compare_texture(
 
 
 def named_autoencoders(vae: str) -> dict[str, str]:
-    """Name -> folder or repository of each autoencoder, at least one."""
+    """Name -> folder or repository of each autoencoder; ValueError where there is none."""
     sources = named_sources("--vae", vae)
     if not sources:
         raise ValueError("--vae is empty; give the folder of an autoencoder")
@@ -191,7 +191,7 @@ def named_autoencoders(vae: str) -> dict[str, str]:
 
 
 def common_window(autoencoders: dict[str, Any]) -> tuple[float, float]:
-    """(width, level) in HU, which all must share: errors in different windows cannot be compared."""
+    """(width, level) in HU; ValueError unless all share it: errors in different windows cannot be compared."""
     windows = {name: (m.config["window_width"], m.config["window_level"]) for name, m in autoencoders.items()}
     if len(set(windows.values())) > 1:
         raise ValueError(f"--vae: windows (width, level) differ: {windows}; judge these autoencoders one by one")
@@ -199,7 +199,7 @@ def common_window(autoencoders: dict[str, Any]) -> tuple[float, float]:
 
 
 def common_edge(autoencoders: dict[str, Any], crop_size: int) -> int:
-    """The largest edge in voxels that every factor divides."""
+    """The largest edge in voxels that every factor divides; ValueError where crops are too small for one."""
     factor = math.lcm(*(model.factor for model in autoencoders.values()))
     if crop_size < factor:
         raise ValueError(f"crops of {crop_size} voxels are smaller than the factor {factor}; prepare larger crops")
@@ -207,6 +207,7 @@ def common_edge(autoencoders: dict[str, Any], crop_size: int) -> int:
 
 
 def summary_of(name: str, source: str, model: Any) -> AutoencoderSummary:
+    """What the report says of an autoencoder."""
     channels, parameters = model.config["latent_channels"], sum(weight.numel() for weight in model.parameters())
     return AutoencoderSummary(name, source, type(model).__name__, model.factor, channels, parameters)
 

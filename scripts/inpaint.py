@@ -12,8 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from diffusion.sampling import SamplingConfig
-from foundation.config import config_dict, launch
+from diffusion.sampling import SamplingConfig, load_pipeline
+from foundation.config import ExistingFile, ExistingPath, config_dict, launch, read_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +30,21 @@ class InpaintConfig(SamplingConfig):
         series_uid: Which series, where a DICOM folder holds several.
     """
 
-    ct: Path
-    mask: Path | None = None
+    ct: ExistingPath
+    mask: ExistingFile | None = None
     center: tuple[float, float, float] | None = None
     diameter_mm: float | None = None
     lobulation: float = 2.0
     spiculation: float = 1.5
     series_uid: str | None = None
 
+    def __post_init__(self) -> None:
+        given = [value is not None for value in (self.mask, self.center, self.diameter_mm)]
+        if given not in ([True, False, False], [False, True, True]):
+            raise ValueError("give either --mask, or --center z,y,x together with --diameter-mm")
+
+
+ARGUMENTS = read_arguments(InpaintConfig, __name__)
 
 import numpy as np
 import SimpleITK as sitk
@@ -45,7 +52,6 @@ import torch
 
 from autoencoder.loading import autoencoder_folder, weights_sha256
 from autoencoder.remote import RemoteAutoencoder
-from diffusion.sampling import load_pipeline
 from evaluation.reports.slices import save_overview
 from foundation.atomic import write_atomically
 from imaging.files.ct import read_ct, read_mask, write_ct
@@ -54,9 +60,6 @@ from imaging.lesions.shapes import lesion_mask_image
 
 def main(config: InpaintConfig) -> None:
     """Read, inpaint, write."""
-    given = [value is not None for value in (config.mask, config.center, config.diameter_mm)]
-    if given not in ([True, False, False], [False, True, True]):
-        raise ValueError("give either --mask, or --center z,y,x together with --diameter-mm")
     pipeline, folder = load_pipeline(config)
     ct = read_ct(config.ct, config.series_uid)
     mask = read_mask(config.mask, ct) if config.mask else drawn_mask(config, ct)
@@ -80,7 +83,7 @@ def main(config: InpaintConfig) -> None:
 
 def drawn_mask(config: InpaintConfig, ct: sitk.Image) -> sitk.Image:
     """A nodule-like mask around the asked-for voxel; says so when the place is not in lung."""
-    assert config.center is not None and config.diameter_mm is not None  # checked in main
+    assert config.center is not None and config.diameter_mm is not None  # checked by the config
     shape = {"lobulation": config.lobulation, "spiculation": config.spiculation}
     mask = lesion_mask_image(ct, config.center, config.diameter_mm, seed=config.seed, **shape)
     inside = sitk.GetArrayViewFromImage(ct)[sitk.GetArrayViewFromImage(mask) > 0]
@@ -113,4 +116,4 @@ def replaced_vae(vae: Any, source: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    launch(main, InpaintConfig)
+    launch(main, ARGUMENTS)

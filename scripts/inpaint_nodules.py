@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion.sampling import SamplingConfig
-from foundation.config import config_dict, launch
+from diffusion.sampling import SamplingConfig, load_pipeline
+from foundation.config import ExistingFolder, config_dict, launch, read_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +28,17 @@ class InpaintNodulesConfig(SamplingConfig):
         batch_size: Lesions at a time.
     """
 
-    data: Path
+    data: ExistingFolder
     split: str = "test"
     samples: int = 1
     batch_size: int = 8
 
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.batch_size < 1:
+            raise ValueError(f"samples {self.samples}, batch_size {self.batch_size}: expected at least 1 of each")
+
+
+ARGUMENTS = read_arguments(InpaintNodulesConfig, __name__)
 
 import numpy as np
 import torch
@@ -41,7 +47,6 @@ from tqdm.auto import tqdm
 
 from autoencoder.loading import weights_sha256
 from diffusion import LesionInpaintPipeline
-from diffusion.sampling import load_pipeline
 from foundation.atomic import write_atomically
 from imaging.dataset.nodules import (
     RATINGS,
@@ -60,8 +65,6 @@ FREE_ON_RESUME = ("out", "batch_size", "device")
 
 def main(config: InpaintNodulesConfig) -> None:
     """Load, inpaint what is missing, assemble."""
-    if config.samples < 1 or config.batch_size < 1:
-        raise ValueError(f"samples {config.samples}, batch_size {config.batch_size}: expected at least 1 of each")
     check_output(config.out)
     nodules = load_nodules(config.data, config.split)
     pipeline, folder = load_pipeline(config)
@@ -182,4 +185,4 @@ def write_table(path: Path, left_out: list[tuple[str, int, str]]) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, InpaintNodulesConfig)
+    launch(main, ARGUMENTS)

@@ -9,22 +9,8 @@ last layer is set to a constant gamma and beta, uncertainty with two example var
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from diffusion.objective import TARGETS, training_scheduler
-from diffusion.time_weights import (
-    TIME_POLICIES,
-    ConstantWeights,
-    FilmWeights,
-    MinSnrWeights,
-    StepAwareMask,
-    UncertaintyWeights,
-    signal_to_noise,
-    weights_over_time,
-)
-from foundation.config import launch
+from diffusion.settings import Target
+from foundation.config import launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -46,12 +32,31 @@ class Config:
     out: Path = Path("time_weights.png")
     schedule: str = "squaredcos_cap_v2"
     steps: int = 1000
-    target: str = "v"
+    target: Target = "v"
     gate: float = 0.3
     gamma: float = 5.0
     film: tuple[float, float] = (-10.0, 3.0)
     variances: tuple[float, float] = (0.25, 1.0)
     erosion: int = 1
+
+
+ARGUMENTS = read_arguments(Config, __name__)
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from diffusion.objective import TARGETS, training_scheduler
+from diffusion.time_weights import (
+    TIME_POLICIES,
+    ConstantWeights,
+    FilmWeights,
+    MinSnrWeights,
+    StepAwareMask,
+    UncertaintyWeights,
+    signal_to_noise,
+    weights_over_time,
+)
 
 
 def main(config: Config) -> None:
@@ -125,4 +130,4 @@ def share_of_ball(policy: StepAwareMask, alphas_cumprod: torch.Tensor) -> torch.
 
 
 if __name__ == "__main__":
-    launch(main, Config)
+    launch(main, ARGUMENTS)

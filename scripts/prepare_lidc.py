@@ -16,35 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets import Array3D, DatasetDict
-from huggingface_hub import DatasetCard
-from tqdm import tqdm
-
-from foundation.atomic import write_atomically
-from foundation.config import launch
-from imaging.dataset.card import DatasetSummary, dataset_card
-from imaging.dataset.lab_files import Axes, Intensity, read_lab_nodule
+from foundation.config import ExistingFile, ExistingFolder, launch, read_arguments
 from imaging.dataset.label_policy import LabelPolicy, exclusion_reason, label_table, malignancy_label
-from imaging.dataset.nodules import crop_size_of, load_nodules, nodule_features, save_nodule_dataset
-from imaging.dataset.qc_report import qc_page
-from imaging.dataset.sources import Candidate, available_splits, lab_candidates, lidc_candidates, merged_candidates
-from imaging.dataset.splits import merge_splits, read_splits, set_validation_aside, split_patients, write_splits
-from imaging.lidc.consensus import MaskPolicy
-from imaging.lidc.nodules import ScanResult, ScanSettings
-from imaging.lidc.run import prepare_scans
-from imaging.lidc.scans import LeftOut, Scan, find_scans, read_scan_table
-from imaging.semantic_map import lung_mask, semantic_map
+from imaging.settings import Axes, Intensity, MaskPolicy
 from imaging.window import WINDOW_LEVEL, WINDOW_WIDTH
-
-EXTRA = {
-    "label": "string",
-    "scan_id": "string",
-    "manufacturer": "string",
-    "slice_mm": "float32",
-    "readers": "int32",
-    "reader_ratings": "string",
-    "whole_in_crop": "bool",
-}
 
 
 @dataclass(frozen=True)
@@ -83,13 +58,13 @@ class PrepareLidcConfig:
     """
 
     out: Path
-    dicom_root: Path | None = None
-    annotation_root: Path | None = None
-    scan_table: Path | None = None
-    lab_table: Path | None = None
+    dicom_root: ExistingFolder | None = None
+    annotation_root: ExistingFolder | None = None
+    scan_table: ExistingFile | None = None
+    lab_table: ExistingFile | None = None
     lab_intensity: Intensity = "hu"
     lab_axes: Axes = "zyx"
-    merge: tuple[Path, ...] = ()
+    merge: tuple[ExistingFolder, ...] = ()
     crop_size: int = 64
     spacing_mm: float | None = 1.0
     max_slice_mm: float = 2.5
@@ -101,15 +76,58 @@ class PrepareLidcConfig:
     semantic_maps: bool = True
     scan_maps: bool = False
     test_share: float = 0.1
-    validation_share: float = 0.1
+    validation_share: float = 0.15
     seed: int = 0
-    splits: Path | None = None
+    splits: ExistingFile | None = None
     window_width: float = WINDOW_WIDTH
     window_level: float = WINDOW_LEVEL
     source: str = "LIDC-IDRI"
     workers: int = 1
     push_to_hub: str | None = None
     private: bool = True
+
+    def __post_init__(self) -> None:
+        if not (self.dicom_root or self.scan_table or self.lab_table or self.merge):
+            raise ValueError("nothing to read; pass --dicom-root, --scan-table, --lab-table or --merge")
+        if self.spacing_mm is not None and not self.spacing_mm > 0:
+            raise ValueError(f"spacing_mm {self.spacing_mm}, expected a positive number, or null for the scan's own")
+        for name, low in (("max_slice_mm", 0.1), ("min_readers", 1), ("workers", 1), ("max_hu", -1023)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} {getattr(self, name)}, expected at least {low}")
+        if not 0 < self.consensus_level <= 1:
+            raise ValueError(f"consensus_level {self.consensus_level}, expected above 0 and at most 1")
+        for name in ("test_share", "validation_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)}, expected a share from 0 to 1")
+
+
+ARGUMENTS = read_arguments(PrepareLidcConfig, __name__)
+
+from datasets import Array3D, DatasetDict
+from huggingface_hub import DatasetCard
+from tqdm import tqdm
+
+from foundation.atomic import write_atomically
+from imaging.dataset.card import DatasetSummary, dataset_card
+from imaging.dataset.lab_files import read_lab_nodule
+from imaging.dataset.nodules import crop_size_of, load_nodules, nodule_features, save_nodule_dataset
+from imaging.dataset.qc_report import qc_page
+from imaging.dataset.sources import Candidate, available_splits, lab_candidates, lidc_candidates, merged_candidates
+from imaging.dataset.splits import merge_splits, read_splits, set_validation_aside, split_patients, write_splits
+from imaging.lidc.nodules import ScanResult, ScanSettings
+from imaging.lidc.run import prepare_scans
+from imaging.lidc.scans import LeftOut, Scan, find_scans, read_scan_table
+from imaging.semantic_map import lung_mask, semantic_map
+
+EXTRA = {
+    "label": "string",
+    "scan_id": "string",
+    "manufacturer": "string",
+    "slice_mm": "float32",
+    "readers": "int32",
+    "reader_ratings": "string",
+    "whole_in_crop": "bool",
+}
 
 
 def main(config: PrepareLidcConfig) -> None:
@@ -154,18 +172,6 @@ def main(config: PrepareLidcConfig) -> None:
 def check_config(config: PrepareLidcConfig) -> None:
     """Refuse what cannot work before any file is read."""
     nodule_features(config.crop_size)
-    if not (config.dicom_root or config.scan_table or config.lab_table or config.merge):
-        raise ValueError("nothing to read; pass --dicom-root, --scan-table, --lab-table or --merge")
-    if config.spacing_mm is not None and not config.spacing_mm > 0:
-        raise ValueError(f"spacing_mm {config.spacing_mm}, expected a positive number, or null for the scan's own")
-    for name, low in (("max_slice_mm", 0.1), ("min_readers", 1), ("workers", 1), ("max_hu", -1023)):
-        if getattr(config, name) < low:
-            raise ValueError(f"{name} {getattr(config, name)}, expected at least {low}")
-    if not 0 < config.consensus_level <= 1:
-        raise ValueError(f"consensus_level {config.consensus_level}, expected above 0 and at most 1")
-    for name in ("test_share", "validation_share"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"{name} {getattr(config, name)}, expected a share from 0 to 1")
     if config.out.exists() and any(config.out.iterdir()) and not (config.out / "work").is_dir():
         raise ValueError(f"{config.out}: is not empty and was not written by this command; choose another folder")
     if config.splits is not None and not config.splits.is_file():
@@ -178,6 +184,7 @@ def check_config(config: PrepareLidcConfig) -> None:
 
 
 def find_all_scans(config: PrepareLidcConfig) -> tuple[list[Scan], list[LeftOut]]:
+    """Scans of the DICOM folder and of the table, and what was left out."""
     scans: list[Scan] = []
     left_out: list[LeftOut] = []
     if config.dicom_root is not None:
@@ -191,10 +198,12 @@ def find_all_scans(config: PrepareLidcConfig) -> tuple[list[Scan], list[LeftOut]
 def map_with_bar(
     pool: ProcessPoolExecutor, function: Callable[[Any], Any], items: Sequence[Any], title: str
 ) -> Iterable[Any]:
+    """`pool.map` with a progress bar."""
     return tqdm(pool.map(function, items), total=len(items), desc=title)
 
 
 def scan_settings(config: PrepareLidcConfig) -> ScanSettings:
+    """The options that decide a scan's rows."""
     return ScanSettings(
         crop_size=config.crop_size,
         spacing_mm=config.spacing_mm,
@@ -209,6 +218,7 @@ def scan_settings(config: PrepareLidcConfig) -> ScanSettings:
 
 
 def lab_reader(config: PrepareLidcConfig) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The reader of a nodule of the lab's files, with this config's options."""
     return partial(
         read_lab_nodule,
         crop_size=config.crop_size,
@@ -261,6 +271,7 @@ def choose_splits(kept: Sequence[Candidate], config: PrepareLidcConfig) -> dict[
 def finished_rows(
     kept: Sequence[Candidate], splits: dict[str, str], config: PrepareLidcConfig, summary: DatasetSummary
 ) -> Iterator[dict[str, Any]]:
+    """The rows to save, with split, label and semantic map; each is counted in the summary."""
     known = nodule_features(1, extra_columns(config))
     for candidate in kept:
         row = candidate.columns | candidate.load()
@@ -275,21 +286,25 @@ def finished_rows(
 
 
 def extra_columns(config: PrepareLidcConfig) -> dict[str, Any]:
+    """Columns beside those of every prepared dataset."""
     shape = (config.crop_size,) * 3
     return EXTRA | ({"semantic_map": Array3D(shape, "uint8")} if config.semantic_maps else {})
 
 
 def write_left_out(path: Path, left_out: Iterable[LeftOut]) -> None:
+    """Write left_out.csv."""
     write_csv(path, [field.name for field in fields(LeftOut)], map(astuple, left_out))
 
 
 def write_scan_facts(path: Path, results: Iterable[ScanResult]) -> None:
+    """Write scans.csv."""
     facts = [result.facts for result in results if result.facts]
     names = list(dict.fromkeys(name for fact in facts for name in fact))
     write_csv(path, names, ([fact.get(name, "") for name in names] for fact in facts))
 
 
 def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table that appears complete or not at all."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(names)
@@ -312,4 +327,4 @@ def push(dataset: DatasetDict, card: str, repository: str, private: bool) -> Non
 
 
 if __name__ == "__main__":
-    launch(main, PrepareLidcConfig)
+    launch(main, ARGUMENTS)

@@ -11,16 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import SimpleITK as sitk
-from datasets import DatasetDict
-from tqdm import tqdm
-
-from foundation.config import launch
-from imaging.dataset.nifti_pairs import read_nodule_pair, read_nodule_table
-from imaging.dataset.nodules import check_output, save_nodule_dataset
-from imaging.dataset.splits import set_validation_aside
-
-BATCH = 64  # nodules handed to the workers at a time, which bounds the memory
+from foundation.config import ExistingFolder, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -40,23 +31,38 @@ class PrepareNodulesConfig:
         overwrite: Replace a prepared dataset that is there already.
     """
 
-    data: Path
+    data: ExistingFolder
     out: Path
     crop_size: int = 48
     spacing_mm: float | None = 1.0
     source: str | None = None
-    validation_share: float = 0.1
+    validation_share: float = 0.15
     seed: int = 0
     workers: int = 1
     overwrite: bool = False
 
+    def __post_init__(self) -> None:
+        if self.crop_size < 1 or (self.spacing_mm is not None and not self.spacing_mm > 0) or self.workers < 1:
+            raise ValueError(
+                f"crop_size {self.crop_size}, spacing_mm {self.spacing_mm}, workers {self.workers}: expected "
+                "positive numbers (or spacing_mm null)"
+            )
+
+
+ARGUMENTS = read_arguments(PrepareNodulesConfig, __name__)
+
+import SimpleITK as sitk
+from datasets import DatasetDict
+from tqdm import tqdm
+
+from imaging.dataset.nifti_pairs import read_nodule_pair, read_nodule_table
+from imaging.dataset.nodules import check_output, save_nodule_dataset
+from imaging.dataset.splits import set_validation_aside
+
+BATCH = 64  # nodules handed to the workers at a time, which bounds the memory
+
 
 def main(config: PrepareNodulesConfig) -> None:
-    if config.crop_size < 1 or (config.spacing_mm is not None and not config.spacing_mm > 0) or config.workers < 1:
-        raise ValueError(
-            f"crop_size {config.crop_size}, spacing_mm {config.spacing_mm}, workers {config.workers}: expected "
-            "positive numbers (or spacing_mm null)"
-        )
     check_output(config.out, config.overwrite)
     table = read_nodule_table(config.data, config.source or config.data.resolve().name)
     given = {row["patient_id"]: row["split"] for row in table.rows}
@@ -97,6 +103,7 @@ def read_rows(config: PrepareNodulesConfig, metadata: list[dict[str, Any]], cut:
 def try_pair(
     data: Path, crop_size: int, spacing_mm: float | None, row: dict[str, Any]
 ) -> tuple[dict, bool, str | None]:
+    """A row, whether the crop holds its whole lesion, and None; or the given row, False and what is wrong."""
     try:
         return *read_nodule_pair(data, row, crop_size, spacing_mm), None
     except ValueError as error:
@@ -104,6 +111,7 @@ def try_pair(
 
 
 def use_one_thread() -> None:
+    """Keep SimpleITK from using all cores in each of several processes."""
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
 
@@ -119,4 +127,4 @@ def summary(dataset: DatasetDict) -> str:
 
 
 if __name__ == "__main__":
-    launch(main, PrepareNodulesConfig)
+    launch(main, ARGUMENTS)

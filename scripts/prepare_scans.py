@@ -9,16 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import SimpleITK as sitk
-from tqdm import tqdm
-
-from foundation.config import launch
-from imaging.dataset.scan_volumes import save_scans
-from imaging.files.ct import read_ct
-from imaging.geometry import point_of_index, sample_grid
-
-FILES = (".nii", ".nii.gz", ".mha", ".mhd")
+from foundation.config import ExistingFolder, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -31,15 +22,30 @@ class PrepareScansConfig:
         spacing_mm: Isotropic spacing; that of the nodule crops trained on beside them.
     """
 
-    scans: Path
+    scans: ExistingFolder
     out: Path
     spacing_mm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.spacing_mm > 0:
+            raise ValueError(f"spacing_mm {self.spacing_mm}: expected a positive number")
+
+
+ARGUMENTS = read_arguments(PrepareScansConfig, __name__)
+
+import numpy as np
+import SimpleITK as sitk
+from tqdm import tqdm
+
+from imaging.dataset.scan_volumes import save_scans
+from imaging.files.ct import read_ct
+from imaging.geometry import point_of_index, sample_grid
+
+FILES = (".nii", ".nii.gz", ".mha", ".mhd")
 
 
 def main(config: PrepareScansConfig) -> None:
     """Find, read, resample and write."""
-    if not config.spacing_mm > 0:
-        raise ValueError(f"spacing_mm {config.spacing_mm}: expected a positive number")
     if config.out.exists():
         raise ValueError(f"{config.out}: exists already; choose another --out or delete it")
     found = find_scans(config.scans)
@@ -80,4 +86,4 @@ def isotropic(image: sitk.Image, spacing_mm: float) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    launch(main, PrepareScansConfig)
+    launch(main, ARGUMENTS)

@@ -7,11 +7,8 @@ Load it anywhere with `LesionInpaintPipeline.from_pretrained("owner/name")`, or 
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from autoencoder.loading import load_autoencoder
-from diffusion import LesionInpaintPipeline
-from foundation.config import launch
+from foundation.config import ExistingFolder, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -26,11 +23,17 @@ class PushConfig:
         token: Access token; none uses the stored login or HF_TOKEN.
     """
 
-    pipeline: Path
+    pipeline: ExistingFolder
     repo: str
     private: bool = True
     message: str = "Upload the model"
     token: str | None = None
+
+
+ARGUMENTS = read_arguments(PushConfig, __name__)
+
+from autoencoder.loading import load_autoencoder
+from diffusion import LesionInpaintPipeline
 
 
 def main(config: PushConfig) -> None:
@@ -52,4 +55,4 @@ def main(config: PushConfig) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, PushConfig)
+    launch(main, ARGUMENTS)

@@ -9,22 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import SimpleITK as sitk
-import torch
-from safetensors.torch import save_file
-from torch.nn import functional as F
-
-from autoencoder.loading import load_autoencoder
-from autoencoder.tiling import TILE_CELLS, decode_volume, encode_volume
-from evaluation.reports.slices import save_slices
-from foundation.atomic import write_atomically
-from foundation.config import launch
-from foundation.device import torch_device
-from imaging.dataset.nodules import AIR_HU
-from imaging.dataset.scan_volumes import body_box
-from imaging.files.ct import read_ct, write_ct
-from imaging.window import to_hu, to_norm
+from autoencoder.networks.presets import TILE_CELLS
+from foundation.config import ExistingPath, ModelSource, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -40,12 +26,31 @@ class ReconstructConfig:
         device: "auto", "cpu" or "cuda".
     """
 
-    ct: Path
-    vae: str
+    ct: ExistingPath
+    vae: ModelSource
     out: Path
     tile_cells: int = TILE_CELLS
     series_uid: str | None = None
     device: str = "auto"
+
+
+ARGUMENTS = read_arguments(ReconstructConfig, __name__)
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from autoencoder.loading import load_autoencoder
+from autoencoder.tiling import decode_volume, encode_volume
+from evaluation.reports.slices import save_slices
+from foundation.atomic import write_atomically
+from foundation.device import torch_device
+from imaging.dataset.nodules import AIR_HU
+from imaging.dataset.scan_volumes import body_box
+from imaging.files.ct import read_ct, write_ct
+from imaging.window import to_hu, to_norm
 
 
 def main(config: ReconstructConfig) -> None:
@@ -87,4 +92,4 @@ def padded(ct_norm: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    launch(main, ReconstructConfig)
+    launch(main, ARGUMENTS)

@@ -9,17 +9,7 @@ import logging
 import os
 from dataclasses import dataclass
 
-from autoencoder.loading import autoencoder_folder, load_autoencoder, revision_of, weights_sha256
-from autoencoder.remote import TOKEN_VARIABLE
-from autoencoder.service.app import Limits, create_app
-from autoencoder.service.memory import keep_freed_memory
-from autoencoder.service.served_model import ServedAutoencoder
-from autoencoder.service.server import bind, is_loopback, serve
-from autoencoder.service.wire import parse_dtype
-from foundation.config import launch
-from foundation.device import torch_device
-
-CPU_BATCH_VOXELS = 32**3
+from foundation.config import ModelSource, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -43,7 +33,7 @@ class ServeConfig:
         verbose: Log one line per request.
     """
 
-    model: str
+    model: ModelSource
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = None
@@ -57,16 +47,32 @@ class ServeConfig:
     revision: str | None = None
     verbose: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("max_batch", "max_batch_voxels", "max_voxels", "max_queue"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} {value}, expected at least 1")
+        if not 0 <= self.max_wait_ms <= 1000:
+            raise ValueError(f"max_wait_ms {self.max_wait_ms}, expected 0 to 1000")
+
+
+ARGUMENTS = read_arguments(ServeConfig, __name__)
+
+from autoencoder.loading import autoencoder_folder, load_autoencoder, revision_of, weights_sha256
+from autoencoder.remote import TOKEN_VARIABLE
+from autoencoder.service.app import Limits, create_app
+from autoencoder.service.memory import keep_freed_memory
+from autoencoder.service.served_model import ServedAutoencoder
+from autoencoder.service.server import bind, is_loopback, serve
+from autoencoder.service.wire import parse_dtype
+from foundation.device import torch_device
+
+CPU_BATCH_VOXELS = 32**3
+
 
 def main(config: ServeConfig) -> None:
     """Check, bind, load, serve."""
     token = checked_token(config)
-    for name in ("max_batch", "max_batch_voxels", "max_voxels", "max_queue"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} {value}, expected at least 1")
-    if not 0 <= config.max_wait_ms <= 1000:
-        raise ValueError(f"max_wait_ms {config.max_wait_ms}, expected 0 to 1000")
     dtype = parse_dtype(config.dtype)
     device = torch_device(config.device)
     joined_voxels = config.max_batch_voxels or (CPU_BATCH_VOXELS if device.type == "cpu" else config.max_voxels)
@@ -103,4 +109,4 @@ def checked_token(config: ServeConfig) -> str | None:
 
 
 if __name__ == "__main__":
-    launch(main, ServeConfig)
+    launch(main, ARGUMENTS)

@@ -1,30 +1,15 @@
 """Train the malignancy classifier on noisy latents, and add it to a pipeline as its guide.
 
-accelerate launch scripts/train_classifier.py --config configs/classifier.yaml --data data/latents \
+uv run scripts/train_classifier.py --config configs/classifier.yaml --data data/latents \
     --pipeline runs/ldm/pipeline --out runs/classifier
 The same command continues an interrupted run. The guided pipeline is saved in <out>/pipeline.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import numpy as np
-import torch
-from accelerate.utils import set_seed
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
-from torch.nn import functional as F
-
-from diffusion import LesionInpaintPipeline
-from diffusion.conditioning import mask_coverage
-from foundation.config import launch
-from guidance import ClassifierGuidance, NoduleClassifier3D
+from foundation.config import ModelSource, launch, read_arguments
 from imaging.dataset.label_policy import LabelPolicy, malignancy_label
-from training.data import LatentNodules
-from training.draws import diffusion_draw, normal
-from training.run import TrainingConfig, TrainingRun
-
-CLASSES = {"malignancy": ["benign", "malignant"]}
-JUDGED_AT = (0, 250, 500)  # timesteps at which the held-out nodules are classified
+from training.config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -47,14 +32,34 @@ class ClassifierConfig(TrainingConfig):
     """The guide.
 
     Attributes:
-        pipeline: Folder of the pipeline that receives the guide; it is not changed, the guided one goes to `out`.
+        pipeline: Folder or repository of the pipeline that receives the guide; it is not changed, the guided one goes
+            to `out`.
         model: The classifier.
         label_policy: Which mean malignancy is benign and malignant; see `imaging.dataset.label_policy`.
     """
 
-    pipeline: Path = Path("runs/ldm/pipeline")
+    pipeline: ModelSource = "runs/ldm/pipeline"
     model: ClassifierModelConfig = field(default_factory=ClassifierModelConfig)
     label_policy: LabelPolicy = "exclude_between"
+
+
+ARGUMENTS = read_arguments(ClassifierConfig, __name__)
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from torch.nn import functional as F
+
+from diffusion import LesionInpaintPipeline
+from diffusion.conditioning import mask_coverage
+from guidance import ClassifierGuidance, NoduleClassifier3D
+from training.data import LatentNodules
+from training.draws import diffusion_draw, normal
+from training.run import TrainingRun
+
+CLASSES = {"malignancy": ["benign", "malignant"]}
+JUDGED_AT = (0, 250, 500)  # timesteps at which the held-out nodules are classified
 
 
 def main(config: ClassifierConfig) -> None:
@@ -92,7 +97,7 @@ def main(config: ClassifierConfig) -> None:
 
 
 def labelled(config: ClassifierConfig, split: str) -> tuple[LatentNodules, list[str]]:
-    """The nodules of a split that the label policy calls benign or malignant, and their labels."""
+    """The nodules of a split that the policy calls benign or malignant, with their labels; ValueError without both."""
     latents = LatentNodules(config.data, split, ("malignancy",))
     ratings = latents.latents["malignancy"]
     names = [malignancy_label(rating, config.label_policy) for rating in ratings]
@@ -133,4 +138,4 @@ def guided(pipeline: LesionInpaintPipeline, classifier: NoduleClassifier3D) -> L
 
 
 if __name__ == "__main__":
-    launch(main, ClassifierConfig)
+    launch(main, ARGUMENTS)

@@ -1,38 +1,17 @@
 """Train stage 2, the latent diffusion model, and save it with the autoencoder as a pipeline.
 
-accelerate launch scripts/train_ldm.py --config configs/ldm.yaml --data data/latents --vae runs/vae/model --out runs/ldm
+uv run scripts/train_ldm.py --config configs/ldm.yaml --data data/latents --vae runs/vae/model --out runs/ldm
 The same command continues an interrupted run. The pipeline is saved in <out>/pipeline.
 """
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import torch
-from accelerate.utils import set_seed
-from datasets import Dataset
-from torch import Tensor
-
-from autoencoder.latent_dataset import load_latents, read_latent
-from autoencoder.loading import load_autoencoder
-from autoencoder.losses.cooccurrence import cooccurrence_loss
-from autoencoder.losses.dog import dog_loss
-from autoencoder.losses.gabor import GaborBank, PlaneReduction, gabor_loss
-from autoencoder.losses.wavelet import wavelet_texture_loss
-from diffusion import LesionInpaintPipeline, SPADEUNet3D
-from diffusion.gradient_balance import Balance
-from diffusion.objective import TARGETS, training_scheduler
-from diffusion.stage_two import StageTwo, TextureLoss
-from diffusion.time_weights import TIME_POLICIES, weights_over_time
-from evaluation.image_quality import mse
-from evaluation.reports.slices import save_slices
-from foundation.config import launch
-from imaging.dataset.nodules import spacing_mm_of
-from imaging.window import to_norm
-from training.data import LatentNodules
-from training.draws import diffusion_draw
-from training.run import TrainingConfig, TrainingRun
+from autoencoder.losses.settings import PlaneReduction
+from diffusion.settings import Balance, Target, TimePolicy
+from foundation.config import ExistingFolder, ModelSource, launch, read_arguments
+from training.config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -72,7 +51,7 @@ class TextureConfig:
     wavelet: float = 0.0
     dog: float = 0.0
     gate: float = 0.3
-    time_policy: Literal["constant", "snr", "min_snr", "film", "uncertainty", "step_aware"] = "constant"
+    time_policy: TimePolicy = "constant"
     balance: Balance = "none"
     plane_reduction: PlaneReduction = "mean"
 
@@ -82,7 +61,7 @@ class LdmConfig(TrainingConfig):
     """Stage 2.
 
     Attributes:
-        vae: Folder of the autoencoder whose latents these are.
+        vae: Folder or repository of the autoencoder whose latents these are.
         model: The U-Net.
         initial: Pipeline folder whose U-Net's weights training starts from; none starts at random.
         target: "epsilon", "v" or "x0".
@@ -93,15 +72,42 @@ class LdmConfig(TrainingConfig):
         evaluate_steps: Denoising steps of those.
     """
 
-    vae: Path = Path("runs/vae/model")
+    vae: ModelSource = "runs/vae/model"
     model: UNetConfig = field(default_factory=UNetConfig)
-    initial: Path | None = None
-    target: str = "v"
+    initial: ExistingFolder | None = None
+    target: Target = "v"
     noise_schedule: str = "squaredcos_cap_v2"
     texture: TextureConfig = field(default_factory=TextureConfig)
     background_weight: float = 0.2
     evaluate_crops: int = 6
     evaluate_steps: int = 25
+
+
+ARGUMENTS = read_arguments(LdmConfig, __name__)
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from datasets import Dataset
+from torch import Tensor
+
+from autoencoder.latent_dataset import load_latents, read_latent
+from autoencoder.loading import load_autoencoder
+from autoencoder.losses.cooccurrence import cooccurrence_loss
+from autoencoder.losses.dog import dog_loss
+from autoencoder.losses.gabor import GaborBank, gabor_loss
+from autoencoder.losses.wavelet import wavelet_texture_loss
+from diffusion import LesionInpaintPipeline, SPADEUNet3D
+from diffusion.objective import TARGETS, training_scheduler
+from diffusion.stage_two import StageTwo, TextureLoss
+from diffusion.time_weights import TIME_POLICIES, weights_over_time
+from evaluation.image_quality import mse
+from evaluation.reports.slices import save_slices
+from imaging.dataset.nodules import spacing_mm_of
+from imaging.window import to_norm
+from training.data import LatentNodules
+from training.draws import diffusion_draw
+from training.run import TrainingRun
 
 
 def main(config: LdmConfig) -> None:
@@ -219,4 +225,4 @@ def evaluate(pipeline: LesionInpaintPipeline, config: LdmConfig, picture: Path) 
 
 
 if __name__ == "__main__":
-    launch(main, LdmConfig)
+    launch(main, ARGUMENTS)

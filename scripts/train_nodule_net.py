@@ -10,25 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from safetensors.torch import save
-from scipy.ndimage import binary_dilation, gaussian_filter
-from scipy.stats import spearmanr
-from torch.optim.lr_scheduler import OneCycleLR
-from tqdm import trange
-
-from evaluation.lesions.lesion_sets import lesion_cube, load_lesions
-from evaluation.networks.nodule_net import RIM, NoduleNet
-from foundation.config import launch
-from imaging.dataset.nodules import load_nodules
-
-RATED = ("subtlety", "sphericity", "margin", "lobulation", "spiculation", "texture", "malignancy")
-TARGETS = (*RATED, "log diameter", "blur", "noise")
-TRAINING_SIDE = 24  # voxels of 1 mm: holds all but the largest nodules at less than half of the 32 mm cube's cost
-MAX_BLUR = 1.5  # σ in mm
-MAX_NOISE = 0.15  # standard deviation in ct_norm, 110 HU
+from foundation.config import ExistingFolder, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -44,12 +26,34 @@ class TrainNoduleNetConfig:
         seed: Of the weights, the order, the augmentation and the held-out patients.
     """
 
-    dataset: Path
+    dataset: ExistingFolder
     out: Path
     steps: int = 400
     batch_size: int = 16
     learning_rate: float = 4e-3
     seed: int = 0
+
+
+ARGUMENTS = read_arguments(TrainNoduleNetConfig, __name__)
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from scipy.ndimage import binary_dilation, gaussian_filter
+from scipy.stats import spearmanr
+from torch.optim.lr_scheduler import OneCycleLR
+from tqdm import trange
+
+from evaluation.lesions.lesion_sets import lesion_cube, load_lesions
+from evaluation.networks.nodule_net import RIM, NoduleNet
+from imaging.dataset.nodules import load_nodules
+
+RATED = ("subtlety", "sphericity", "margin", "lobulation", "spiculation", "texture", "malignancy")
+TARGETS = (*RATED, "log diameter", "blur", "noise")
+TRAINING_SIDE = 24  # voxels of 1 mm: holds all but the largest nodules at less than half of the 32 mm cube's cost
+MAX_BLUR = 1.5  # σ in mm
+MAX_NOISE = 0.15  # standard deviation in ct_norm, 110 HU
 
 
 def main(config: TrainNoduleNetConfig) -> None:
@@ -147,4 +151,4 @@ def _report(network: NoduleNet, batch: tuple[torch.Tensor, torch.Tensor, torch.T
 
 
 if __name__ == "__main__":
-    launch(main, TrainNoduleNetConfig)
+    launch(main, ARGUMENTS)

@@ -1,6 +1,6 @@
 """Train stage 1, the autoencoder.
 
-accelerate launch scripts/train_vae.py --config configs/vae_kl.yaml --data data/nodules --out runs/vae
+uv run scripts/train_vae.py --config configs/vae_kl.yaml --data data/nodules --out runs/vae
 The same command continues an interrupted run. The averaged weights are saved in <out>/model, with the latents'
 statistics.
 """
@@ -10,32 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
-from accelerate.utils import set_seed
-from datasets import Dataset
-from tqdm import tqdm
-
-from autoencoder import AutoencoderKL3D, VQAutoencoder3D
-from autoencoder.latents import measured_statistics
-from autoencoder.loading import load_autoencoder
-from autoencoder.networks.blocks import Norm
-from autoencoder.networks.discriminator import PatchDiscriminator3D
-from autoencoder.networks.encoder_decoder import Stem
-from autoencoder.networks.presets import PRESETS, PresetName
-from autoencoder.stage_one import LossWeights, StageOne
-from evaluation.autoencoders.reconstruction import reconstruct, reconstruction_figures
-from evaluation.networks.inception import load_lpips
-from evaluation.reports.slices import save_slices
-from foundation.config import launch
-from imaging.dataset.nodules import load_nodules, read_nodule
-from imaging.window import to_norm
-from training.data import NodulePatches
-from training.draws import normal, uniform
-from training.run import TrainingConfig, TrainingRun
-
-LOGGED_FIGURES = ("psnr_db", "ssim", "hu_mae_lesion", "hu_bias_lesion", "noise_power_ratio_finest")
-PICTURED_CROPS = 6
+from autoencoder.losses.settings import LossWeights
+from autoencoder.networks.presets import PRESETS, Norm, PresetName, Stem
+from foundation.config import ExistingFolder, ModelSource, WeightsSource, launch, read_arguments
+from training.config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -90,17 +68,43 @@ class VaeConfig(TrainingConfig):
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    initial: str | None = None
+    initial: ModelSource | None = None
     losses: LossWeights = field(default_factory=LossWeights)
-    scans: Path | None = None
+    scans: ExistingFolder | None = None
     scan_fraction: float = 0.5
     patch_size: int = 32
     discriminator_channels: tuple[int, ...] = (32, 64)
     discriminator_learning_rate: float = 3e-4
-    lpips_backbone: str = "torchvision"
+    lpips_backbone: WeightsSource = "torchvision"
     gradient_checkpointing: bool = False
     evaluate_crops: int = 16
     statistics_crops: int = 1000
+
+
+ARGUMENTS = read_arguments(VaeConfig, __name__)
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from datasets import Dataset
+from tqdm import tqdm
+
+from autoencoder import AutoencoderKL3D, VQAutoencoder3D
+from autoencoder.latents import measured_statistics
+from autoencoder.loading import load_autoencoder
+from autoencoder.networks.discriminator import PatchDiscriminator3D
+from autoencoder.stage_one import StageOne
+from evaluation.autoencoders.reconstruction import reconstruct, reconstruction_figures
+from evaluation.networks.inception import load_lpips
+from evaluation.reports.slices import save_slices
+from imaging.dataset.nodules import load_nodules, read_nodule
+from imaging.window import to_norm
+from training.data import NodulePatches
+from training.draws import normal, uniform
+from training.run import TrainingRun
+
+LOGGED_FIGURES = ("psnr_db", "ssim", "hu_mae_lesion", "hu_bias_lesion", "noise_power_ratio_finest")
+PICTURED_CROPS = 6
 
 
 def main(config: VaeConfig) -> None:
@@ -212,4 +216,4 @@ def with_statistics(autoencoder: Any, nodules: Dataset, config: VaeConfig) -> An
 
 
 if __name__ == "__main__":
-    launch(main, VaeConfig)
+    launch(main, ARGUMENTS)

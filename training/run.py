@@ -7,7 +7,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,53 +22,13 @@ from tqdm.auto import tqdm
 from foundation.atomic import recover, write_atomically
 from foundation.config import config_dict
 from training.checkpoint import load_checkpoint, save_checkpoint
+from training.config import TrainingConfig
 from training.curves import plot_curves
 from training.draws import DrawSampler, generator
 
 logger = logging.getLogger(__name__)
 
 FREE_ON_RESUME = ("out", "max_minutes", "workers", "log_every", "checkpoint_every", "evaluate_every")
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Fields of every training run.
-
-    Attributes:
-        data: The prepared dataset (train_vae, encode_latents) or the encoded one (train_ldm, train_classifier).
-        out: Run folder: config, checkpoint, logs, pictures and, at the end, the model. The same command continues it.
-        seed: Of everything random; a run is a function of its config.
-        steps: Optimisation steps in all.
-        batch_size: Samples per process and step.
-        learning_rate: Peak of the schedule.
-        warmup_steps: Linear rise of the learning rate.
-        weight_decay: Of AdamW.
-        max_grad_norm: Gradients are clipped to this norm.
-        ema_decay: Highest decay of the averaged weights, which are what is saved.
-        mixed_precision: "no", "bf16" or "fp16".
-        workers: Loader processes; 0 loads in the main process.
-        log_every: Steps between log lines.
-        evaluate_every: Steps between evaluations with pictures.
-        checkpoint_every: Steps between checkpoints; `kill -9` loses at most these.
-        max_minutes: Stop cleanly after this time; the same command goes on.
-    """
-
-    data: Path
-    out: Path
-    seed: int = 0
-    steps: int = 10_000
-    batch_size: int = 4
-    learning_rate: float = 3e-4
-    warmup_steps: int = 100
-    weight_decay: float = 1e-4
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.999
-    mixed_precision: str = "no"
-    workers: int = 0
-    log_every: int = 20
-    evaluate_every: int = 500
-    checkpoint_every: int = 200
-    max_minutes: float | None = None
 
 
 class TrainingRun:
@@ -139,6 +98,9 @@ class TrainingRun:
         Args:
             dataset: Indexed by (row, draw number); see `training.draws`.
             weights: Sampling weight per row; None for permutations.
+        Raises:
+            ValueError: If the dataset is empty or `weights` has another length.
+            RuntimeError: If the loop does not call `update` once per batch.
         """
         config, accelerator = self.config, self.accelerator
         sampler = DrawSampler(
@@ -187,7 +149,13 @@ class TrainingRun:
                 tracker.finish()
 
     def update(self, loss: Tensor, logs: Mapping[str, Tensor | float] | None = None) -> None:
-        """Backward, clip, optimise, average: one step. `logs` are written every `log_every` steps."""
+        """Backward, clip, optimise, average: one step.
+
+        Args:
+            loss: Scalar, of this process's batch.
+            logs: Written every `log_every` steps, with loss, gradient norm and learning rate.
+        Raises: RuntimeError: If the loss is not finite.
+        """
         if not torch.isfinite(loss.detach()).all():
             raise RuntimeError(f"step {self.step}: loss {loss.item()}; lower the learning rate or check the data")
         self.accelerator.backward(loss)

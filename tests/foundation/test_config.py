@@ -2,12 +2,22 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 import yaml
 
-from foundation.config import config_dict, launch, parse_config
+from foundation.config import (
+    ExistingFile,
+    ExistingFolder,
+    ExistingPath,
+    ModelSource,
+    MustExist,
+    config_dict,
+    launch,
+    parse_config,
+    read_arguments,
+)
 
 
 @dataclass(frozen=True)
@@ -48,12 +58,52 @@ class Config:
     flips: bool = True
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part with an input.
+
+    Attributes:
+        weights: File.
+    """
+
+    weights: ExistingFile | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A script's inputs.
+
+    Attributes:
+        data: Folder.
+        scan: File or folder.
+        merge: Folders.
+        model: Folder, repository or URL.
+        sets: Folders with names.
+        part: A part.
+        at_least_one: Number.
+    """
+
+    data: ExistingFolder
+    scan: ExistingPath | None = None
+    merge: tuple[ExistingFolder, ...] = ()
+    model: ModelSource | None = None
+    sets: Annotated[str | None, MustExist("folder", listed=True)] = None
+    part: Part = field(default_factory=Part)
+    at_least_one: int = 1
+
+    def __post_init__(self) -> None:
+        if self.at_least_one < 1:
+            raise ValueError(f"at_least_one {self.at_least_one}: expected 1 or more")
+
+
 def refusal(argv, capsys) -> str:
-    """The message with which the parser ends."""
+    """The one line with which the parser ends."""
     with pytest.raises(SystemExit) as end:
         parse_config(Config, argv)
     assert end.value.code == 2
-    return " ".join(capsys.readouterr().err.split())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and line.endswith("; --help explains every option")
+    return line
 
 
 def yaml_file(folder, text) -> str:
@@ -112,6 +162,8 @@ def test_missing_files_fields_and_files_that_are_no_mapping_are_named(tmp_path, 
     assert "--config nowhere.yaml: no such file" in refusal(["--config", "nowhere.yaml"], capsys)
     message = refusal(["--config", yaml_file(tmp_path, "- a\n- b\n")], capsys)
     assert "experiment-a.yaml: expected `key: value` lines, got list" in message
+    message = refusal(["--config", yaml_file(tmp_path, "model: {channels: [1\n")], capsys)
+    assert "experiment-a.yaml: not YAML" in message and "line 2" in message
 
 
 def test_a_written_config_gives_the_config_again(tmp_path):
@@ -129,10 +181,59 @@ def test_bad_input_ends_a_script_in_one_line_and_a_bug_does_not():
 
     for error in (ValueError("scan.nii: empty"), OSError("scan.nii: empty")):
         with pytest.raises(SystemExit) as end:
-            launch(script(error), Config, ["--out-dir", "a"])
+            launch(script(error), Config(Path("a")))
         assert end.value.code == "error: scan.nii: empty"  # Python prints a string and exits with status 1
     with pytest.raises(KeyError):
-        launch(script(KeyError("bug")), Config, ["--out-dir", "a"])
+        launch(script(KeyError("bug")), Config(Path("a")))
+
+
+@pytest.fixture
+def inputs(tmp_path, monkeypatch) -> Path:
+    """The working folder, with a folder `data` and a file `scan.nii`."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "scan.nii").touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--data nowhere", "--data nowhere: no such folder; check the spelling, or make it first"),
+        ("--data scan.nii", "--data scan.nii: is no folder"),
+        ("--data data --scan nowhere", "--scan nowhere: no such file or folder"),
+        ("--data data --merge [data,nowhere]", "--merge nowhere: no such folder"),
+        ("--data data --model ./nowhere", "--model ./nowhere: no such folder"),
+        ("--data data --model /no", "--model /no: no such folder"),
+        ("--data data --model runs/vae/model", "--model runs/vae/model: no such folder"),
+        ("--data data --sets a=data,b=nowhere", "--sets nowhere: no such folder"),
+        ("--data data --part.weights data", "--part.weights data: is no file"),
+        ("--data data --at-least-one 0", "at_least_one 0: expected 1 or more"),
+    ],
+)
+def test_an_input_that_is_not_there_is_named_with_its_option_and_a_remedy(inputs, options, message):
+    with pytest.raises(SystemExit) as end:
+        parse_config(Inputs, options.split())
+    assert end.value.code.startswith(f"error: {message}") and "\n" not in end.value.code
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--scan scan.nii --part.weights scan.nii --merge [data,.] --sets a=data,b=. --model data",
+        "--scan data --model owner/name --sets data",
+        "--model http://127.0.0.1:8000/a",
+    ],
+)
+def test_inputs_that_are_there_and_models_that_may_be_elsewhere_are_taken(inputs, options):
+    config = parse_config(Inputs, ["--data", "data", *options.split()])
+    assert config.data == Path("data")
+
+
+def test_only_the_script_that_is_run_reads_the_command_line(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["script.py", "--out-dir", "a"])
+    assert read_arguments(Config, "__main__") == Config(Path("a"))
+    assert read_arguments(Config, "train_vae") is None
 
 
 def test_help_explains_every_field(capsys):

@@ -20,7 +20,7 @@ from autoencoder.latents import standardise
 from autoencoder.loading import load_autoencoder
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
 from diffusion.objective import training_scheduler
-from foundation.config import launch
+from foundation.config import launch, parse_config
 from imaging.dataset.nodules import load_nodules, read_nodule
 from imaging.files.ct import read_ct, write_ct
 from imaging.geometry import index_of_point
@@ -65,7 +65,7 @@ def scan(tmp_path_factory):
 
 def inpaint(*argv: object) -> None:
     """scripts/inpaint.py with these arguments, in this process."""
-    launch(inpaint_main, InpaintConfig, [*map(str, argv), "--steps", "4", "--device", "cpu"])
+    launch(inpaint_main, parse_config(InpaintConfig, [*map(str, argv), "--steps", "4", "--device", "cpu"]))
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def masks(scan, drawn, tmp_path_factory):
         ("--mask {good} --center {center}", "give either --mask, or --center"),
         ("--mask {good} --diameter-mm 12", "give either --mask, or --center"),
         ("--center {center}", "give either --mask, or --center"),
-        ("--mask {masks}/none.nii.gz", "none.nii.gz: no such mask file"),
+        ("--mask {masks}/none.nii.gz", "none.nii.gz: no such file; check the spelling"),
         ("--mask {masks}/smaller.nii.gz", "smaller.nii.gz: (40, 56, 63) voxels (z, y, x), but the CT has (40, 56, 64)"),
         (
             "--mask {masks}/shifted.nii.gz",

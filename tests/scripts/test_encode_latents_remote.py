@@ -18,7 +18,7 @@ def test_a_dataset_encoded_by_a_service_is_that_of_the_local_model(phantom_datas
     main(EncodeConfig(phantom_dataset, str(tmp_path / "vae"), tmp_path / "local", flips=False, device="cpu"))
     with running(vae) as url:
         main(EncodeConfig(phantom_dataset, url, tmp_path / "remote", flips=False, device="cpu"))
-    for split in ("train", "test"):
+    for split in ("train", "validation"):
         local, remote = (load_latents(tmp_path / name, split) for name in ("local", "remote"))
         assert len(local) == len(remote) > 0
         for index in range(len(local)):

@@ -19,7 +19,7 @@ from diffusers.utils.remote_utils import remote_decode, remote_encode
 from running_service import running, tiny_autoencoder
 
 from autoencoder.remote import RemoteAutoencoder
-from foundation.config import launch
+from foundation.config import launch, parse_config
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "serve_autoencoder.py"
 
@@ -106,7 +106,7 @@ def test_record_of_inpainting_names_the_replaced_autoencoder_without_its_passwor
 def serve(*argv: Any) -> None:
     from scripts.serve_autoencoder import ServeConfig, main
 
-    launch(main, ServeConfig, list(map(str, argv)))
+    launch(main, parse_config(ServeConfig, list(map(str, argv))))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_bad_options_end_in_one_line_before_the_model_is_looked_for(monkeypatch,
     monkeypatch.delenv("LESION_DIFFUSION_TOKEN", raising=False)
     port = () if options[:1] == ("--port",) or "no.such.host.invalid" in options else ("--port", "0")
     with pytest.raises(SystemExit) as error:
-        serve("--model", "/no/such/folder", *options, *port)
+        serve("--model", "no folder", *options, *port)
     assert sentence in str(error.value) and "\n" not in str(error.value)
 
 

@@ -13,9 +13,10 @@ from accelerate.utils import set_seed
 from torch import nn
 from torch.utils.data import Dataset
 
+from training.config import TrainingConfig
 from training.curves import read_metrics
 from training.draws import generator
-from training.run import TrainingConfig, TrainingRun
+from training.run import TrainingRun
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,128 @@
+"""What ends a script before its heavy imports: help, a mistake, a missing input."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+HEAVY = {"accelerate", "datasets", "diffusers", "matplotlib", "pandas", "scipy", "SimpleITK", "skimage", "torch"}
+PROGRAM = """
+import json, runpy, sys
+sys.path.append("scripts")
+script, sys.argv, heavy = sys.argv[1], sys.argv[2:], set(json.loads(sys.stdin.read()))
+try:
+    runpy.run_path(script, run_name="__main__")
+finally:
+    print(json.dumps(sorted(heavy & sys.modules.keys())))
+"""
+WITHOUT_INPUT = {"demo", "plot_time_weights"}
+MISSING = {  # the last option names what is not there
+    "encode_latents": "--vae owner/name --out out --data data/nowhere",
+    "evaluate": "--real . --out out --synthetic ours=.,theirs=data/nowhere",
+    "evaluate_vae": "--data . --out out --vae kl=owner/name,vq=./nowhere",
+    "inpaint": "--pipeline owner/name --out out --center 1,2,3 --diameter-mm 9 --ct nowhere.nii.gz",
+    "inpaint_nodules": "--data . --out out --pipeline runs/ldm/nowhere",
+    "prepare_lidc": "--out out --dicom-root . --merge [.,nowhere]",
+    "prepare_nodules": "--out out --data nowhere",
+    "prepare_scans": "--out out --scans nowhere",
+    "push_to_hub": "--repo owner/name --pipeline runs/nowhere",
+    "reconstruct_scan": "--vae owner/name --out out --ct nowhere",
+    "serve_autoencoder": "--model /no/where",
+    "train_classifier": "--data . --out out --pipeline runs/ldm/nowhere",
+    "train_ldm": "--vae owner/name --out out --data nowhere",
+    "train_nodule_net": "--out out.safetensors --dataset nowhere",
+    "train_vae": "--data . --out out --scans nowhere",
+}
+
+
+class Ended(NamedTuple):
+    """A script's end: status, the two streams, and which heavy modules it had imported."""
+
+    status: int
+    out: str
+    err: str
+    imported: list[str]
+
+
+def run(script: str, *argv: str) -> Ended:
+    """scripts/<script>.py in a fresh interpreter."""
+    path = str(ROOT / "scripts" / f"{script}.py")
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM, path, path, *argv],
+        cwd=ROOT,
+        input=json.dumps(sorted(HEAVY)),
+        capture_output=True,
+        text=True,
+    )
+    *out, imported = ended.stdout.splitlines() or ["[]"]
+    return Ended(ended.returncode, "\n".join(out), ended.stderr, json.loads(imported))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_tells_what_a_script_does_and_imports_nothing_heavy(script):
+    ended = run(script, "--help")
+    purpose = ast.get_docstring(ast.parse((ROOT / "scripts" / f"{script}.py").read_text())).splitlines()[0]
+    assert ended.status == 0 and ended.err == ""
+    assert " ".join(purpose.split()) in " ".join(ended.out.split())
+    assert ended.imported == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_wrong_option_is_refused_in_one_line_and_nothing_heavy_is_imported(script):
+    ended = run(script, "--no-such-option", "1")
+    assert ended.status == 2 and len(ended.err.splitlines()) == 1
+    assert ended.err.startswith("error: unknown option --no_such_option; known: ")
+    assert ended.imported == []
+
+
+@pytest.mark.parametrize("script", MISSING)
+def test_a_missing_input_is_refused_in_one_line_and_nothing_heavy_is_imported(script):
+    *_, option, value = argv = MISSING[script].split()
+    ended = run(script, *argv)
+    missing = value.strip("[]").split(",")[-1].split("=")[-1]
+    assert ended.status == 1 and len(ended.err.splitlines()) == 1
+    assert ended.err.startswith(f"error: {option} {missing}: no such f") and "check the spelling" in ended.err
+    assert ended.imported == []
+
+
+def test_every_script_with_an_input_looks_for_it():
+    assert set(MISSING) | WITHOUT_INPUT == set(SCRIPTS) and not set(MISSING) & WITHOUT_INPUT
+
+
+@pytest.mark.parametrize(
+    ("script", "argv", "sentence"),
+    [
+        ("inpaint", "--ct . --pipeline a/b --out out --center 1,2,3", "give either --mask, or --center z,y,x together"),
+        ("inpaint_nodules", "--data . --pipeline a/b --out out --samples 0", "samples 0, batch_size 8: expected"),
+        ("prepare_lidc", "--out out", "nothing to read; pass --dicom-root"),
+        ("prepare_scans", "--scans . --out out --spacing-mm 0", "spacing_mm 0.0: expected a positive number"),
+        ("serve_autoencoder", "--model a/b --max-queue 0", "max_queue 0, expected at least 1"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_in_one_line_and_nothing_heavy_is_imported(script, argv, sentence):
+    ended = run(script, *argv.split())
+    assert ended.status == 1 and len(ended.err.splitlines()) == 1
+    assert ended.err.startswith(f"error: {sentence}") and ended.imported == []
+
+
+def test_an_imported_script_reads_no_command_line_and_no_file_is_imported_twice():
+    program = """
+import json, sys
+from pathlib import Path
+sys.path.append("scripts")
+import demo, train_classifier
+files = [m.__file__ for m in sys.modules.values() if str(getattr(m, "__file__", None)).startswith(str(Path.cwd()))]
+ours = [file for file in files if ".venv" not in file]
+arguments = [module.ARGUMENTS for module in (demo, demo.train_vae, demo.train_ldm, demo.inpaint, train_classifier)]
+print(json.dumps([arguments, len(ours), len(set(ours)), "torch" in sys.modules]))
+"""
+    command = [sys.executable, "-c", program, "--no-such-option"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    arguments, files, different, torch_is_imported = json.loads(ended.stdout)
+    assert arguments == [None] * 5 and files == different > 30 and torch_is_imported

@@ -1,0 +1,48 @@
+"""What the config of every training script has; imports no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from foundation.config import ExistingFolder
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Fields of every training run.
+
+    Attributes:
+        data: The prepared dataset (train_vae, encode_latents) or the encoded one (train_ldm, train_classifier).
+        out: Run folder: config, checkpoint, logs, pictures and, at the end, the model. The same command continues it.
+        seed: Of everything random; a run is a function of its config.
+        steps: Optimisation steps in all.
+        batch_size: Samples per process and step.
+        learning_rate: Peak of the schedule.
+        warmup_steps: Linear rise of the learning rate.
+        weight_decay: Of AdamW.
+        max_grad_norm: Gradients are clipped to this norm.
+        ema_decay: Highest decay of the averaged weights, which are what is saved.
+        mixed_precision: Type that autocast computes in; "no" is float32.
+        workers: Loader processes; 0 loads in the main process.
+        log_every: Steps between log lines.
+        evaluate_every: Steps between evaluations with pictures.
+        checkpoint_every: Steps between checkpoints; `kill -9` loses at most these.
+        max_minutes: Stop cleanly after this time; the same command goes on.
+    """
+
+    data: ExistingFolder
+    out: Path
+    seed: int = 0
+    steps: int = 10_000
+    batch_size: int = 4
+    learning_rate: float = 3e-4
+    warmup_steps: int = 100
+    weight_decay: float = 1e-4
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.999
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    workers: int = 0
+    log_every: int = 20
+    evaluate_every: int = 500
+    checkpoint_every: int = 200
+    max_minutes: float | None = None
