@@ -20,7 +20,7 @@ from evaluation.statistics.resampling import flat, patient_split
 
 MIN_PATIENTS = 6  # fewer have at most 2⁵ exchanges of two sets, and p < 0.05 is out of reach
 MIN_LEFT = 2  # lesions in a half when its largest patient is left out, so that a variance remains
-TEST_SPLITS = 20  # of tests and intervals; with more, their power and width hardly change
+TEST_SPLITS = 20  # of tests and intervals; 60 took three times as long and raised the power of "farther" by a sixth
 
 
 @dataclass(frozen=True)
