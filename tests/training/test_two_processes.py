@@ -17,7 +17,9 @@ from imaging.phantom.chest import phantom_nodules
 
 ROOT = Path(__file__).parents[2]
 STEPS = 2  # the first step's gradient is zero behind layers that start at zero; the second's is not
-RTOL = 1e-5  # of a tensor's norm: float32 sums in another order; 2e-6 was seen, and 0.6 with half the batch
+RTOL = (
+    3e-4  # of a tensor's norm: float32 sums in another order; 4e-6 with AVX-512, 3e-5 with AVX2, 0.06 with half a batch
+)
 
 
 def gradients(out: Path) -> dict[int, torch.Tensor]:
