@@ -24,7 +24,7 @@ from diffusion.objective import guided_output
 from imaging.compositing import composite, edge_weight
 from imaging.files.hounsfield import check_hu
 from imaging.lesions.mask import binary_mask
-from imaging.window import to_hu, to_norm
+from imaging.window import AIR_HU, to_hu, to_norm
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -180,7 +180,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         given = ct_hu.cpu().float().numpy() if ct_hu.dtype in (torch.float16, torch.bfloat16) else ct_hu.cpu().numpy()
         own_mm = np.full(3, self.config["spacing_mm"])
         painted = [  # a crop is a scan whose grid is the model's
-            composite(volume, generated - volume, edge_weight(place, own_mm, blend_mm))
+            composite(volume, generated - np.maximum(volume, AIR_HU), edge_weight(place, own_mm, blend_mm))
             for volume, generated, place in zip(given[:, 0], generated_hu[:, 0], lesion_mask[:, 0].numpy(), strict=True)
         ]
         result = torch.from_numpy(np.stack(painted)[:, None]).to(ct_hu)

@@ -37,16 +37,17 @@ def edge_weight(lesion_mask: np.ndarray, spacing_mm: np.ndarray, blend_mm: float
 def composite(ct_hu: np.ndarray, difference_hu: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """ct_hu + weight · difference: the scan's own noise stays, and where the weight is 0 every bit does.
 
-    Painted values do not fall below air, nor leave the range of an integer type.
+    Painted values do not lie below air, nor leave the range of an integer type. A scanner's values below air (padding,
+    for example) count as air where they are painted over, as the model sees them.
 
     Args:
         ct_hu: Scan or crop, HU, any shape and real type.
-        difference_hu: Generated minus given, HU, on the same voxels.
+        difference_hu: Generated minus given, HU, on the same voxels; the given raised to air likewise.
         weight: From :func:`edge_weight`, in [0, 1].
     Returns: Same shape and type as `ct_hu`; integers are rounded.
     """
-    ct = np.asarray(ct_hu, np.float64)
-    painted = np.maximum(ct + weight * np.asarray(difference_hu, np.float64), np.minimum(ct, AIR_HU))
+    raised = np.maximum(np.asarray(ct_hu, np.float64), AIR_HU)
+    painted = np.maximum(raised + weight * np.asarray(difference_hu, np.float64), AIR_HU)
     if np.issubdtype(ct_hu.dtype, np.integer):
         limits = np.iinfo(ct_hu.dtype)
         painted = np.clip(np.rint(painted), limits.min, limits.max)

@@ -62,5 +62,6 @@ def test_composite_is_the_weighted_sum_inside_and_the_ct_outside(dtype):
 
 def test_nothing_is_painted_darker_than_air_or_beyond_the_type():
     ct_hu, weight = np.array([-1000, -2000, 32000], np.int16), np.ones(3)
-    assert composite(ct_hu, np.array([-500, -500, 5000]), weight).tolist() == [-1024, -2000, 32767]
-    assert composite(ct_hu, np.zeros(3), weight).tolist() == ct_hu.tolist()
+    assert composite(ct_hu, np.array([-500, -500, 5000]), weight).tolist() == [-1024, -1024, 32767]
+    assert composite(ct_hu, np.full(3, 224), weight).tolist() == [-776, -800, 32224]  # padding counts as air
+    assert composite(ct_hu, np.full(3, 224), 0 * weight).tolist() == ct_hu.tolist()
