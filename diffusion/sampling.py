@@ -66,3 +66,24 @@ def load_pipeline(config: SamplingConfig) -> "tuple[LesionInpaintPipeline, Path]
     folder = resolve_folder(config.pipeline, config.revision)
     replaced = {"vae": load_autoencoder(config.vae)} if config.vae else {}
     return LesionInpaintPipeline.from_pretrained(folder, **replaced).to(device), folder
+
+
+def weights_of(config: SamplingConfig, pipeline: "LesionInpaintPipeline", folder: Path) -> dict[str, Any]:
+    """Which weights paint, for records: hashes, and where a replacing autoencoder is; never the password of a URL.
+
+    Args:
+        config: The script's.
+        pipeline, folder: From :func:`load_pipeline`.
+    Returns: `pipeline_sha256`, of all weights in its folder; where the autoencoder is replaced `vae`, its URL, folder
+        or repository, and `vae_sha256`.
+    """
+    from autoencoder.loading import autoencoder_folder, weights_sha256
+    from autoencoder.remote import RemoteAutoencoder
+
+    weights: dict[str, Any] = {"pipeline_sha256": weights_sha256(folder)}
+    if config.vae is None:
+        return weights
+    vae = pipeline.vae
+    if isinstance(vae, RemoteAutoencoder):
+        return weights | {"vae": vae.url, "vae_sha256": vae.info.get("weights_sha256")}
+    return weights | {"vae": config.vae, "vae_sha256": weights_sha256(autoencoder_folder(config.vae))}

@@ -6,13 +6,13 @@ Writes ct.nii.gz, lesion_mask.nii.gz, overview.png and record.json.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from diffusion.sampling import SamplingConfig, load_pipeline
+from diffusion.sampling import SamplingConfig, load_pipeline, weights_of
 from foundation.config import ExistingFile, ExistingPath, config_dict, launch, read_arguments
 
 
@@ -50,8 +50,6 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from autoencoder.loading import autoencoder_folder, weights_sha256
-from autoencoder.remote import RemoteAutoencoder
 from evaluation.reports.slices import save_overview
 from foundation.atomic import write_atomically
 from imaging.files.ct import read_ct, read_mask, write_ct
@@ -70,9 +68,7 @@ def main(config: InpaintConfig) -> None:
     write_ct(mask, config.out / "lesion_mask.nii.gz")
     window = (pipeline.vae.config["window_width"], pipeline.vae.config["window_level"])
     save_overview(config.out / "overview.png", before, after, lesion, ct.GetSpacing()[::-1], window)
-    record = record_of(config, folder, before, after, lesion)
-    if config.vae:
-        record |= replaced_vae(pipeline.vae, config.vae)
+    record = record_of(config, weights_of(config, pipeline, folder), before, after, lesion)
     text = json.dumps(record, indent=2) + "\n"
     write_atomically(config.out / "record.json", lambda temporary: temporary.write_text(text))
     print(
@@ -93,26 +89,19 @@ def drawn_mask(config: InpaintConfig, ct: sitk.Image) -> sitk.Image:
 
 
 def record_of(
-    config: InpaintConfig, folder: Path, before: np.ndarray, after: np.ndarray, lesion: np.ndarray
+    config: InpaintConfig, weights: Mapping[str, Any], before: np.ndarray, after: np.ndarray, lesion: np.ndarray
 ) -> dict[str, Any]:
     """Everything that is needed to make the same lesion again, and what was changed."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": {name: value for name, value in config_dict(config).items() if name != "vae"},
-        "pipeline_sha256": weights_sha256(folder),
+        **weights,
         "versions": {name: version(name) for name in ("lesion-diffusion", "torch", "diffusers")},
         "lesion_voxels": int((lesion > 0).sum()),
         "changed_outside_mask": int(((before != after) & (lesion == 0)).sum()),
         "mean_hu_before": float(before[lesion > 0].mean()),
         "mean_hu_after": float(after[lesion > 0].mean()),
     }
-
-
-def replaced_vae(vae: Any, source: str) -> dict[str, Any]:
-    """Which autoencoder took the place of the pipeline's own; never the password of a URL."""
-    if isinstance(vae, RemoteAutoencoder):
-        return {"vae": vae.url, "vae_sha256": vae.info.get("weights_sha256")}
-    return {"vae": source, "vae_sha256": weights_sha256(autoencoder_folder(source))}
 
 
 if __name__ == "__main__":

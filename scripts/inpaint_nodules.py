@@ -1,19 +1,20 @@
 """Inpaint a new lesion into every mask of a prepared dataset, as a prepared dataset of its own.
 
 python scripts/inpaint_nodules.py --data data/nodules --split test --pipeline runs/ldm/pipeline --out data/synthetic
-What scripts/evaluate.py compares with the real lesions, and what augments a training set. Every lesion is on disk as
+What scripts/evaluate.py compares with the real lesions, and what augments a training set. Every batch is on disk as
 soon as it is made: the same command continues. A lesion that fails costs itself alone and is listed in
-<out>/left_out.csv.
+<out>_left_out.csv.
 """
 
 import csv
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion.sampling import SamplingConfig, load_pipeline
+from diffusion.sampling import SamplingConfig, load_pipeline, weights_of
 from foundation.config import ExistingFolder, config_dict, launch, read_arguments
 
 
@@ -45,7 +46,6 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from autoencoder.loading import weights_sha256
 from diffusion import LesionInpaintPipeline
 from foundation.atomic import write_atomically
 from imaging.dataset.nodules import (
@@ -60,82 +60,101 @@ from imaging.dataset.nodules import (
 )
 from training.draws import generator
 
-FREE_ON_RESUME = ("out", "batch_size", "device")
+Lesion = tuple[int, int]  # row of the dataset, sample
 
 
 def main(config: InpaintNodulesConfig) -> None:
-    """Load, inpaint what is missing, assemble."""
+    """Load, inpaint the batches that are missing, assemble."""
     check_output(config.out)
     nodules = load_nodules(config.data, config.split)
     pipeline, folder = load_pipeline(config)
     pipeline.set_progress_bar_config(disable=True)
     made = config.out.with_name(f".{config.out.name}.lesions")
-    claim_folder(made, config, weights_sha256(folder))
+    claim_folder(made, config, {"device": pipeline.device.type, **weights_of(config, pipeline, folder)})
 
     wanted = [(index, sample) for index in range(len(nodules)) for sample in range(config.samples)]
-    done = {file.stem for file in made.iterdir()}
-    missing = [lesion for lesion in wanted if lesion_file(made, lesion).stem not in done]
-    with tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc="lesions") as bar:
-        for first in range(0, len(missing), config.batch_size):
-            batch = missing[first : first + config.batch_size]
-            for lesion, outcome in painted(pipeline, nodules, batch, config):
-                keep(made, lesion, outcome)
+    batches = [wanted[start : start + config.batch_size] for start in range(0, len(wanted), config.batch_size)]
+    with tqdm(total=len(wanted), desc="lesions") as bar:
+        for number, batch in enumerate(batches):
+            if not batch_file(made, number).exists():
+                keep(batch_file(made, number), painted(pipeline, nodules, batch, config))
             bar.update(len(batch))
 
-    left_out: list[tuple[str, int, str]] = []
-    save_nodule_dataset(rows(nodules, wanted, made, config.samples, left_out), config.out, crop_size_of(nodules))
+    files = [batch_file(made, number) for number in range(len(batches))]
+    left_out = reasons(files)
+    if len(left_out) == len(wanted):
+        shutil.rmtree(made)
+        first = next(iter(left_out.values()))
+        raise ValueError(f"{config.data}: none of {len(wanted)} lesions could be made; the first: {first}")
+    listed = config.out.with_name(f"{config.out.name}_left_out.csv")
+    listed.unlink(missing_ok=True)
     if left_out:
-        write_atomically(config.out / "left_out.csv", lambda temporary: write_table(temporary, left_out))
-    for file in made.iterdir():
-        file.unlink()
-    made.rmdir()
-    failed = f", {len(left_out)} left out: {config.out / 'left_out.csv'}" if left_out else ""
+        write_atomically(listed, lambda temporary: write_table(temporary, nodules, left_out))
+    save_nodule_dataset(rows(nodules, files, config.samples), config.out, crop_size_of(nodules))
+    shutil.rmtree(made)
+    failed = f", {len(left_out)} left out: {listed}" if left_out else ""
     print(f"synthetic lesions: {len(wanted) - len(left_out)} in {config.out}{failed}")
 
 
-def claim_folder(made: Path, config: InpaintNodulesConfig, weights: str) -> None:
-    """Make the folder of finished lesions, or check that it is of the same settings; ValueError naming what differs."""
-    settings = {name: value for name, value in config_dict(config).items() if name not in FREE_ON_RESUME}
-    settings["weights_sha256"] = weights
+def claim_folder(made: Path, config: InpaintNodulesConfig, found: Mapping[str, Any]) -> None:
+    """Make the folder of finished batches, or check that it is of the same settings; ValueError naming what differs.
+
+    `found` is what the settings stand for at present: weights and device. The batch size is a setting too, as a lesion
+    depends on its batch by rounding.
+    """
+    settings = {name: value for name, value in config_dict(config).items() if name not in ("out", "vae", "device")}
+    settings |= found
     path = made / "settings.json"
     if path.exists():
         earlier = json.loads(path.read_text())
-        differing = [name for name in settings if earlier.get(name) != settings[name]]
+        differing = [name for name in {**settings, **earlier} if earlier.get(name) != settings.get(name)]
         if differing:
-            changes = "; ".join(f"{name}: {earlier.get(name)} -> {settings[name]}" for name in differing)
+            changes = "; ".join(f"{name}: {earlier.get(name)} -> {settings.get(name)}" for name in differing)
             raise ValueError(
                 f"{made}: holds lesions of an unfinished run with other settings ({changes}); finish that run, delete "
                 "the folder, or choose another --out"
             )
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(settings, indent=2)))
+    else:
+        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(settings, indent=2)))
 
 
-def lesion_file(made: Path, lesion: tuple[int, int]) -> Path:
-    """Where lesion (row of the dataset, sample) is kept: int16 HU, (S, S, S)."""
-    return made / f"{lesion[0]:06d}_{lesion[1]:03d}.npy"
+def batch_file(made: Path, number: int) -> Path:
+    """Where a batch is kept: an int16 volume for each lesion, or the reason why there is none."""
+    return made / f"{number:06d}.npz"
 
 
-def reason_file(made: Path, lesion: tuple[int, int]) -> Path:
-    """Where it is said why a lesion could not be made."""
-    return lesion_file(made, lesion).with_suffix(".txt")
-
-
-def keep(made: Path, lesion: tuple[int, int], outcome: np.ndarray | str) -> None:
-    """Store a finished lesion, or the reason why there is none; complete or not at all."""
-    if isinstance(outcome, str):
-        write_atomically(reason_file(made, lesion), lambda temporary: temporary.write_text(outcome))
-        return
+def keep(path: Path, outcomes: Mapping[Lesion, np.ndarray | str]) -> None:
+    """Store a finished batch, complete or not at all; arrays are named lesion_ROW_SAMPLE or reason_ROW_SAMPLE."""
+    arrays = {
+        f"{'reason' if isinstance(outcome, str) else 'lesion'}_{index}_{sample}": np.asarray(outcome)
+        for (index, sample), outcome in outcomes.items()
+    }
 
     def save(temporary: Path) -> None:
         with temporary.open("wb") as file:  # numpy would add an ending to a path
-            np.save(file, outcome, allow_pickle=False)
+            np.savez(file, **arrays)  # type: ignore[arg-type]
 
-    write_atomically(lesion_file(made, lesion), save)
+    write_atomically(path, save)
+
+
+def kept(files: list[Path], kind: str) -> Iterator[tuple[Lesion, np.ndarray]]:
+    """What is stored of a kind, "lesion" or "reason", in the order in which it was asked for."""
+    for file in files:
+        with np.load(file, allow_pickle=False) as arrays:
+            for name in arrays.files:
+                stored, index, sample = name.split("_")
+                if stored == kind:
+                    yield (int(index), int(sample)), arrays[name]
+
+
+def reasons(files: list[Path]) -> dict[Lesion, str]:
+    """Why the missing lesions could not be made."""
+    return {lesion: str(reason) for lesion, reason in kept(files, "reason")}
 
 
 def painted(
-    pipeline: LesionInpaintPipeline, nodules: Dataset, batch: list[tuple[int, int]], config: InpaintNodulesConfig
-) -> list[tuple[tuple[int, int], np.ndarray | str]]:
+    pipeline: LesionInpaintPipeline, nodules: Dataset, batch: list[Lesion], config: InpaintNodulesConfig
+) -> dict[Lesion, np.ndarray | str]:
     """Each lesion of a batch with its int16 HU, or the reason why it could not be made."""
     given = [read_nodule(nodules, index) for index, _ in batch]
     seeds = [int(generator(config.seed, "noise", config.samples * i + k).integers(2**62)) for i, k in batch]
@@ -151,10 +170,11 @@ def painted(
             check_row(synthetic_row(row, volume[0], sample, config.samples), size, nodule_features(size))
     except ValueError as error:
         if len(batch) == 1:
-            return [(batch[0], str(error))]
+            return {batch[0]: str(error)}
         # one of them is at fault, and it alone is to be lost
-        return [outcome for lesion in batch for outcome in painted(pipeline, nodules, [lesion], config)]
-    return [(lesion, volume[0]) for lesion, volume in zip(batch, result, strict=True)]
+        alone = [painted(pipeline, nodules, [lesion], config) for lesion in batch]
+        return {lesion: outcome for outcomes in alone for lesion, outcome in outcomes.items()}
+    return dict(zip(batch, result[:, 0], strict=True))
 
 
 def synthetic_row(row: dict[str, Any], ct_hu: np.ndarray, sample: int, samples: int) -> dict[str, Any]:
@@ -166,22 +186,18 @@ def synthetic_row(row: dict[str, Any], ct_hu: np.ndarray, sample: int, samples: 
     return kept | {"nodule_id": name, "ct_hu": ct_hu, "source": f"{row['source']}, inpainted"}
 
 
-def rows(
-    nodules: Dataset, wanted: list[tuple[int, int]], made: Path, samples: int, left_out: list[tuple[str, int, str]]
-) -> Iterator[dict[str, Any]]:
-    """The rows of the new dataset; what could not be made is added to `left_out` as (nodule, sample, reason)."""
-    for lesion in wanted:
-        row = read_nodule(nodules, lesion[0])
-        if reason_file(made, lesion).exists():
-            left_out.append((row["nodule_id"], lesion[1], reason_file(made, lesion).read_text()))
-        else:
-            yield synthetic_row(row, np.load(lesion_file(made, lesion), allow_pickle=False), lesion[1], samples)
+def rows(nodules: Dataset, files: list[Path], samples: int) -> Iterator[dict[str, Any]]:
+    """The rows of the new dataset."""
+    for (index, sample), ct_hu in kept(files, "lesion"):
+        yield synthetic_row(read_nodule(nodules, index), ct_hu, sample, samples)
 
 
-def write_table(path: Path, left_out: list[tuple[str, int, str]]) -> None:
+def write_table(path: Path, nodules: Dataset, left_out: Mapping[Lesion, str]) -> None:
     """Write what was left out as CSV."""
+    names = nodules["nodule_id"][:]
     with path.open("w", newline="") as file:
-        csv.writer(file).writerows([("nodule_id", "sample", "reason"), *left_out])
+        table = [(names[index], sample, reason) for (index, sample), reason in left_out.items()]
+        csv.writer(file).writerows([("nodule_id", "sample", "reason"), *table])
 
 
 if __name__ == "__main__":

@@ -31,6 +31,11 @@ def volumes(folder: Path) -> dict[str, np.ndarray]:
     return {row["nodule_id"]: row["ct_hu"] for row in (read_nodule(nodules, index) for index in range(len(nodules)))}
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """The data of a set; its state files hold fingerprints of the moment."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*.arrow")}
+
+
 def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
     return list(a) == list(b) and all(np.array_equal(a[name], b[name]) for name in a)
 
@@ -72,9 +77,10 @@ def test_a_killed_run_is_continued_without_making_a_lesion_twice(config, monkeyp
         return painted(pipeline, nodules, batch, settings)
 
     monkeypatch.setattr(inpaint_nodules, "painted", counts)
-    main(replace(config, samples=2, batch_size=3))
+    main(replace(config, samples=2))
     assert not set(again) & set(made) and len(again) + len(made) == 2 * len(load_nodules(config.data, "train"))
     assert same(volumes(config.out), volumes(undisturbed.out))
+    assert contents(config.out) == contents(undisturbed.out)
     assert [path.name for path in config.out.parent.iterdir() if path.name.startswith(".")] == []
 
 
@@ -93,9 +99,16 @@ def test_a_lesion_that_fails_costs_itself_and_is_listed_with_its_reason(config, 
     expected = volumes(whole.out)
     del expected[bad["nodule_id"]]
     assert same(volumes(config.out), expected)
-    with (config.out / "left_out.csv").open() as file:
+    with config.out.with_name("synthetic_left_out.csv").open() as file:
         assert list(csv.reader(file)) == [["nodule_id", "sample", "reason"], [bad["nodule_id"], "0", "no such luck"]]
     assert "1 left out" in capsys.readouterr().out
+
+
+def test_a_set_of_which_no_lesion_can_be_made_says_why_and_leaves_nothing(config):
+    unguided = replace(config, pipeline=config.pipeline.replace("classifier", "ldm"), attributes={"colour": "red"})
+    with pytest.raises(ValueError, match=r"none of \d+ lesions could be made; the first: .*this pipeline has no guide"):
+        main(unguided)
+    assert list(config.out.parent.iterdir()) == []
 
 
 def test_an_unfinished_run_of_other_settings_is_refused(config, monkeypatch):
@@ -107,6 +120,8 @@ def test_an_unfinished_run_of_other_settings_is_refused(config, monkeypatch):
         main(config)
     with pytest.raises(ValueError, match=r"unfinished run with other settings \(seed: 0 -> 1\); finish that run, del"):
         main(replace(config, seed=1))
+    with pytest.raises(ValueError, match=r"\(batch_size: 4 -> 3; vae: None -> .*; vae_sha256: None -> \w{64}\)"):
+        main(replace(config, batch_size=3, vae=str(Path(config.pipeline) / "vae")))
 
 
 @pytest.mark.parametrize(

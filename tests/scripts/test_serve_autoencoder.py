@@ -1,5 +1,6 @@
 """The service as its own process: stock clients, how it stops, and with what it does not start."""
 
+import hashlib
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from diffusers.utils.remote_utils import remote_decode, remote_encode
 from running_service import running, tiny_autoencoder
 
 from autoencoder.remote import RemoteAutoencoder
+from diffusion.sampling import SamplingConfig, weights_of
 from foundation.config import launch, parse_config
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "serve_autoencoder.py"
@@ -95,12 +98,12 @@ def test_training_and_encoding_import_nothing_of_the_service():
     assert run.returncode == 0 and run.stdout == "set()\n", run.stdout + run.stderr
 
 
-def test_record_of_inpainting_names_the_replaced_autoencoder_without_its_password():
-    from scripts.inpaint import replaced_vae
-
+def test_record_of_inpainting_names_the_replaced_autoencoder_without_its_password(tmp_path):
     with running(tiny_autoencoder(), token="s3cret") as url:
         source = url.replace("http://", "http://any:s3cret@")
-        assert replaced_vae(RemoteAutoencoder(source), source) == {"vae": url, "vae_sha256": None}
+        config = SamplingConfig(pipeline=str(tmp_path), out=tmp_path / "out", vae=source)
+        weights = weights_of(config, SimpleNamespace(vae=RemoteAutoencoder(source)), tmp_path)
+    assert weights == {"pipeline_sha256": hashlib.sha256().hexdigest(), "vae": url, "vae_sha256": None}
 
 
 def serve(*argv: Any) -> None:
