@@ -11,8 +11,11 @@ Modulation = tuple[Tensor, Tensor]  # γ and β of one SPADE norm, each (B, C, d
 
 
 def group_count(channels: int) -> int:
-    """Largest of 16, 8, 4, 2, 1 groups that divides the channels."""
-    return next(groups for groups in (16, 8, 4, 2, 1) if channels % groups == 0)
+    """Largest of 16, 8, 4, 2, 1 groups that divides the channels into groups of two or more.
+
+    A group of one channel would lose the time embedding, which shifts each channel as a whole.
+    """
+    return next((groups for groups in (16, 8, 4, 2) if channels % groups == 0 and channels > groups), 1)
 
 
 class SPADE(nn.Module):

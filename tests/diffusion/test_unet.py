@@ -45,7 +45,7 @@ def test_spade_norm_is_monais_with_the_same_weights():
 
 def test_residual_block_without_a_map_is_monais_with_the_same_weights():
     torch.manual_seed(0)
-    theirs = randomised(DiffusionUNetResnetBlock(3, 4, 6, out_channels=8, norm_num_groups=4, norm_eps=1e-5))
+    theirs = randomised(DiffusionUNetResnetBlock(3, 4, 6, out_channels=8, norm_num_groups=group_count(4), norm_eps=1e-5))
     theirs.norm2 = nn.GroupNorm(group_count(8), 8)
     ours = ResBlock3D(4, 8, time_channels=6)
     names = {"time": "time_emb_proj", "conv1": "conv1.conv", "conv2": "conv2.conv", "skip": "skip_connection.conv"}
@@ -120,6 +120,14 @@ def test_one_timestep_stands_for_the_whole_batch():
     for t in (400, torch.tensor(400), torch.tensor([400])):
         assert torch.equal(unet(sample, t, semantic_map).sample, vector)
     assert (unet(sample, 500, semantic_map).sample - vector).abs().max() > 1e-2  # rounding is 1e-6
+
+
+@pytest.mark.parametrize("channels", [(4, 8), (8, 16), (16, 32)])
+def test_timestep_matters_in_narrow_networks_too(channels):
+    unet = tiny_unet(channels=channels)
+    sample, semantic_map = example()
+    early, late = (unet(sample, t, semantic_map).sample for t in (900, 100))
+    assert (early - late).norm() > 0.01 * early.norm()  # rounding alone makes 1e-6
 
 
 def test_lesion_of_one_voxel_reaches_every_level():
