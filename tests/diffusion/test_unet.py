@@ -45,7 +45,9 @@ def test_spade_norm_is_monais_with_the_same_weights():
 
 def test_residual_block_without_a_map_is_monais_with_the_same_weights():
     torch.manual_seed(0)
-    theirs = randomised(DiffusionUNetResnetBlock(3, 4, 6, out_channels=8, norm_num_groups=group_count(4), norm_eps=1e-5))
+    theirs = randomised(
+        DiffusionUNetResnetBlock(3, 4, 6, out_channels=8, norm_num_groups=group_count(4), norm_eps=1e-5)
+    )
     theirs.norm2 = nn.GroupNorm(group_count(8), 8)
     ours = ResBlock3D(4, 8, time_channels=6)
     names = {"time": "time_emb_proj", "conv1": "conv1.conv", "conv2": "conv2.conv", "skip": "skip_connection.conv"}
