@@ -1,5 +1,7 @@
-"""Atomic checkpoints: `kill -9` at any moment leaves the last complete one, never half a file."""
+"""Atomic checkpoints: a kill, a full disk or a damaged file leaves a complete one, never half a file."""
 
+import logging
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -7,29 +9,53 @@ import torch
 
 from foundation.atomic import write_atomically
 
-STATE_FILE = "state.pt"
+logger = logging.getLogger(__name__)
+
+STATE_FILE, PREVIOUS_FILE = "state.pt", "previous.pt"
 
 
 def save_checkpoint(folder: Path, step: int, parts: dict[str, Any]) -> None:
-    """Write the state dicts of `parts` and the number of finished steps to `folder/state.pt`, atomically.
+    """Write the state dicts of `parts` and the number of finished steps to `folder/state.pt`; keep the one before.
 
     Args:
         folder: The run's checkpoint folder.
         step: Optimisation steps that are done.
         parts: Objects with `state_dict`: model, EMA, optimiser, learning-rate schedule, gradient scaler.
+    Raises: OSError: If it cannot be written, on a full disk for example; the one before is as it was.
     """
     state = {"step": step, "parts": {name: part.state_dict() for name, part in parts.items()}}
-    write_atomically(folder / STATE_FILE, lambda temporary: torch.save(state, temporary))
+    newest, previous = folder / STATE_FILE, folder / PREVIOUS_FILE
+
+    def write(temporary: Path) -> None:
+        torch.save(state, temporary)
+        if newest.exists():
+            newest.replace(previous)  # a kill from here to the rename leaves the one before, which is looked for
+
+    try:
+        write_atomically(newest, write)
+    except (OSError, RuntimeError) as error:  # PyTorch's own writer raises RuntimeError
+        raise OSError(
+            f"{newest}: the checkpoint of step {step} cannot be written ({str(error).splitlines()[0]}); the one before "
+            "is intact: make room, and the same command goes on from there"
+        ) from error
 
 
 def load_checkpoint(folder: Path, parts: dict[str, Any]) -> int:
     """Load what :func:`save_checkpoint` wrote into `parts`; the number of finished steps, 0 without a checkpoint.
 
-    Raises: ValueError: If the checkpoint holds other parts than asked for, or weights of another shape.
+    Where the newest file is missing or damaged, the one before is taken, with a warning.
+
+    Raises: ValueError: If all there is is damaged, or it holds other parts than asked for, or weights of another shape.
     """
-    path = folder / STATE_FILE
-    if not path.exists():
+    files = [path for path in (folder / STATE_FILE, folder / PREVIOUS_FILE) if path.exists()]
+    if not files:
         return 0
+    intact = [path for path in files if _is_intact(path)]
+    if not intact:
+        raise ValueError(f"{folder}: every checkpoint is damaged; start in another folder (--out)")
+    path = intact[0]
+    if path != folder / STATE_FILE:
+        logger.warning("%s: missing or damaged; going on from %s", folder / STATE_FILE, path.name)
     state = torch.load(path, map_location="cpu", weights_only=True)  # tensors and plain values only
     if set(state["parts"]) != set(parts):
         raise ValueError(
@@ -41,3 +67,12 @@ def load_checkpoint(folder: Path, parts: dict[str, Any]) -> int:
         except (RuntimeError, ValueError, KeyError) as error:
             raise ValueError(f"{path}: {name} does not fit this config ({error}); choose another --out") from error
     return int(state["step"])
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether the archive is complete and every part has its check sum."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError):
+        return False

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from foundation.atomic import recover, write_atomically
 from foundation.config import config_dict
+from foundation.device import use_all_cores
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainingConfig
 from training.curves import plot_curves
@@ -28,6 +29,7 @@ from training.draws import DrawSampler, generator
 
 logger = logging.getLogger(__name__)
 
+MOST_SKIPPED = 20  # steps in a row that are left out because they are not finite
 FREE_ON_RESUME = ("out", "max_minutes", "workers", "log_every", "checkpoint_every", "evaluate_every")
 
 
@@ -50,6 +52,7 @@ class TrainingRun:
         if config.mixed_precision not in ("no", "bf16", "fp16"):
             raise ValueError(f'mixed_precision "{config.mixed_precision}"; choose "no", "bf16" or "fp16"')
         self.config = config
+        use_all_cores()
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # else torchrun's processes would not find one another there
             mixed_precision=config.mixed_precision,
@@ -58,6 +61,8 @@ class TrainingRun:
         )
         self.device = self.accelerator.device
         self.step = 0
+        self.skipped, self._skipped_in_a_row = 0, 0
+        self._bar: tqdm | None = None
         self._stop = False
         if self.accelerator.is_main_process:
             _claim_folder(config)
@@ -154,22 +159,48 @@ class TrainingRun:
         Args:
             loss: Scalar, of this process's batch.
             logs: Written every `log_every` steps, with loss, gradient norm and learning rate.
-        Raises: RuntimeError: If the loss is not finite.
+        A step whose gradient is not finite changes nothing but the count of steps, and is counted; loss scaling in
+        fp16 has such steps by design.
+
+        Raises: ValueError: After `MOST_SKIPPED` of them in a row; weights and checkpoints are as before the first.
         """
-        if not torch.isfinite(loss.detach()).all():
-            raise RuntimeError(f"step {self.step}: loss {loss.item()}; lower the learning rate or check the data")
         self.accelerator.backward(loss)
         self.accelerator.unscale_gradients(self.optimizer)
         groups = [group["params"] for group in self.optimizer.param_groups]
-        norm, *_ = [nn.utils.clip_grad_norm_(group, self.config.max_grad_norm) for group in groups]
-        self.optimizer.step()
+        norm, *others = [nn.utils.clip_grad_norm_(group, self.config.max_grad_norm) for group in groups]
+        finite = bool(torch.isfinite(torch.stack([loss.detach().float(), norm, *others])).all())
+        finite = self._on_every_process(finite)
+        if finite or self.accelerator.scaler is not None:  # the scaler leaves out such steps itself
+            self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
-        self.ema.step(self._averaged_tensors())
+        if finite:
+            self.ema.step(self._averaged_tensors())
         self.step += 1
+        self._count_skipped(finite, loss)
         if self.step % self.config.log_every == 0:  # as `log_due` said before
             rate = self.schedule.get_last_lr()[0]
             self.log({"loss": loss, **(logs or {}), "gradient_norm": norm, "learning_rate": rate})
+
+    def _count_skipped(self, finite: bool, loss: Tensor) -> None:
+        if finite:
+            self._skipped_in_a_row = 0
+            return
+        self._skipped_in_a_row += 1
+        self.skipped += 1
+        self.log({"skipped_steps": self.skipped})
+        if self._skipped_in_a_row >= MOST_SKIPPED:
+            raise ValueError(
+                f"{self.config.out}: loss or gradient not finite for {MOST_SKIPPED} steps in a row, up to step "
+                f"{self.step} (loss {loss.item():g}); the last checkpoint is intact: lower the learning rate, use "
+                "another mixed_precision, or check the data, in another --out"
+            )
+
+    def _on_every_process(self, condition: bool) -> bool:
+        if self.accelerator.num_processes == 1:
+            return condition
+        counted = torch.tensor(float(condition), device=self.device)
+        return bool(self.accelerator.reduce(counted, reduction="sum") == self.accelerator.num_processes)
 
     def log_due(self) -> bool:
         """Whether the step in hand will be logged, so that what is costly to measure is measured then only."""
@@ -182,7 +213,10 @@ class TrainingRun:
         if self.accelerator.is_main_process:
             with (self.config.out / "metrics.jsonl").open("a") as lines:
                 lines.write(json.dumps({"step": self.step, **scalars}) + "\n")
-            self._bar.set_postfix({name: f"{value:.4g}" for name, value in list(scalars.items())[:3]}, refresh=False)
+            if self._bar is not None:
+                self._bar.set_postfix(
+                    {name: f"{value:.4g}" for name, value in list(scalars.items())[:3]}, refresh=False
+                )
 
     def evaluation_due(self) -> bool:
         """True on the main process every `evaluate_every` steps and after the last one."""

@@ -63,7 +63,7 @@ class EmaCodebook(nn.Module):
         if valid_cells is not None:
             cells = cells[valid_cells.flatten() > 0]
         cells = _of_all_processes(cells)
-        if len(cells) == 0:
+        if len(cells) == 0 or not torch.isfinite(cells).all():  # a step that the training skips
             return
         random = torch.Generator().manual_seed(int(self.updates))
         if self.updates == 0:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -144,6 +145,47 @@ def test_a_checkpoint_of_other_parts_or_another_shape_is_refused(tmp_path):
         ValueError, match=r"(?s)state\.pt: model does not fit this config .*size mismatch.*another --out"
     ):
         load_checkpoint(tmp_path, trained(width=5))
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
+    parts = trained()
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, parts)
+    content = bytearray((tmp_path / "state.pt").read_bytes())
+    for damage in ("flipped", "cut", "missing"):
+        others = trained()
+        if damage == "flipped":
+            place = content.index(parts["model"].weight.detach().numpy().tobytes())  # a weight, not the archive's frame
+            content[place] ^= 1
+            (tmp_path / "state.pt").write_bytes(content)
+        elif damage == "cut":
+            (tmp_path / "state.pt").write_bytes(content[:-100])
+        else:
+            (tmp_path / "state.pt").unlink()
+        caplog.clear()
+        assert load_checkpoint(tmp_path, others) == 1
+        assert "state.pt: missing or damaged; going on from previous.pt" in caplog.text
+        assert torch.equal(others["model"].weight, parts["model"].weight)
+    (tmp_path / "previous.pt").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="every checkpoint is damaged"):
+        load_checkpoint(tmp_path, parts)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+    """The system refuses to write files of more than 20 kB, as a full disk would."""
+    parts = trained()
+    save_checkpoint(tmp_path, 1, parts)
+    larger = {"model": nn.Linear(100, 100), "optimizer": parts["optimizer"]}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        with pytest.raises(OSError, match=r"state\.pt: the checkpoint of step 2 cannot be written .* is intact: m"):
+            save_checkpoint(tmp_path, 2, larger)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert load_checkpoint(tmp_path, trained()) == 1 and [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
 class Exploit:

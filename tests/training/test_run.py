@@ -1,11 +1,16 @@
 """A run is a function of its config: however it is stopped and continued, the weights are the same."""
 
 import json
+import multiprocessing
 import os
+import shutil
 import signal
+import threading
+import time
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -239,15 +244,79 @@ def test_a_continued_run_has_its_averages_on_its_device(config, monkeypatch):
     run.ema.step(run.model.parameters())
 
 
-def test_a_loss_that_is_not_finite_and_a_loop_without_update_end_the_run(config):
-    set_seed(0)
+def test_a_loop_without_update_is_named(config):
     run = TrainingRun(config)
     run.prepare(nn.Linear(4, 1))
-    with pytest.raises(RuntimeError, match="step 0: loss nan; lower the learning rate or check the data"):
-        run.update(torch.tensor(torch.nan, requires_grad=True))
     with pytest.raises(RuntimeError, match=r"calls run\.update exactly once per batch"):
         for _ in run.batches(Points()):
             pass
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_changes_nothing_but_the_count(config, value):
+    set_seed(0)
+    run, kept = TrainingRun(config), {}
+    run.prepare(nn.Linear(4, 1))
+    for batch in run.batches(Points()):
+        bad = run.step == 3
+        before = [tensor.detach().clone() for tensor in (*run.model.parameters(), *run.ema.shadow_params)]
+        run.update(run.model(batch["x"]).square().mean() * (value if bad else 1.0))
+        after = [tensor.detach().clone() for tensor in (*run.model.parameters(), *run.ema.shadow_params)]
+        kept[run.step] = all(torch.equal(x, y) for x, y in zip(before, after, strict=True))
+    assert (
+        kept == {step: step in (1, 4) for step in range(1, 7)} and run.skipped == 1
+    )  # the warm-up begins at a rate of 0
+    lines = [json.loads(line) for line in (config.out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "skipped_steps" in line] == [4]
+
+
+def test_a_run_of_steps_that_are_not_finite_stops_and_leaves_the_last_good_weights(config):
+    config = replace(config, steps=60)
+    good = []
+
+    def diverging():
+        set_seed(0)
+        run = TrainingRun(config)
+        run.prepare(nn.Linear(4, 1))
+        for batch in run.batches(Points()):
+            if run.step == 5:
+                good.extend(parameter.detach().clone() for parameter in run.model.parameters())
+            run.update(run.model(batch["x"]).square().mean() * (1.0 if run.step < 5 else torch.nan))
+
+    with pytest.raises(ValueError, match=r"not finite for 20 steps in a row, up to step 25 \(loss nan\); the last che"):
+        diverging()
+    run = TrainingRun(config)
+    run.prepare(nn.Linear(4, 1))
+    assert run.step == 24 and same(run.model.parameters(), good)
+
+
+def begin(folder, seconds, step_s):
+    """A run that kills its own process after a time."""
+    threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+    train(replace(short(folder), steps=30, checkpoint_every=1), lambda run: time.sleep(step_s))
+
+
+def test_a_run_killed_twenty_times_at_random_moments_ends_with_the_same_weights(tmp_path):
+    torch.set_num_threads(1)
+    wanted = weights(train(replace(short(tmp_path / "whole"), steps=30, checkpoint_every=1)))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training.run", "accelerate", "tensorboard"])
+    random, kills, steps = np.random.default_rng(0), 0, set()
+    config = replace(short(tmp_path / "killed"), steps=30, checkpoint_every=1)
+    while kills < 20:
+        process = context.Process(target=begin, args=(tmp_path / "killed", random.uniform(0.2, 1.5), 0.1))
+        process.start()
+        process.join(120)
+        if process.exitcode == 0:  # it was faster than the kill: from the beginning
+            shutil.rmtree(tmp_path / "killed")
+            continue
+        assert process.exitcode == -signal.SIGKILL
+        kills += 1
+        lines = config.out / "metrics.jsonl"
+        steps.add(len(lines.read_text().splitlines()) if lines.exists() else 0)
+    run = train(config)
+    assert run.finished and same(weights(run), wanted)
+    assert len(steps) > 3  # they did fall at different moments
 
 
 def test_an_unknown_precision_is_refused(config):
