@@ -43,25 +43,26 @@ def sample_grid(
     point_xyz_mm: Sequence[float],
     size: int | Sequence[int],
     spacing_mm: float | Sequence[float] | None,
-    fill_hu: float = AIR_HU,
+    fill_hu: float | None = None,
     order: Literal["linear", "nearest"] = "linear",
 ) -> tuple[np.ndarray, np.ndarray, sitk.Image]:
     """Sample a grid centred on a point, along the image's own axes.
 
-    Values below `fill_hu` are raised to it first, so that a scanner's padding of -2000 HU and below does not bleed
-    into its neighbours. Linear sampling at a coarser spacing would alias noise into texture that is not there;
-    each such axis is first smoothed by the Gaussian that widens the image's point spread to the grid's (Cardoso et
-    al. 2015, "Scale factor point spread function matching": FWHM² = spacing_grid² - spacing_image²). On an axis
-    whose spacing is the image's own, the centre moves by up to half a voxel onto the image's voxels, so that values
-    are copied and keep their noise.
+    Values below air are raised to it first, so that a scanner's padding of -2000 HU and below does not bleed into its
+    neighbours. Outside the image the nearest voxel's value is repeated: a wall of air where a scan ends is an edge that
+    is not in the patient, and a network sees it from inside. Linear sampling at a coarser spacing would alias noise
+    into texture that is not there; each such axis is first smoothed by the Gaussian that widens the image's point
+    spread to the grid's (Cardoso et al. 2015, "Scale factor point spread function matching": FWHM² = spacing_grid² -
+    spacing_image²). On an axis whose spacing is the image's own, the centre moves by up to half a voxel onto the
+    image's voxels, so that values are copied and keep their noise.
 
     Args:
         image: 3D scalar image, HU.
         point_xyz_mm: Physical point (x, y, z); must lie inside the image.
         size: Voxels, one number or (D, H, W).
         spacing_mm: One number or (z, y, x); None keeps the image's own.
-        fill_hu: Value of the grid outside the image, and lower bound inside.
-        order: "linear", or "nearest" without smoothing, for label images (with `fill_hu` 0).
+        fill_hu: Value of the grid outside the image; None repeats the image's edge.
+        order: "linear", or "nearest" without smoothing, for label images, whose values stay as they are.
     Returns:
         `ct_hu` float32 (D, H, W); `valid_mask` uint8 (D, H, W), 0 where the grid reaches outside the image; and
         the grid itself as an image that carries `ct_hu` and its geometry.
@@ -90,9 +91,9 @@ def sample_grid(
     region = image[tuple(slice(int(a), int(b)) for a, b in zip(lower[::-1], upper[::-1], strict=True))]
     inside = sitk.Image(region.GetSize(), sitk.sitkUInt8) + 1
     inside.CopyInformation(region)
-    region = sitk.Maximum(sitk.Cast(region, sitk.sitkFloat32), fill_hu)
+    region = sitk.Cast(region, sitk.sitkFloat32)
     if order == "linear":
-        region = _widen_point_spread(region, spacing)
+        region = _widen_point_spread(sitk.Maximum(region, AIR_HU), spacing)
 
     resample = sitk.ResampleImageFilter()
     resample.SetSize(size_zyx[::-1].tolist())
@@ -102,7 +103,10 @@ def sample_grid(
     resample.SetInterpolator(sitk.sitkNearestNeighbor)
     valid_mask = sitk.GetArrayFromImage(resample.Execute(inside))
     resample.SetInterpolator(sitk.sitkLinear if order == "linear" else sitk.sitkNearestNeighbor)
-    resample.SetDefaultPixelValue(fill_hu)
+    if fill_hu is None:
+        resample.SetUseNearestNeighborExtrapolator(True)
+    else:
+        resample.SetDefaultPixelValue(fill_hu)
     grid = resample.Execute(region)
     return sitk.GetArrayFromImage(grid), valid_mask, grid
 

@@ -24,6 +24,7 @@ LABELS = (
 )
 HU_EDGES = (-400.0, 0.0, 200.0)
 LUNG = LABELS.index("lung")
+FIRST_NODULE = LABELS.index("nodule_below_3")
 CLOSING_MM = 5.0  # closes vessels at the hilum and nodules on the pleura; small beside the mediastinum
 SMALLEST_SHARE = 0.1  # of the largest air space: below it is bowel gas, an airway's end or noise
 OPEN_AIR_HU = -950.0  # mean of air outside the body lies below it, of lung above
@@ -112,6 +113,36 @@ def semantic_map(
     labels[lung.astype(bool) | rim] = LUNG
     if lesion_mask is not None:
         labels[lesion_mask.astype(bool)] = nodule_label(malignancy)
+    return labels
+
+
+def inpainting_map(
+    ct_hu: np.ndarray,
+    lesion_mask: np.ndarray,
+    paint_mask: np.ndarray,
+    spacing_mm: Sequence[float],
+    valid_mask: np.ndarray | None = None,
+    malignancy: float | None = None,
+) -> np.ndarray:
+    """The map of a crop into which a lesion is painted, which tells nothing of what is painted over.
+
+    The lung is found on the crop, the same in training and use; what is painted around the lesion has the label of the
+    nearest voxel that stays.
+
+    Args:
+        ct_hu: (D, H, W), HU.
+        lesion_mask, paint_mask: Same shape, 0 or 1.
+        spacing_mm: (z, y, x).
+        valid_mask, malignancy: As :func:`lung_mask` and :func:`semantic_map`.
+    Returns: uint8 (D, H, W), index into `LABELS`.
+    """
+    labels = semantic_map(ct_hu, lung_mask(ct_hu, spacing_mm, whole_scan=False, valid_mask=valid_mask))
+    hidden = (np.asarray(paint_mask) > 0) | (np.asarray(lesion_mask) > 0)
+    if hidden.all():
+        raise ValueError("all of the crop is painted, and nothing is left to map; pass semantic_map")
+    nearest = ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
+    labels = labels[tuple(nearest)]
+    labels[np.asarray(lesion_mask) > 0] = nodule_label(malignancy)
     return labels
 
 

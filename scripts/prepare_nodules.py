@@ -1,6 +1,8 @@
 """Prepare nodules given as NIfTI pairs (`<nodule>_ct.nii.gz`, `<nodule>_mask.nii.gz`, `nodules.csv`) for training.
 
-python scripts/prepare_nodules.py --data nodules --out data/nodules48 --crop-size 48 --spacing-mm 1.0
+uv run scripts/prepare_nodules.py --data nodules --out data/nodules48 --crop-size 48 --spacing-mm 1.0
+uv run scripts/prepare_nodules.py --data '[nodules_a, nodules_b]' --out data/joined48
+Folders that are joined keep their own test patients: a patient whom one table tests on is not trained on.
 """
 
 from collections import Counter
@@ -9,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from foundation.config import ExistingFolder, launch, read_arguments
 
@@ -19,25 +21,27 @@ class PrepareNodulesConfig:
     """What to read and the grid to bring it to.
 
     Attributes:
-        data: Folder with the NIfTI pairs and nodules.csv.
+        data: Folder with the NIfTI pairs and nodules.csv, or several, `[a, b]`, to be joined.
         out: Folder of the prepared dataset, to be created.
         crop_size: Edge of the cubic crops around each lesion's centroid, voxels.
         spacing_mm: Isotropic spacing of the crops; null keeps each file's own grid.
-        source: Name stored with each row; the name of the data folder if null.
+        source: Name stored with each row; the name of its data folder if null.
         validation_share: Share of the training patients to set aside for what trainings watch, where the table sets
             none aside itself.
         seed: Of their choice.
+        fill: What stands where a crop reaches outside its file: "edge" repeats the nearest voxel, "air" is -1024 HU.
         workers: Processes that read and resample.
         overwrite: Replace a prepared dataset that is there already.
     """
 
-    data: ExistingFolder
+    data: tuple[ExistingFolder, ...] | ExistingFolder
     out: Path
     crop_size: int = 48
     spacing_mm: float | None = 1.0
     source: str | None = None
     validation_share: float = 0.15
     seed: int = 0
+    fill: Literal["edge", "air"] = "edge"
     workers: int = 1
     overwrite: bool = False
 
@@ -57,32 +61,48 @@ from tqdm import tqdm
 
 from imaging.dataset.nifti_pairs import read_nodule_pair, read_nodule_table
 from imaging.dataset.nodules import check_output, save_nodule_dataset
-from imaging.dataset.splits import set_validation_aside
+from imaging.dataset.splits import join_splits, set_validation_aside
+from imaging.window import AIR_HU
 
 BATCH = 64  # nodules handed to the workers at a time, which bounds the memory
 
 
 def main(config: PrepareNodulesConfig) -> None:
     check_output(config.out, config.overwrite)
-    table = read_nodule_table(config.data, config.source or config.data.resolve().name)
-    given = {row["patient_id"]: row["split"] for row in table.rows}
+    folders = config.data if isinstance(config.data, tuple) else (config.data,)
+    tables = {folder: read_nodule_table(folder, config.source or folder.resolve().name) for folder in folders}
+    metadata = [(folder, row) for folder, table in tables.items() for row in table.rows]
+    given, torn = join_splits(row for _, row in metadata)
     splits = set_validation_aside(given, config.validation_share, config.seed)
+    kept = [
+        (folder, row | {"split": splits[row["patient_id"]]})
+        for folder, row in metadata
+        if row["patient_id"] not in torn or row["split"] == given[row["patient_id"]]
+    ]
+    extra = {name: kind for table in tables.values() for name, kind in table.extra.items()}
     cut: list[str] = []
-    rows = read_rows(config, [row | {"split": splits[row["patient_id"]]} for row in table.rows], cut)
-    dataset = save_nodule_dataset(rows, config.out, config.crop_size, table.extra, config.overwrite)
+    dataset = save_nodule_dataset(read_rows(config, kept, cut), config.out, config.crop_size, extra, config.overwrite)
     print(summary(dataset))
+    if torn:
+        print(
+            f"{len(metadata) - len(kept)} nodules left out, whose patients another folder tests on or watches: "
+            f"{', '.join(sorted(torn))}"
+        )
     if cut:
         print(f"{len(cut)} lesions are larger than the crop and were cut: {', '.join(cut)}")
     print(f"wrote {config.out}")
 
 
-def read_rows(config: PrepareNodulesConfig, metadata: list[dict[str, Any]], cut: list[str]) -> Iterator[dict[str, Any]]:
+def read_rows(
+    config: PrepareNodulesConfig, metadata: list[tuple[Path, dict[str, Any]]], cut: list[str]
+) -> Iterator[dict[str, Any]]:
     """Yield the dataset's rows; ids of lesions that the crop cuts are added to `cut`.
 
     Raises: ValueError: After the last nodule, with every file that could not be used.
     """
     problems = []
-    crop = partial(try_pair, config.data, config.crop_size, config.spacing_mm)
+    fill_hu = AIR_HU if config.fill == "air" else None
+    crop = partial(try_pair, config.crop_size, config.spacing_mm, fill_hu)
     with ProcessPoolExecutor(config.workers, initializer=use_one_thread) as pool, tqdm(total=len(metadata)) as bar:
         for start in range(0, len(metadata), BATCH):
             for row, inside, problem in pool.map(crop, metadata[start : start + BATCH]):
@@ -95,17 +115,17 @@ def read_rows(config: PrepareNodulesConfig, metadata: list[dict[str, Any]], cut:
                 yield row
     if problems:
         raise ValueError(
-            f"{config.data}: {len(problems)} nodules cannot be used; mend them or take them out of nodules.csv\n"
-            + "\n".join(problems)
+            f"{len(problems)} nodules cannot be used; mend them or take them out of nodules.csv\n" + "\n".join(problems)
         )
 
 
 def try_pair(
-    data: Path, crop_size: int, spacing_mm: float | None, row: dict[str, Any]
+    crop_size: int, spacing_mm: float | None, fill_hu: float | None, pair: tuple[Path, dict[str, Any]]
 ) -> tuple[dict, bool, str | None]:
     """A row, whether the crop holds its whole lesion, and None; or the given row, False and what is wrong."""
+    folder, row = pair
     try:
-        return *read_nodule_pair(data, row, crop_size, spacing_mm), None
+        return *read_nodule_pair(folder, row, crop_size, spacing_mm, fill_hu), None
     except ValueError as error:
         return row, False, str(error)
 

@@ -9,7 +9,11 @@ from imaging.geometry import index_of_point, mask_centroid, point_of_index, samp
 
 
 def crop_nodule(
-    ct_image: sitk.Image, mask_image: sitk.Image, crop_size: int, spacing_mm: float | None
+    ct_image: sitk.Image,
+    mask_image: sitk.Image,
+    crop_size: int,
+    spacing_mm: float | None,
+    fill_hu: float | None = None,
 ) -> tuple[dict[str, Any], sitk.Image, bool]:
     """Crop a CT around the centroid of a lesion mask.
 
@@ -20,11 +24,12 @@ def crop_nodule(
         mask_image: Lesion above 0; its box may be smaller than the CT, its axes are the CT's.
         crop_size: Edge of the cubic crop, voxels.
         spacing_mm: Isotropic spacing of the crop; None keeps the CT's own.
+        fill_hu: Value where the crop reaches outside the CT; None repeats the CT's edge.
     Returns: (columns, grid, whole): `ct_hu` int16, `lesion_mask` and `valid_mask` uint8 (S, S, S), `spacing_mm`
         float32 (3,), `volume_mm3`, `diameter_mm`; the crop's geometry; and whether all of the lesion is inside.
     Raises: ValueError: If the mask is empty or vanishes on the grid.
     """
-    ct_hu, valid_mask, grid = sample_grid(ct_image, mask_centroid(mask_image), crop_size, spacing_mm)
+    ct_hu, valid_mask, grid = sample_grid(ct_image, mask_centroid(mask_image), crop_size, spacing_mm, fill_hu)
     lesion_mask = sample_mask(mask_image, grid) * valid_mask
     if not lesion_mask.any():
         raise ValueError(f"the lesion vanishes at spacing_mm {spacing_mm}; use a finer spacing")

@@ -68,7 +68,7 @@ def read_nodule_table(folder: Path, source: str) -> NoduleTable:
 
 
 def read_nodule_pair(
-    folder: Path, row: dict[str, Any], crop_size: int, spacing_mm: float | None
+    folder: Path, row: dict[str, Any], crop_size: int, spacing_mm: float | None, fill_hu: float | None = None
 ) -> tuple[dict[str, Any], bool]:
     """Read one nodule's pair and crop it: a complete row of the prepared dataset.
 
@@ -79,6 +79,7 @@ def read_nodule_pair(
         row: Metadata of `read_nodule_table`.
         crop_size: Edge of the crop, voxels.
         spacing_mm: Isotropic spacing of the crop; None keeps the file's own grid.
+        fill_hu: As `crop_nodule`.
     Returns: The row, and whether the whole lesion lies inside the crop.
     Raises: ValueError: Naming the file, if one of the two cannot be read, they do not fit, or the mask is empty.
     """
@@ -86,7 +87,7 @@ def read_nodule_pair(
     mask_path = folder / f"{row['nodule_id']}_mask.nii.gz"
     mask_image = read_mask(mask_path, ct_image)
     try:
-        columns, _, whole = crop_nodule(ct_image, mask_image, crop_size, spacing_mm)
+        columns, _, whole = crop_nodule(ct_image, mask_image, crop_size, spacing_mm, fill_hu)
     except ValueError as error:
         raise ValueError(f"{mask_path}: {error}") from error
     if row.get("diameter_mm") is not None:

@@ -32,7 +32,7 @@ def nodule_features(crop_size: int, extra: Mapping[str, Any] | None = None) -> F
     """The columns and types of a prepared dataset of crops of S = `crop_size` voxels.
 
     - `nodule_id`, `patient_id`, `source`, `split`: strings; `split` is one of `SPLITS`.
-    - `ct_hu`: int16 (S, S, S) = z, y, x; HU, at least -1024, and -1024 where `valid_mask` is 0.
+    - `ct_hu`: int16 (S, S, S) = z, y, x; HU, at least -1024; where `valid_mask` is 0, the nearest valid voxel's.
     - `lesion_mask`: uint8 (S, S, S), 1 inside the nodule.
     - `valid_mask`: uint8 (S, S, S), 0 on padding outside the scan.
     - `spacing_mm`: three float32, z, y, x.

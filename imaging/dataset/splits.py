@@ -84,6 +84,23 @@ def merge_splits(*sources: Iterable[tuple[str, str]]) -> dict[str, str]:
     return merged
 
 
+def join_splits(rows: Iterable[Mapping[str, str]]) -> tuple[dict[str, str], set[str]]:
+    """The split of each patient over several sources: that which keeps most from training, test before validation.
+
+    Args:
+        rows: With `patient_id` and `split`.
+    Returns: (patient -> split, the patients whose sources differ, whose other rows are to be left out).
+    """
+    splits: dict[str, str] = {}
+    torn = set()
+    for row in rows:
+        patient, split = row["patient_id"], row["split"]
+        if splits.setdefault(patient, split) != split:
+            torn.add(patient)
+            splits[patient] = max(split, splits[patient], key=SPLITS.index)
+    return splits, torn
+
+
 def read_splits(path: Path) -> dict[str, str]:
     """Patient -> split as `write_splits` stored it; empty where there is no such file.
 

@@ -1,6 +1,9 @@
 """What counts as a lesion mask: the one rule for files, images and arrays."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
 
 def binary_mask(mask: np.ndarray, name: str = "mask") -> np.ndarray:
@@ -27,3 +30,30 @@ def binary_mask(mask: np.ndarray, name: str = "mask") -> np.ndarray:
             "threshold an interpolated mask, and pass one label at a time"
         )
     return inside.astype(np.uint8)
+
+
+def grown_mask(mask: np.ndarray, margin_mm: float, spacing_mm: Sequence[float]) -> np.ndarray:
+    """A mask dilated by a ball of `margin_mm`, or eroded by one where it is negative; never eroded to nothing.
+
+    Args:
+        mask: (D, H, W), 0 or 1, not empty. Beyond the volume it is continued.
+        margin_mm: Radius; a voxel belongs if its centre is at most so far from the nearest voxel's of the mask.
+        spacing_mm: (z, y, x).
+    Returns: uint8, same shape; the mask itself where erosion would leave none of it.
+    """
+    inside = np.asarray(mask) > 0
+    if margin_mm == 0 or not inside.any() or inside.all():
+        return inside.astype(np.uint8)
+    sampling = [float(mm) for mm in spacing_mm]
+    occupied = (np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+    reach = [int(np.ceil(abs(margin_mm) / mm)) + 1 for mm in sampling]
+    box = tuple(slice(max(int(o[0]) - r, 0), int(o[-1]) + r + 1) for o, r in zip(occupied, reach, strict=True))
+    result = inside.astype(np.uint8)
+    if margin_mm > 0:
+        result[box] = distance_transform_edt(~inside[box], sampling=sampling) <= margin_mm
+        return result
+    padded = np.pad(inside[box], 1, mode="edge")
+    kept = distance_transform_edt(padded, sampling=sampling)[1:-1, 1:-1, 1:-1] > -margin_mm
+    if kept.any():
+        result[box] = kept
+    return result

@@ -51,7 +51,7 @@ def test_pairs_become_centred_crops_at_the_asked_spacing(data, tmp_path, capsys)
     nodule = read_nodule(dataset, 0)
     centroid = np.argwhere(nodule["lesion_mask"]).mean(axis=0)
     np.testing.assert_allclose(centroid, 11.5, atol=0.3)
-    assert nodule["ct_hu"].min() == -1024 and (nodule["ct_hu"][nodule["valid_mask"] == 0] == -1024).all()
+    assert nodule["ct_hu"].min() == -1024
     assert 0 < nodule["valid_mask"].sum() < 24**3
     volume_mm3 = 4 / 3 * np.pi * 5**3
     assert nodule["volume_mm3"] == pytest.approx(volume_mm3, rel=0.1)
@@ -65,6 +65,16 @@ def test_pairs_become_centred_crops_at_the_asked_spacing(data, tmp_path, capsys)
     )
     assert np.isnan(read_nodule(load_nodules(tmp_path / "out", "test"), 0)["malignancy"])
     assert "train              0         0         0         1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("fill", ["edge", "air"])
+def test_beyond_its_file_a_crop_repeats_the_edge_or_is_air(data, tmp_path, fill):
+    main(PrepareNodulesConfig(data, tmp_path / "out", crop_size=32, spacing_mm=1.0, fill=fill))
+    nodule = read_nodule(load_nodules(tmp_path / "out", "train"), 0)
+    known = np.flatnonzero(nodule["valid_mask"].any(axis=(0, 1)))
+    beyond = nodule["ct_hu"][:, :, known[-1] + 2 :]
+    assert beyond.shape[2] > 1 and (beyond == beyond[:, :, :1]).all()
+    assert (beyond == -1024).all() == (fill == "air")
 
 
 def test_native_spacing_copies_the_voxels_of_the_file(data, tmp_path):

@@ -1,0 +1,93 @@
+"""Variants of a nodule for stage 2: turned, its surroundings partly unknown, the painted region drawn differently.
+
+They are made in voxels and encoded each by itself, because the latent of a flipped crop is not the flipped latent, and
+a blanked crop's latent depends on what is blanked.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from imaging.lesions.mask import grown_mask
+
+SYMMETRIES = tuple(
+    (flips, turned) for flips in ("", "z", "y", "x", "zy", "zx", "yx", "zyx") for turned in (False, True)
+)
+UNKNOWN_SHARE = 0.35  # of the crops that the scan fills: how many lose their surroundings
+MARGIN_RANGE_MM = (0.0, 10.0)  # what is left of them on each side of the lesion
+USUAL_SHARE, FOREIGN_SHARE = 0.5, 0.15  # of the variants: painted with the usual margin, joined with another's mask
+MARGIN_CHANGE_MM = 2.0
+
+
+def turned_array(array: np.ndarray, flips: str, turned: bool) -> np.ndarray:
+    """(D, H, W), flipped along the axes named and, if `turned`, with y and x exchanged: with flips, a quarter turn."""
+    array = np.flip(array, tuple("zyx".index(axis) for axis in flips))
+    return np.ascontiguousarray(array.swapaxes(1, 2) if turned else array)
+
+
+def without_surroundings(
+    ct_hu: np.ndarray, valid_mask: np.ndarray, lesion_mask: np.ndarray, margins: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """A crop of which only a box around the lesion is known; the rest repeats the box's edge, as where a scan ends.
+
+    Args:
+        ct_hu, valid_mask, lesion_mask: (D, H, W).
+        margins: (3, 2) voxels kept before and behind the lesion along z, y, x.
+    Returns: `ct_hu` and `valid_mask` of that crop.
+    """
+    occupied = [np.flatnonzero(lesion_mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    first = [max(int(o[0]) - int(before), 0) for o, (before, _) in zip(occupied, margins, strict=True)]
+    last = [
+        min(int(o[-1]) + int(behind) + 1, size)
+        for o, (_, behind), size in zip(occupied, margins, ct_hu.shape, strict=True)
+    ]
+    box = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
+    beyond = [(a, size - b) for a, b, size in zip(first, last, ct_hu.shape, strict=True)]
+    known = np.zeros_like(valid_mask)
+    known[box] = valid_mask[box]
+    return np.pad(ct_hu[box], beyond, mode="edge"), known
+
+
+def nodule_variant(
+    nodule: Mapping[str, Any],
+    symmetry: tuple[str, bool],
+    random: np.random.Generator,
+    paint_margin_mm: float,
+    foreign_mask: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """One variant of a row of the prepared dataset.
+
+    The lesion mask keeps telling where the lesion is. What changes is the region that is painted: usually the lesion
+    and `paint_margin_mm` around it, sometimes up to 2 mm more or less (less leaves some of the real lesion's rim to be
+    continued), sometimes joined with the mask of another lesion laid over it.
+
+    Args:
+        nodule: `ct_hu`, `lesion_mask`, `valid_mask`, `spacing_mm`.
+        symmetry: One of `SYMMETRIES`.
+        random: Of this variant.
+        paint_margin_mm: The usual margin.
+        foreign_mask: Mask of another lesion, (D, H, W), centred in its crop as this one is.
+    Returns: `ct_hu`, `lesion_mask`, `valid_mask`, `paint_mask`.
+    """
+    arrays = {name: turned_array(nodule[name], *symmetry) for name in ("ct_hu", "lesion_mask", "valid_mask")}
+    spacing_mm = np.asarray(nodule["spacing_mm"], float)
+    if arrays["valid_mask"].all() and random.random() < UNKNOWN_SHARE:
+        margins = np.rint(random.uniform(*MARGIN_RANGE_MM, (3, 2)) / spacing_mm[:, None])
+        arrays["ct_hu"], arrays["valid_mask"] = without_surroundings(**arrays, margins=margins)
+    margin_mm = paint_margin_mm
+    kind = random.random()
+    if kind >= USUAL_SHARE:
+        margin_mm += random.uniform(-MARGIN_CHANGE_MM, MARGIN_CHANGE_MM)
+    paint_mask = grown_mask(arrays["lesion_mask"], margin_mm, spacing_mm.tolist())
+    if foreign_mask is not None and kind >= 1 - FOREIGN_SHARE:
+        paint_mask |= grown_mask(turned_array(foreign_mask, *symmetry), paint_margin_mm, spacing_mm.tolist())
+    return arrays | {"paint_mask": paint_mask * arrays["valid_mask"]}
+
+
+def usual_variant(nodule: Mapping[str, Any], paint_margin_mm: float) -> dict[str, np.ndarray]:
+    """The nodule as it is, painted with the usual margin: what is validated and what the pipeline does."""
+    spacing_mm: Sequence[float] = np.asarray(nodule["spacing_mm"], float).tolist()
+    arrays = {name: nodule[name] for name in ("ct_hu", "lesion_mask", "valid_mask")}
+    paint_mask = grown_mask(nodule["lesion_mask"], paint_margin_mm, spacing_mm) * nodule["valid_mask"]
+    return arrays | {"paint_mask": paint_mask}
