@@ -8,9 +8,10 @@ from joblib import Parallel, delayed
 from torch import nn
 from tqdm import tqdm
 
-from evaluation.lesions.hu_and_seam import hu_statistics, seam_score
+from evaluation.lesions.hu_and_seam import hu_statistics, seam_score, tissue_coverage
 from evaluation.lesions.lesion_sets import Lesion
 from evaluation.lesions.radiomics import BIN_WIDTH_HU, radiomics_available, radiomics_features
+from evaluation.lesions.spectrum import SPECTRUM_NAMES, lesion_spectrum
 from evaluation.lesions.texture import GABOR_NAMES, gabor_features
 from evaluation.networks.inception import inception_features
 from evaluation.networks.nodule_net import NoduleNet, nodule_features
@@ -96,8 +97,9 @@ def measure_features(
         inception: From `load_inception`; None leaves "Inception" out.
         nodule_net: From `load_nodule_net`; None leaves "Nodule net" out.
         device: Where the two networks run.
-    Returns: Kind -> features, for the kinds Gabor, GLCM, GLRLM (if pyradiomics is there), HU, Seam, Inception and
-        Nodule net that could be measured for at least one lesion; and a sentence for each lesion and kind left out.
+    Returns: Kind -> features, for the kinds Gabor, GLCM, GLRLM (if pyradiomics is there), Spectrum, HU, Coverage, Seam,
+        Inception and Nodule net that could be measured for at least one lesion; and a sentence for each lesion and
+        kind left out.
     """
     with_radiomics = radiomics_available()
     jobs = (delayed(_measure_one)(lesion, bin_width_hu, with_radiomics) for lesion in lesions)
@@ -132,12 +134,19 @@ def _measure_one(
     try:
         features = gabor_features(to_norm(lesion.ct_hu), lesion.lesion_mask)
         found["Gabor"] = dict(zip(GABOR_NAMES, features, strict=True))
+        spectrum = lesion_spectrum(lesion.ct_hu, lesion.lesion_mask, lesion.spacing_mm)
+        found["Spectrum"] = dict(zip(SPECTRUM_NAMES, spectrum, strict=True))
         if with_radiomics:
             found["GLCM"], found["GLRLM"] = radiomics_features(
                 lesion.ct_hu, lesion.lesion_mask, lesion.spacing_mm, bin_width_hu
             )
     except ValueError as error:
         failed.append(f"no texture features: {error}")
+    try:
+        share = tissue_coverage(lesion.ct_hu, lesion.lesion_mask, lesion.spacing_mm, lesion.valid_mask)
+        found["Coverage"] = {"share of the mask": share}
+    except ValueError as error:
+        failed.append(f"no coverage: {error}")
     try:
         found["Seam"] = {"seam": seam_score(lesion.ct_hu, lesion.lesion_mask, lesion.valid_mask)}
     except ValueError as error:

@@ -1,6 +1,11 @@
-"""First-order figures of one lesion: its HU, and the seam at its mask's border."""
+"""First-order figures of one lesion: its HU, how much of its mask it fills, and the seam at the mask's border."""
+
+from collections.abc import Sequence
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+SURROUNDINGS_MM = (2.0, 6.0)  # from the mask: beyond the lesion's blurred rim
 
 
 def hu_statistics(ct_hu: np.ndarray, lesion_mask: np.ndarray) -> tuple[float, float]:
@@ -16,6 +21,33 @@ def hu_statistics(ct_hu: np.ndarray, lesion_mask: np.ndarray) -> tuple[float, fl
     if foreground.size == 0:
         raise ValueError("lesion_mask is empty, expected at least one voxel")
     return float(foreground.mean(dtype=np.float64)), float(foreground.std(dtype=np.float64))
+
+
+def tissue_coverage(
+    ct_hu: np.ndarray, lesion_mask: np.ndarray, spacing_mm: Sequence[float], valid_mask: np.ndarray | None = None
+) -> float:
+    """Share of the mask that lesion tissue fills.
+
+    Tissue is what lies nearer to the lesion's bright part (90th percentile of HU in the mask) than to its surroundings
+    (10th percentile from 2 to 6 mm outside: lung, also where the lesion touches the pleura). Readers' masks are
+    generous, so real lesions do not reach 1 either: it has a meaning beside them.
+
+    Args:
+        ct_hu: (D, H, W), HU.
+        lesion_mask: Same shape, non-zero inside.
+        spacing_mm: (z, y, x).
+        valid_mask: Same shape, 0 on padding, which is not looked at.
+    Raises: ValueError: If the mask is empty, or no valid voxel lies around it.
+    """
+    inside = np.asarray(lesion_mask) != 0
+    distance_mm = distance_transform_edt(~inside, sampling=[float(mm) for mm in spacing_mm])
+    around = (distance_mm >= SURROUNDINGS_MM[0]) & (distance_mm <= SURROUNDINGS_MM[1])
+    if valid_mask is not None:
+        around &= np.asarray(valid_mask) != 0
+    if not inside.any() or not around.any():
+        raise ValueError("no lesion or nothing valid around it, from 2 to 6 mm; leave the lesion out")
+    threshold = (np.percentile(ct_hu[inside], 90) + np.percentile(ct_hu[around], 10)) / 2
+    return float((ct_hu[inside] > threshold).mean())
 
 
 def seam_score(ct_hu: np.ndarray, lesion_mask: np.ndarray, valid_mask: np.ndarray | None = None) -> float:

@@ -116,6 +116,13 @@ def set_metrics(pool: Features) -> list[SetMetric]:
             if names:
                 measure = standardised_wasserstein(scale)
                 metrics.append(SetMetric(f"{kind} WD, standardised", kind, measure, True, names))
+    if "Spectrum" in pool:
+        scale = real_spread(pool["Spectrum"])
+        if scale.any():
+            names = tuple(name for name, spread in zip(pool["Spectrum"].names, scale, strict=True) if spread > 0)
+            metrics.append(
+                SetMetric("Spectrum WD, standardised", "Spectrum", standardised_wasserstein(scale), True, names)
+            )
     for kind, name in (("Inception", "FID"), ("Nodule net", "Fréchet 3D")):
         if kind in pool:
             metrics.append(SetMetric(name, kind, _as_vector(frechet_distance), tested=True))
@@ -125,6 +132,8 @@ def set_metrics(pool: Features) -> list[SetMetric]:
     metrics.append(
         SetMetric("HU deviation WD", "HU", lambda X, Y: wasserstein_per_feature(X[..., 1:], Y[..., 1:]), False)
     )
+    if "Coverage" in pool:
+        metrics.append(SetMetric("Coverage WD", "Coverage", wasserstein_per_feature, tested=True))
     if "Seam" in pool:
         metrics.append(SetMetric("Seam WD", "Seam", wasserstein_per_feature, tested=True))
     return metrics
