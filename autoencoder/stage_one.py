@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from autoencoder.kl import AutoencoderKL3D
-from autoencoder.losses.basic import commitment_loss, kl_loss, l1_loss, valid_cells
+from autoencoder.losses.basic import commitment_loss, kl_loss, l1_loss, lesion_error, valid_cells
 from autoencoder.losses.perceptual import lpips_loss
 from autoencoder.losses.settings import LossWeights
 from autoencoder.losses.wavelet import wavelet_texture_loss
@@ -27,6 +27,8 @@ class StageOne(nn.Module):
         autoencoder: `AutoencoderKL3D` or `VQAutoencoder3D`.
         weights: Of the losses.
         discriminator: Needed if `weights.adversarial` is above 0.
+        latent_noise: Noise added to the latent before decoding, in standard deviations of its channel over the batch
+            (KL autoencoder), so that the decoder forgives a latent that stage 2 has not met exactly.
     Raises: ValueError: If a weight is negative, or the discriminator is missing.
     """
 
@@ -35,6 +37,7 @@ class StageOne(nn.Module):
         autoencoder: AutoencoderKL3D | VQAutoencoder3D,
         weights: LossWeights,
         discriminator: PatchDiscriminator3D | None = None,
+        latent_noise: float = 0.0,
     ) -> None:
         super().__init__()
         for name, value in vars(weights).items():
@@ -42,7 +45,7 @@ class StageOne(nn.Module):
                 raise ValueError(f"loss weight {name} {value}: expected 0 or more")
         if weights.adversarial > 0 and discriminator is None:
             raise ValueError("an adversarial loss needs a discriminator; pass one or set its weight to 0")
-        self.autoencoder, self.weights = autoencoder, weights
+        self.autoencoder, self.weights, self.latent_noise = autoencoder, weights, latent_noise
         self.discriminator = discriminator if weights.adversarial > 0 else None
 
     def forward(
@@ -57,7 +60,8 @@ class StageOne(nn.Module):
         """Loss of a batch.
 
         Args:
-            batch: `ct_norm` and `valid_mask`, (B, 1, D, H, W); voxels without validity have no influence on a loss.
+            batch: `ct_norm` and `valid_mask`, (B, 1, D, H, W), and `lesion_mask` if its loss has a weight; voxels
+                without validity have no influence on a loss.
             noise: Standard normal for the KL autoencoder's draw, of the latent's shape; None takes the mean.
             step: Of the run, for the late start.
             perceptual, positions: Network and cuts of :func:`lpips_loss`, if it has a weight.
@@ -70,6 +74,8 @@ class StageOne(nn.Module):
         reconstruction, regulariser, measured = self._reconstruct(ct_norm, valid_mask, cells, noise)
         reconstruction = torch.where(valid_mask > 0, reconstruction.float(), ct_norm)  # padding is right by definition
         losses = {"l1": l1_loss(reconstruction, ct_norm, valid_mask)}
+        if self.weights.lesion > 0:
+            losses["lesion"] = lesion_error(reconstruction, ct_norm, batch["lesion_mask"] * valid_mask)
         if self.weights.wavelet > 0:
             losses["wavelet"] = wavelet_texture_loss(reconstruction, ct_norm, valid_mask, transform="volume")
         if self.weights.lpips > 0:
@@ -92,7 +98,8 @@ class StageOne(nn.Module):
         if statistics:
             measured |= {f"grad_norm/{name}": self._pull(loss).norm() for name, loss in losses.items()}
             encoder = self.autoencoder.encoder.conv_out.weight
-            measured |= {f"grad_norm/{n}": self._pull(loss, encoder).norm() for n, loss in regulariser.items()}
+            trained = regulariser if encoder.requires_grad else {}
+            measured |= {f"grad_norm/{n}": self._pull(loss, encoder).norm() for n, loss in trained.items()}
         return total, {name: value.detach() for name, value in (losses | regulariser | measured).items()}
 
     def _reconstruct(
@@ -104,7 +111,13 @@ class StageOne(nn.Module):
             codebook = self.autoencoder.codebook
             loss = commitment_loss(latents.float(), codebook.lookup(indices), cells)
             return reconstruction, {"commitment": loss}, {"perplexity": perplexity(indices, len(codebook.vectors))}
-        reconstruction, mean, logvar = self.autoencoder(ct_norm, noise)
+        if self.latent_noise > 0 and noise is not None:
+            posterior = self.autoencoder.encode(ct_norm).latent_dist
+            mean, logvar = posterior.mean, posterior.logvar
+            spread = self.latent_noise * mean.detach().std(dim=(0, 2, 3, 4), keepdim=True)
+            reconstruction = self.autoencoder.decode(mean + (posterior.var + spread.square()).sqrt() * noise).sample
+        else:
+            reconstruction, mean, logvar = self.autoencoder(ct_norm, noise)
         voxels = valid_mask.sum() / len(valid_mask)  # nats per voxel: the weight does not depend on the patch's size
         return reconstruction, {"kl": kl_loss(mean.float(), logvar.float(), cells) / voxels.clamp(min=1)}, {}
 

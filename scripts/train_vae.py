@@ -55,6 +55,8 @@ class VaeConfig(TrainingConfig):
         model: The autoencoder.
         initial: Folder or repository of an autoencoder of the same shape whose weights training starts from; none
             starts at random.
+        freeze_encoder: Train the decoder alone, so that latents that are encoded already stay right.
+        latent_noise: Noise on the latent that the decoder learns to forgive, in standard deviations.
         losses: Weights of the losses; L1 counts 1.
         scans: Folder of prepared scans whose patches are trained on beside the crops; none for crops alone.
         scan_fraction: Share of patches from scans.
@@ -69,6 +71,8 @@ class VaeConfig(TrainingConfig):
 
     model: ModelConfig = field(default_factory=ModelConfig)
     initial: ModelSource | None = None
+    freeze_encoder: bool = False
+    latent_noise: float = 0.0
     losses: LossWeights = field(default_factory=LossWeights)
     scans: ExistingFolder | None = None
     scan_fraction: float = 0.5
@@ -79,6 +83,12 @@ class VaeConfig(TrainingConfig):
     gradient_checkpointing: bool = False
     evaluate_crops: int = 16
     statistics_crops: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.freeze_encoder and self.initial is None:
+            raise ValueError("freeze_encoder: expected --initial, a trained autoencoder whose encoder is kept")
+        if not 0 <= self.latent_noise < 10:
+            raise ValueError(f"latent_noise {self.latent_noise}: expected standard deviations from 0 to 10")
 
 
 ARGUMENTS = read_arguments(VaeConfig, __name__)
@@ -120,6 +130,8 @@ def main(config: VaeConfig) -> None:
         raise ValueError(f"patch_size {config.patch_size}: expected a multiple of the factor {autoencoder.factor}")
     if config.initial is not None:
         load_initial(autoencoder, config.initial)
+    if config.freeze_encoder:
+        autoencoder.encoder.requires_grad_(False)
     if config.gradient_checkpointing:
         autoencoder.enable_gradient_checkpointing()
     lpips = load_lpips(config.lpips_backbone) if config.losses.lpips > 0 else None
@@ -127,7 +139,7 @@ def main(config: VaeConfig) -> None:
 
     run = TrainingRun(config)
     rates = {"discriminator": config.discriminator_learning_rate} if discriminator is not None else {}
-    run.prepare(StageOne(autoencoder, config.losses, discriminator), rates)
+    run.prepare(StageOne(autoencoder, config.losses, discriminator, config.latent_noise), rates)
     lpips = lpips.to(run.device) if lpips is not None else None
     for batch in run.batches(patches):
         latent_shape, draws = autoencoder.latent_shape(batch["ct_norm"].shape)[1:], batch["draw"]

@@ -18,6 +18,23 @@ def l1_loss(pred: Tensor, target: Tensor, valid_mask: Tensor | None = None) -> T
     return _masked_mean((pred - target).abs(), valid_mask)
 
 
+def lesion_error(pred: Tensor, target: Tensor, lesion_mask: Tensor) -> Tensor:
+    """Mean squared difference in each sample's lesion, averaged over the samples that have one.
+
+    Args:
+        pred, target: ct_norm, (B, 1, D, H, W).
+        lesion_mask: 1 inside, same shape.
+    Returns: Scalar, in units of ct_norm squared; 0 where no sample has a lesion.
+    Raises: ValueError: If the shapes differ (broadcasting would hide it).
+    """
+    _same_shape(pred, target)
+    _same_shape(pred, lesion_mask)
+    inside = lesion_mask.float().flatten(1)
+    count = inside.sum(1)
+    error = ((pred - target).square().flatten(1) * inside).sum(1) / count.clamp_min(1)
+    return error.sum() / (count > 0).sum().clamp_min(1)
+
+
 def kl_loss(mean: Tensor, logvar: Tensor, valid_cells: Tensor | None = None) -> Tensor:
     """KL divergence of the posterior N(mean, exp(logvar)) from N(0, 1).
 

@@ -15,6 +15,8 @@ class LossWeights:
         commitment: Distance of the latent from its codes (VQ autoencoder).
         wavelet: Wavelet texture loss, eq. 10-11.
         lpips: Perceptual distance of random slices in the three planes.
+        lesion: Squared error in the lesion, each lesion counting alike: its minimum is the mean, where that of L1 is
+            the median, which leaves small bright lesions too dark.
         adversarial: Patch discriminator; 1 lets it pull as strongly as the reconstruction losses together.
         adversarial_start: Step from which on it takes part; before that, neither of the two is trained by it.
     """
@@ -23,5 +25,6 @@ class LossWeights:
     commitment: float = 0.25
     wavelet: float = 0.0
     lpips: float = 0.0
+    lesion: float = 0.0
     adversarial: float = 0.0
     adversarial_start: int = 2000
