@@ -9,24 +9,25 @@ from datasets import Array3D, Array4D, Dataset, Features, Sequence, Value
 from imaging.dataset.nodules import RATINGS
 from imaging.dataset.rows import load_split, read_row, write_rows
 
+MASKS = ("lesion_mask", "paint_mask", "valid_mask", "semantic_map")
+
 
 def latent_features(latent_shape: tuple[int, int, int, int], crop_size: int) -> Features:
     """Columns of an encoded dataset.
 
-    - `nodule_id`, `patient_id`, `source`, `split`, and `flips`: the axes flipped before encoding, for example "zx".
+    - `nodule_id`, `patient_id`, `source`, `split`, and `variant`, its number (`imaging.dataset.variants`).
     - `latent_mean`, `latent_std`: posterior of the CT, float32 (C, d, h, w), standardised.
-    - `blanked_latent`: posterior mean of the CT with the lesion blanked, standardised.
-    - `ct_hu` int16, `lesion_mask`, `valid_mask` uint8 (S, S, S), flipped alike.
-    - `spacing_mm`, `diameter_mm` and the ratings as in the prepared dataset.
+    - `blanked_latent`: posterior mean of the CT with the painted region blanked, standardised.
+    - `ct_hu` int16, `lesion_mask`, `paint_mask`, `valid_mask`, `semantic_map` uint8 (S, S, S), of the variant.
+    - `paint_margin_mm`, the usual one; `spacing_mm`, `diameter_mm` and the ratings as in the prepared dataset.
     """
     crop = (crop_size,) * 3
-    columns: dict[str, Any] = {
-        name: Value("string") for name in ("nodule_id", "patient_id", "source", "split", "flips")
-    }
+    columns: dict[str, Any] = {name: Value("string") for name in ("nodule_id", "patient_id", "source", "split")}
+    columns["variant"] = Value("int32")
     columns |= {name: Array4D(latent_shape, "float32") for name in ("latent_mean", "latent_std", "blanked_latent")}
-    columns |= {"ct_hu": Array3D(crop, "int16"), "lesion_mask": Array3D(crop, "uint8")}
-    columns |= {"valid_mask": Array3D(crop, "uint8"), "spacing_mm": Sequence(Value("float32"), length=3)}
-    return Features(columns | {name: Value("float32") for name in ("diameter_mm", *RATINGS)})
+    columns |= {"ct_hu": Array3D(crop, "int16")} | {name: Array3D(crop, "uint8") for name in MASKS}
+    columns["spacing_mm"] = Sequence(Value("float32"), length=3)
+    return Features(columns | {name: Value("float32") for name in ("paint_margin_mm", "diameter_mm", *RATINGS)})
 
 
 def save_latent_dataset(rows: Iterable[Mapping[str, Any]], out: Path, features: Features) -> None:
@@ -49,7 +50,8 @@ def load_latents(path: Path, split: str) -> Dataset:
     Raises: ValueError: If the folder is no encoded dataset or has no such split.
     """
     remedy = "make one with scripts/encode_latents.py"
-    return load_split(path, split, ("latent_mean", "latent_std", "blanked_latent"), "an encoded dataset", remedy)
+    required = ("latent_mean", "latent_std", "blanked_latent", *MASKS)
+    return load_split(path, split, required, "an encoded dataset", remedy)
 
 
 def read_latent(dataset: Dataset, index: int) -> dict[str, Any]:

@@ -101,6 +101,7 @@ def random_batch(
     batch = {
         "blanked_latent": torch.randn(latent_shape),
         "lesion_mask": lesion_mask,
+        "paint_mask": lesion_mask,
         "valid_mask": torch.ones_like(lesion_mask),
         "spacing_mm": torch.ones(config.batch, 3),
         "ct_norm": torch.rand(config.batch, 1, *size) * 2 - 1,

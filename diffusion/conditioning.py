@@ -1,25 +1,79 @@
-"""What the denoiser is told about the place of the lesion: the blanked CT, the mask's coverage, the semantic map."""
+"""What the denoiser is told beside the noisy latent: the CT around the hole, the lesion's shape, the hole, the known.
+
+The *lesion mask* says where the lesion is, the *paint mask* which voxels are blanked and made anew: the lesion and a
+margin around it, so that the lesion's blurred rim is made together with it and the border lies in lung. The *valid
+mask* says which voxels of the crop the scan has at all.
+"""
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BLANK = -1.0  # ct_norm inside the mask: the floor of the window, darker than lung, so the hole is plainly a hole
+BLANK = -1.0  # ct_norm of what is painted: the floor of the window, darker than lung, so the hole is plainly a hole
 
 
-def blank_lesion(ct_norm: Tensor, lesion_mask: Tensor) -> Tensor:
-    """ct_norm with the lesion's voxels replaced by `BLANK`; both (B, 1, D, H, W)."""
-    return torch.where(lesion_mask > 0, torch.full_like(ct_norm, BLANK), ct_norm)
+def blank(ct_norm: Tensor, paint_mask: Tensor) -> Tensor:
+    """ct_norm with the voxels to be painted replaced by `BLANK`; both (B, 1, D, H, W)."""
+    return torch.where(paint_mask > 0, torch.full_like(ct_norm, BLANK), ct_norm)
 
 
-def mask_coverage(lesion_mask: Tensor, factor: int) -> Tensor:
-    """Fraction of each latent cell that the mask covers: (B, 1, D, H, W) -> float (B, 1, D/f, H/f, W/f) in [0, 1]."""
-    return F.avg_pool3d(lesion_mask.float(), factor) if factor > 1 else lesion_mask.float()
+def mask_coverage(mask: Tensor, factor: int) -> Tensor:
+    """Fraction of each latent cell that a mask covers: (B, 1, D, H, W) -> float (B, 1, D/f, H/f, W/f) in [0, 1]."""
+    return F.avg_pool3d(mask.float(), factor) if factor > 1 else mask.float()
 
 
-def unet_input(noisy_latent: Tensor, blanked_latent: Tensor, lesion_mask: Tensor, factor: int) -> Tensor:
-    """Concatenate what the U-Net sees: noisy latent (B, C, d, h, w), blanked CT's latent, mask coverage."""
-    return torch.cat([noisy_latent, blanked_latent, mask_coverage(lesion_mask, factor).to(noisy_latent.dtype)], dim=1)
+def octant_coverage(mask: Tensor, factor: int) -> Tensor:
+    """Fraction of each latent cell's eight octants that a mask covers, so that a shape is known to half a cell.
+
+    Args:
+        mask: (B, 1, D, H, W), 0 or 1.
+        factor: Voxels per cell. An odd factor has no octants; then it is :func:`mask_coverage`.
+    Returns: float (B, 8, D/f, H/f, W/f), or (B, 1, ...).
+    """
+    if factor % 2:
+        return mask_coverage(mask, factor)
+    halves = mask_coverage(mask, factor // 2)
+    for axis in (2, 3, 4):
+        halves = halves.unflatten(axis, (-1, 2))  # (..., cells, 2, ...)
+        halves = halves.movedim(axis + 1, 1).flatten(1, 2)
+    return halves
+
+
+def condition_channels(latent_channels: int, factor: int) -> int:
+    """Channels of :func:`condition_of`."""
+    return latent_channels + (8 if factor % 2 == 0 else 1) + 2
+
+
+def condition_of(
+    blanked_latent: Tensor, lesion_mask: Tensor, paint_mask: Tensor, valid_mask: Tensor, factor: int
+) -> Tensor:
+    """What is concatenated to the noisy latent; it does not change over the steps.
+
+    Args:
+        blanked_latent: Standardised latent of the blanked CT, (B, C, d, h, w).
+        lesion_mask, paint_mask, valid_mask: (B, 1, D, H, W), 0 or 1.
+        factor: Voxels per latent cell.
+    Returns: (B, condition_channels, d, h, w): that latent, the lesion's coverage of octants, the coverage of cells by
+        what is painted and by what is valid.
+    """
+    masks = [octant_coverage(lesion_mask, factor), mask_coverage(paint_mask, factor), mask_coverage(valid_mask, factor)]
+    return torch.cat([blanked_latent, *(mask.to(blanked_latent) for mask in masks)], dim=1)
+
+
+def blank_whole(batch: Mapping[str, Tensor], whole: Tensor, empty: Tensor) -> dict[str, Tensor]:
+    """A batch in which some samples' whole crop is painted: only the semantic map still says what is where.
+
+    Args:
+        batch: With `blanked_latent` and `paint_mask`.
+        whole: Which samples, bool (B,).
+        empty: Standardised latent of a blank crop, (1, C, d, h, w).
+    """
+    where = whole.view(-1, 1, 1, 1, 1)
+    blanked = torch.where(where, empty.to(batch["blanked_latent"]), batch["blanked_latent"])
+    paint_mask = torch.where(where, torch.ones_like(batch["paint_mask"]), batch["paint_mask"])
+    return {**batch, "blanked_latent": blanked, "paint_mask": paint_mask}
 
 
 def lesion_neighbourhood(lesion_mask: Tensor, factor: int, cells: int = 1) -> Tensor:

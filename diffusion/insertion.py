@@ -1,4 +1,4 @@
-"""A lesion into a whole scan: native geometry -> model grid -> paint -> the difference back, inside the mask only."""
+"""A lesion into a whole scan: native geometry -> model grid -> paint -> the difference back, only where painted."""
 
 from collections.abc import Callable
 
@@ -7,55 +7,68 @@ import SimpleITK as sitk
 
 from imaging.files.hounsfield import check_hu
 from imaging.geometry import check_same_grid, paste_difference, point_of_index, sample_grid, sample_mask, soft_edge
-from imaging.lesions.mask import binary_mask
+from imaging.lesions.mask import binary_mask, grown_mask
 
-MARGIN_MM = 4.0  # lung that the model must see on every side of the lesion
+MARGIN_MM = 2.0  # CT that the model must see on every side of what it paints
 
-Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (ct_hu, lesion_mask) of a crop -> generated HU, all (D, H, W)
+Paint = Callable[[dict[str, np.ndarray]], np.ndarray]
+"""From `ct_hu`, `lesion_mask`, `paint_mask` and `valid_mask` of a crop to the generated HU, all (D, H, W)."""
 
 
 def inpaint_scan(
-    ct: sitk.Image, mask: sitk.Image, paint: Paint, crop_size: int, spacing_mm: float, blend_mm: float
-) -> sitk.Image:
-    """Inpaint one lesion into a whole scan.
-
-    The model sees a cube around the mask. What it changes goes back as a difference, so the scan's own noise stays in
-    the lesion and every voxel outside the mask is the input's.
+    ct: sitk.Image,
+    mask: sitk.Image,
+    paint: Paint,
+    crop_size: int,
+    spacing_mm: float,
+    margin_mm: float,
+    blend_mm: float,
+) -> tuple[sitk.Image, sitk.Image]:
+    """Paint one lesion into a scan; every voxel outside the painted region is the input's.
 
     Args:
         ct: Scan in HU.
-        mask: Where the lesion is painted, in the geometry of `ct`; one lesion, as `binary_mask` says.
-        paint: The model, on its own grid: float32 HU and uint8 mask in, HU out.
+        mask: The lesion, in the geometry of `ct`; one lesion, as `binary_mask` says.
+        paint: The model, on its own grid: float32 HU and uint8 masks in, HU out.
         crop_size: Edge of the model's grid, voxels.
         spacing_mm: Of the model's grid, isotropic.
-        blend_mm: Width over which the lesion is blended in from the border of the mask inwards.
-    Returns: The scan with the lesion, of the pixel type, geometry and metadata of `ct`.
+        margin_mm: What is painted around the lesion.
+        blend_mm: Width over which the change is blended in from the border of the painted region inwards.
+    Returns: The scan with the lesion, of the pixel type, geometry and metadata of `ct`; and the painted region, uint8,
+        in that geometry.
     Raises: ValueError: If the geometries differ, the scan is not in HU, the mask is empty or no mask, or the lesion
         does not fit the grid.
     """
     check_same_grid(mask, ct, "mask")
     check_hu(sitk.GetArrayViewFromImage(ct), "ct")
-    binary = sitk.GetImageFromArray(binary_mask(sitk.GetArrayViewFromImage(mask)))
+    lesion = binary_mask(sitk.GetArrayViewFromImage(mask))
+    binary = sitk.GetImageFromArray(lesion)
     binary.CopyInformation(ct)
-    ct_hu, _, grid = sample_grid(ct, _middle(binary, crop_size * spacing_mm), crop_size, spacing_mm)
+    middle = _middle(binary, crop_size * spacing_mm, margin_mm)
+    ct_hu, valid_mask, grid = sample_grid(ct, middle, crop_size, spacing_mm)
     lesion_mask = sample_mask(binary, grid)
     if not lesion_mask.any():
         raise ValueError(f"the mask vanishes on the model's grid of {spacing_mm} mm; the lesion is too small to paint")
-    weight = soft_edge(binary, blend_mm)
-    return paste_difference(ct, grid, paint(ct_hu, lesion_mask) - ct_hu, weight)
+    paint_mask = grown_mask(lesion_mask, margin_mm, 3 * (spacing_mm,)) * valid_mask
+    crop = {"ct_hu": ct_hu, "lesion_mask": lesion_mask, "paint_mask": paint_mask, "valid_mask": valid_mask}
+    painted = sitk.GetImageFromArray(grown_mask(lesion, margin_mm, ct.GetSpacing()[::-1]))
+    painted.CopyInformation(ct)
+    result = paste_difference(ct, grid, paint(crop) - ct_hu, soft_edge(painted, blend_mm))
+    return result, painted
 
 
-def _middle(mask: sitk.Image, grid_mm: float) -> tuple[float, ...]:
+def _middle(mask: sitk.Image, grid_mm: float, paint_margin_mm: float) -> tuple[float, ...]:
     """Physical point (x, y, z) in the middle of the mask's extent, which must fit into the grid with its margin."""
     indices = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0)
     if len(indices) == 0:
         raise ValueError("the lesion mask is empty, expected at least one voxel above 0")
     first, last = indices.min(0), indices.max(0)
     extent_mm = (last - first + 1) * np.array(mask.GetSpacing()[::-1])
-    if extent_mm.max() + 2 * MARGIN_MM > grid_mm:
+    margin_mm = MARGIN_MM + paint_margin_mm
+    if extent_mm.max() + 2 * margin_mm > grid_mm:
         raise ValueError(
             f"the mask spans {np.round(extent_mm, 1).tolist()} mm (z, y, x), the model's grid {grid_mm:g} mm; "
-            f"expected at most {grid_mm - 2 * MARGIN_MM:g} mm; paint one lesion at a time, or use a pipeline with a "
+            f"expected at most {grid_mm - 2 * margin_mm:g} mm; paint one lesion at a time, or use a pipeline with a "
             "larger crop_size"
         )
     return point_of_index(mask, (first + last) / 2)

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from autoencoder.hub import resolve_folder
 from autoencoder.latents import standardise, unstandardise
-from diffusion.conditioning import blank_lesion, unet_input
+from diffusion.conditioning import blank, condition_of
 from diffusion.hub import import_component_modules
 from diffusion.objective import guided_output
 from imaging.compositing import composite, edge_weight
 from imaging.files.hounsfield import check_hu
-from imaging.lesions.mask import binary_mask
+from imaging.lesions.mask import binary_mask, grown_mask
+from imaging.semantic_map import FIRST_NODULE, LABELS, inpainting_map
 from imaging.window import AIR_HU, to_hu, to_norm
 
 if TYPE_CHECKING:
@@ -41,14 +42,19 @@ class LesionInpaintOutput(BaseOutput):
     Attributes:
         ct: The CT with the lesion, HU; the type, shape and geometry of the input.
         lesion_mask: The mask that was given.
+        paint_mask: The lesion and the margin around it, uint8: outside it the CT is the input, bit for bit.
     """
 
     ct: Any
     lesion_mask: Any
+    paint_mask: Any = None
 
 
 class LesionInpaintPipeline(DiffusionPipeline):
-    """Inpaints lung nodules into chest CT; outside the mask the result is the input, bit for bit.
+    """Inpaints lung nodules into chest CT; outside the painted region the result is the input, bit for bit.
+
+    The painted region is the lesion mask and a margin around it, in which the lesion's blurred rim and the lung around
+    it are made together with the lesion.
 
     Args:
         vae: Stage 1: an autoencoder with `encode`, `decode`, `factor`, and latent statistics in its config; local, or a
@@ -58,17 +64,25 @@ class LesionInpaintPipeline(DiffusionPipeline):
         guide: Optional classifier guidance with `check(attributes, batch)` and `gradient(...)`.
         crop_size: Edge of the model's grid in voxels, used for whole scans.
         spacing_mm: Spacing of the model's grid, isotropic, used for whole scans.
+        paint_margin_mm: Margin that the U-Net was trained with.
     """
 
     model_cpu_offload_seq = "vae->unet->vae"
     _optional_components = ["guide"]  # noqa: RUF012 - the name and type Diffusers reads
 
     def __init__(
-        self, vae: Any, unet: Any, scheduler: Any, guide: Any = None, crop_size: int = 64, spacing_mm: float = 1.0
+        self,
+        vae: Any,
+        unet: Any,
+        scheduler: Any,
+        guide: Any = None,
+        crop_size: int = 64,
+        spacing_mm: float = 1.0,
+        paint_margin_mm: float = 2.0,
     ) -> None:
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, guide=guide)
-        self.register_to_config(crop_size=crop_size, spacing_mm=spacing_mm)
+        self.register_to_config(crop_size=crop_size, spacing_mm=spacing_mm, paint_margin_mm=paint_margin_mm)
 
     @classmethod
     def from_pretrained(
@@ -121,6 +135,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
         generator: Generators = None,
         spacing_mm: Any = None,
         semantic_map: Any = None,
+        valid_mask: Any = None,
+        paint_margin_mm: float | None = None,
         blend_mm: float = 1.0,
     ) -> LesionInpaintOutput:
         """Inpaint one lesion per volume.
@@ -128,7 +144,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         Args:
             ct: HU. Either a whole scan as a `SimpleITK.Image` (any spacing, direction and size; the model works on a
                 grid of `crop_size` voxels around the mask), or crops on the model's grid, (B, 1, D, H, W).
-            mask: Where the lesion is painted: 0 and one positive value, which is taken as 1; geometry or shape of `ct`.
+            mask: The lesion: 0 and one positive value, which is taken as 1; geometry or shape of `ct`.
             attributes: Wanted character, for example `{"malignancy": "malignant"}`; needs a `guide`. One value for
                 all, or one per volume.
             classifier_scale: Strength s of the guide, the classifier's gradient; 0 switches it off.
@@ -137,12 +153,16 @@ class LesionInpaintPipeline(DiffusionPipeline):
             spacing_mm: Of crops, (3,) or (B, 3), z, y, x, to be checked: the model has learnt one spacing. None means
                 the pipeline's own. Scans carry theirs and are resampled.
             semantic_map: Labels (B, 1, D, H, W) for crops, where the U-Net knows more than background and lesion;
-                None takes the mask.
-            blend_mm: Width over which the lesion is blended in from the border of the mask inwards.
-        Returns: `LesionInpaintOutput`; `ct` has the input's type, and outside the mask its very values.
+                None makes it (`imaging.semantic_map.inpainting_map`).
+            valid_mask: For crops, (B, 1, D, H, W), 0 where the crop reaches outside its scan; there `ct` should repeat
+                the nearest voxel, as prepared datasets do. None: all is valid.
+            paint_margin_mm: What is painted around the lesion; None takes the margin of the training.
+            blend_mm: Width over which the change is blended in from the border of the painted region inwards.
+        Returns: `LesionInpaintOutput`; `ct` has the input's type, and outside `paint_mask` its very values.
         Raises: ValueError: If shapes, sizes, values or attributes do not fit; before anything is computed.
         """
-        check_numbers(num_inference_steps, classifier_scale, blend_mm)
+        margin_mm = self.config["paint_margin_mm"] if paint_margin_mm is None else paint_margin_mm
+        check_numbers(num_inference_steps, classifier_scale, blend_mm, margin_mm)
         options: dict[str, Any] = {
             "attributes": attributes,
             "classifier_scale": classifier_scale,
@@ -154,78 +174,133 @@ class LesionInpaintPipeline(DiffusionPipeline):
                 raise ValueError(
                     f"ct is a {type(ct).__name__}, expected a SimpleITK.Image (see read_ct), array or tensor"
                 )
-            if spacing_mm is not None or semantic_map is not None:
+            if spacing_mm is not None or semantic_map is not None or valid_mask is not None:
                 raise ValueError(
-                    "spacing_mm and semantic_map go with crops; a scan carries its spacing and is mapped here"
+                    "spacing_mm, semantic_map and valid_mask go with crops; a scan has its spacing and is mapped here"
                 )
             from diffusion.insertion import inpaint_scan  # SimpleITK is needed for scans only
 
-            def paint(crop_hu: np.ndarray, crop_mask: np.ndarray) -> np.ndarray:
-                crop, place = (
-                    torch.from_numpy(np.ascontiguousarray(array))[None, None] for array in (crop_hu, crop_mask)
-                )
-                return self.generate(crop, place, place, **options)[0, 0].cpu().numpy()
+            def paint(crop: dict[str, np.ndarray]) -> np.ndarray:
+                tensors: dict[str, Any] = {
+                    name: torch.from_numpy(np.ascontiguousarray(array))[None, None] for name, array in crop.items()
+                }
+                return self.generate(**tensors, **options)[0, 0].cpu().numpy()
 
             size, grid_mm = self.config["crop_size"], self.config["spacing_mm"]
-            return LesionInpaintOutput(ct=inpaint_scan(ct, mask, paint, size, grid_mm, blend_mm), lesion_mask=mask)
+            made, painted_region = inpaint_scan(ct, mask, paint, size, grid_mm, margin_mm, blend_mm)
+            return LesionInpaintOutput(ct=made, lesion_mask=mask, paint_mask=painted_region)
         ct_hu = torch.as_tensor(ct)
         lesion_mask = torch.from_numpy(binary_mask(torch.as_tensor(mask).cpu().numpy()))
         self._check_crops(ct_hu, lesion_mask)
         check_hu(ct_hu.float().cpu().numpy(), "ct", crop=True)
         self._check_spacing(spacing_mm, len(ct_hu))
-        semantic = lesion_mask if semantic_map is None else torch.as_tensor(semantic_map)
-        if semantic.shape != ct_hu.shape:
-            raise ValueError(f"semantic_map has shape {tuple(semantic.shape)}, ct {tuple(ct_hu.shape)}; must be equal")
-        generated_hu = self.generate(ct_hu, lesion_mask, semantic, **options).cpu().numpy()
-        given = ct_hu.cpu().float().numpy() if ct_hu.dtype in (torch.float16, torch.bfloat16) else ct_hu.cpu().numpy()
-        own_mm = np.full(3, self.config["spacing_mm"])
+        valid = torch.ones_like(lesion_mask)
+        if valid_mask is not None:
+            valid = torch.from_numpy(binary_mask(torch.as_tensor(valid_mask).cpu().numpy(), "valid_mask"))
+        semantic = None if semantic_map is None else torch.as_tensor(semantic_map)
+        for name, given in (("valid_mask", valid), ("semantic_map", semantic)):
+            if given is not None and given.shape != ct_hu.shape:
+                raise ValueError(f"{name} has shape {tuple(given.shape)}, ct {tuple(ct_hu.shape)}; must be equal")
+        own_mm = 3 * (self.config["spacing_mm"],)
+        paint_mask = torch.from_numpy(
+            np.stack([grown_mask(lesion, margin_mm, own_mm) for lesion in lesion_mask[:, 0].numpy()])[:, None]
+        )
+        paint_mask = paint_mask * valid
+        generated = self.generate(ct_hu, lesion_mask, paint_mask, valid, semantic, **options).cpu().numpy()
+        volumes = ct_hu.cpu().float().numpy() if ct_hu.dtype in (torch.float16, torch.bfloat16) else ct_hu.cpu().numpy()
         painted = [  # a crop is a scan whose grid is the model's
-            composite(volume, generated - np.maximum(volume, AIR_HU), edge_weight(place, own_mm, blend_mm))
-            for volume, generated, place in zip(given[:, 0], generated_hu[:, 0], lesion_mask[:, 0].numpy(), strict=True)
+            composite(volume, made - np.maximum(volume, AIR_HU), edge_weight(place, np.array(own_mm), blend_mm))
+            for volume, made, place in zip(volumes[:, 0], generated[:, 0], paint_mask[:, 0].numpy(), strict=True)
         ]
         result = torch.from_numpy(np.stack(painted)[:, None]).to(ct_hu)
-        return LesionInpaintOutput(ct=result.numpy() if isinstance(ct, np.ndarray) else result, lesion_mask=mask)
+        if isinstance(ct, np.ndarray):
+            return LesionInpaintOutput(ct=result.numpy(), lesion_mask=mask, paint_mask=paint_mask.numpy())
+        return LesionInpaintOutput(ct=result, lesion_mask=mask, paint_mask=paint_mask)
+
+    @torch.no_grad()
+    def synthesize(self, semantic_map: Any, num_inference_steps: int = 50, generator: Generators = None) -> np.ndarray:
+        """Crops from their semantic map alone: LSDM's task, in 3D. The U-Net must have been trained for it.
+
+        Args:
+            semantic_map: Labels (`imaging.semantic_map.LABELS`), integer (B, 1, D, H, W).
+            num_inference_steps, generator: As in the call.
+        Returns: HU within the window, float32 (B, 1, D, H, W).
+        Raises: ValueError: If the U-Net knows only background and lesion, or shapes do not fit.
+        """
+        check_numbers(num_inference_steps, 0.0, 0.0, 0.0)
+        labels = torch.as_tensor(semantic_map)
+        if self.unet.config["num_labels"] != len(LABELS):
+            raise ValueError(
+                f"this U-Net knows {self.unet.config['num_labels']} labels, a semantic map has {len(LABELS)}; train "
+                f"one with model.num_labels {len(LABELS)} and whole_share above 0"
+            )
+        everywhere = torch.ones_like(labels, dtype=torch.uint8)
+        lesion_mask = (labels >= FIRST_NODULE).to(torch.uint8)
+        self._check_crops(torch.zeros(labels.shape), everywhere)
+        made = self.generate(
+            torch.zeros(labels.shape),
+            lesion_mask,
+            everywhere,
+            everywhere,
+            labels,
+            num_inference_steps=num_inference_steps,
+            generator=generator,
+        )
+        return made.cpu().numpy()
 
     @torch.no_grad()
     def generate(
         self,
         ct_hu: Tensor,
         lesion_mask: Tensor,
-        semantic_map: Tensor,
+        paint_mask: Tensor,
+        valid_mask: Tensor,
+        semantic_map: Tensor | None = None,
         attributes: Attributes | None = None,
         classifier_scale: float = 1.0,
         num_inference_steps: int = 50,
         generator: Generators = None,
     ) -> Tensor:
-        """The model's own volume, before it is blended into the CT; arguments as for crops, the mask 0 or 1.
+        """The model's own volume, before it is blended into the CT; arguments as for crops, masks 0 or 1.
 
         Returns: HU within the window, float, (B, 1, D, H, W), on the pipeline's device.
         """
-        device, config = self._execution_device, self.vae.config
+        device, config, factor = self._execution_device, self.vae.config, self.vae.factor
         window = (config["window_width"], config["window_level"])
         guided = bool(attributes) and classifier_scale != 0
         self._check_options(attributes, generator, ct_hu.shape[0])
+        if semantic_map is None:
+            semantic_map = self._map_of(ct_hu, lesion_mask, paint_mask, valid_mask)
         modulation = self.unet.modulate(semantic_map.to(device))
-        lesion_mask = lesion_mask.to(device)
+        lesion_mask, paint_mask = lesion_mask.to(device), paint_mask.to(device)
         ct_norm = to_norm(ct_hu.to(device, torch.float32), *window).to(self.unet.dtype)
-        blanked = self.vae.encode(blank_lesion(ct_norm, lesion_mask)).latent_dist.mode()
-        blanked = standardise(blanked, config)
+        blanked = self.vae.encode(blank(ct_norm, paint_mask)).latent_dist.mode()
+        condition = condition_of(standardise(blanked, config), lesion_mask, paint_mask, valid_mask.to(device), factor)
 
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         latent = randn_tensor(blanked.shape, generator=generator, device=device, dtype=blanked.dtype)
-        latent = latent * self.scheduler.init_noise_sigma
+        latent = latent * getattr(self.scheduler, "init_noise_sigma", 1.0)  # a flow starts at noise of unit variance
+        scaled = getattr(self.scheduler, "scale_model_input", lambda sample, t: sample)
         accepted = inspect.signature(self.scheduler.step).parameters
         step_options = {"generator": generator} if "generator" in accepted else {}
         for t in self.progress_bar(self.scheduler.timesteps):
-            noisy = self.scheduler.scale_model_input(latent, t)
-            sample = unet_input(noisy, blanked, lesion_mask, self.vae.factor)
-            output = self.unet(sample, t, modulation=modulation).sample
+            noisy = scaled(latent, t)
+            output = self.unet(torch.cat([noisy, condition], dim=1), t, modulation=modulation).sample
             if guided:
-                gradient = self.guide.gradient(noisy, t, attributes, lesion_mask, self.vae.factor)
+                gradient = self.guide.gradient(noisy, t, attributes, lesion_mask, factor)
                 output = guided_output(self.scheduler, output, t, classifier_scale * gradient)
             latent = self.scheduler.step(output, t, latent, **step_options).prev_sample
         generated = self.vae.decode(unstandardise(latent, config)).sample
         return to_hu(generated.float().clamp(-1, 1), *window)
+
+    def _map_of(self, ct_hu: Tensor, lesion_mask: Tensor, paint_mask: Tensor, valid_mask: Tensor) -> Tensor:
+        """The labels that the U-Net knows: background and lesion, or the semantic map of each crop."""
+        if self.unet.config["num_labels"] == 2:
+            return lesion_mask
+        crops = zip(*(given[:, 0].cpu().numpy() for given in (ct_hu, lesion_mask, paint_mask, valid_mask)), strict=True)
+        own_mm = 3 * (self.config["spacing_mm"],)
+        maps = [inpainting_map(ct, lesion, paint, own_mm, valid) for ct, lesion, paint, valid in crops]
+        return torch.from_numpy(np.stack(maps))[:, None]
 
     def _check_crops(self, ct_hu: Tensor, lesion_mask: Tensor) -> None:
         multiple = self.unet.size_multiple
@@ -266,12 +341,16 @@ class LesionInpaintPipeline(DiffusionPipeline):
             )
 
 
-def check_numbers(num_inference_steps: Any, classifier_scale: Any, blend_mm: Any) -> None:
+def check_numbers(num_inference_steps: Any, classifier_scale: Any, blend_mm: Any, paint_margin_mm: Any) -> None:
     """Raise ValueError, naming the value, unless steps are a whole number from 1 and the others finite and in range."""
     steps = num_inference_steps
     if not isinstance(steps, numbers.Integral) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"num_inference_steps {steps!r}, expected a whole number of at least 1")
-    for name, value, low in (("classifier_scale", classifier_scale, -math.inf), ("blend_mm", blend_mm, 0.0)):
+    for name, value, low in (
+        ("classifier_scale", classifier_scale, -math.inf),
+        ("blend_mm", blend_mm, 0.0),
+        ("paint_margin_mm", paint_margin_mm, 0.0),
+    ):
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
         if not (number and math.isfinite(value) and value >= low):
             raise ValueError(f"{name} {value!r}, expected a finite number{' of at least 0' if low == 0 else ''}")

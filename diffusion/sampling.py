@@ -22,7 +22,8 @@ class SamplingConfig:
         attributes: Wanted character, for example `--attributes.malignancy malignant`.
         classifier_scale: Strength of the guide; 0 switches it off.
         steps: Denoising steps.
-        blend_mm: Width over which the lesion is blended in from the mask's border inwards.
+        paint_margin_mm: What is painted around the lesion; null takes the margin of the training.
+        blend_mm: Width over which the change is blended in from the border of what is painted inwards.
         seed: Of everything random.
         revision: Branch, tag or commit of a Hub repository.
         device: "auto", "cpu" or "cuda".
@@ -34,6 +35,7 @@ class SamplingConfig:
     attributes: dict[str, str] = field(default_factory=dict)
     classifier_scale: float = 1.0
     steps: int = 50
+    paint_margin_mm: float | None = None
     blend_mm: float = 1.0
     seed: int = 0
     revision: str | None = None
@@ -45,6 +47,7 @@ class SamplingConfig:
             "attributes": self.attributes or None,
             "classifier_scale": self.classifier_scale,
             "num_inference_steps": self.steps,
+            "paint_margin_mm": self.paint_margin_mm,
             "blend_mm": self.blend_mm,
         }
 
@@ -61,7 +64,7 @@ def load_pipeline(config: SamplingConfig) -> "tuple[LesionInpaintPipeline, Path]
     from diffusion.pipeline import LesionInpaintPipeline, check_numbers
     from foundation.device import torch_device
 
-    check_numbers(config.steps, config.classifier_scale, config.blend_mm)
+    check_numbers(config.steps, config.classifier_scale, config.blend_mm, config.paint_margin_mm or 0.0)
     device = torch_device(config.device)
     folder = resolve_folder(config.pipeline, config.revision)
     replaced = {"vae": load_autoencoder(config.vae)} if config.vae else {}

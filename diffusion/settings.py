@@ -2,6 +2,6 @@
 
 from typing import Literal
 
-Target = Literal["epsilon", "v", "x0"]  # what the U-Net predicts, see `diffusion.objective`
+Target = Literal["epsilon", "v", "x0", "flow"]  # what the U-Net predicts, see `diffusion.objective`
 TimePolicy = Literal["constant", "snr", "min_snr", "film", "uncertainty", "step_aware"]  # see `diffusion.time_weights`
 Balance = Literal["none", "norm", "project", "norm_project"]  # see `diffusion.gradient_balance`

@@ -11,10 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from autoencoder.latents import unstandardise
-from diffusion.conditioning import unet_input
+from diffusion.conditioning import condition_of, mask_coverage
 from diffusion.gradient_balance import combined_gradient, gradient_statistics, loss_gradients
 from diffusion.lesion_window import decode_windows, lesion_windows
-from diffusion.objective import diffusion_loss, predicted_x0, target_of, x0_slope
+from diffusion.objective import (
+    add_noise,
+    alphas_of,
+    diffusion_loss,
+    network_times,
+    predicted_x0,
+    target_of,
+    x0_slope,
+)
 from diffusion.settings import Balance
 from diffusion.time_weights import STRUCTURE, ConstantWeights, StepPlan
 
@@ -34,6 +42,7 @@ class StageTwo(nn.Module):
         texture_weights: Size of each texture loss beside the structure loss (λ in eq. 2).
         learned: Modules inside the texture losses that are trained along, such as a `GaborBank`.
         balance: "none", or how the losses' gradients are balanced; see `diffusion.gradient_balance`.
+        num_labels: Labels that the U-Net knows; 2 takes the lesion mask, more the semantic map.
     Raises: ValueError: If names do not agree.
     """
 
@@ -45,11 +54,12 @@ class StageTwo(nn.Module):
         texture_weights: Mapping[str, float],
         learned: Sequence[nn.Module] = (),
         balance: Balance = "none",
+        num_labels: int = 2,
     ) -> None:
         super().__init__()
         if set(texture) != set(texture_weights) or set(texture) != set(policy.texture_losses):
             raise ValueError(f"losses {sorted(texture)}, weights {sorted(texture_weights)}, {policy.texture_losses}")
-        self.unet, self.policy = unet, policy
+        self.unet, self.policy, self.num_labels = unet, policy, num_labels
         self.texture = dict(texture)
         self.learned = nn.ModuleList(learned)
         self.texture_weights, self.balance = dict(texture_weights), balance
@@ -69,20 +79,28 @@ class StageTwo(nn.Module):
         Args:
             vae: Frozen autoencoder.
             scheduler: Training scheduler.
-            batch: `blanked_latent`, `lesion_mask`, `valid_mask`, `spacing_mm`, and `ct_norm` for texture losses.
+            batch: `blanked_latent`, `lesion_mask`, `paint_mask`, `valid_mask`, `spacing_mm`; `semantic_map` for a U-Net
+                of more than two labels, and `ct_norm` for texture losses. Where all of a crop is painted, all of it
+                counts in the structure loss.
             x0, noise: Standardised latent and noise, (B, C, d, h, w).
-            timesteps: (B,), integer.
+            timesteps: Rows of the schedule, (B,), integer.
             statistics: Also measure each loss's gradient norm and the cosines between them.
         Returns: (scalar to call backward on, whose value is the weighted sum of the losses; unweighted losses (B,) by
             name, 0 for samples they are not computed for; gradient statistics at x̂0). The gradients are taken at the
             U-Net's output, of which x̂0 is a multiple plus a constant.
         """
-        alphas = scheduler.alphas_cumprod
-        noisy = scheduler.add_noise(x0, noise, timesteps)
-        sample = unet_input(noisy, batch["blanked_latent"], batch["lesion_mask"], vae.factor)
-        output = self.unet(sample, timesteps, batch["lesion_mask"]).sample.float()
+        masks = (batch["lesion_mask"], batch["paint_mask"], batch["valid_mask"])
+        condition = condition_of(batch["blanked_latent"], *masks, vae.factor)
+        noisy = add_noise(scheduler, x0, noise, timesteps)
+        labels = batch["lesion_mask"] if self.num_labels == 2 else batch["semantic_map"]
+        times = network_times(scheduler, timesteps)
+        output = self.unet(torch.cat([noisy, condition], dim=1), times, labels).sample.float()
 
+        alphas = alphas_of(scheduler)
         plan = self.policy.plan(timesteps, alphas, batch["lesion_mask"], batch["valid_mask"], vae.factor)
+        whole = batch["paint_mask"].flatten(1).amin(1) > 0
+        valid = mask_coverage(batch["valid_mask"], vae.factor)
+        plan = plan._replace(cells=torch.where(whole.view(-1, 1, 1, 1, 1), valid, plan.cells))
         weights = {name: w * self.texture_weights.get(name, 1.0) for name, w in plan.weights.items()}
 
         def losses_of(prediction: Tensor) -> dict[str, Tensor]:

@@ -91,7 +91,7 @@ class ConstantWeights(nn.Module):
             factor: Voxels per latent cell along each axis.
         Raises: ValueError: If timesteps are not integers in one dimension.
         """
-        valid = (F.avg_pool3d(valid_mask.float(), factor) == 1).float()
+        valid = F.avg_pool3d(valid_mask.float(), factor)  # a cell counts by what the scan has of it
         cells = self.region(lesion_mask, timesteps, alphas_cumprod, factor) * valid
         return StepPlan(self.late(timesteps, len(alphas_cumprod)), self(timesteps, alphas_cumprod), cells)
 

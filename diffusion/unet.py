@@ -25,10 +25,10 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
 
     Args:
         latent_channels: Channels of the latent, which the network predicts.
-        condition_channels: Channels concatenated to the noisy latent: the blanked CT's latent and the mask's coverage.
+        condition_channels: Channels concatenated to the noisy latent, see `diffusion.conditioning.condition_channels`.
         num_labels: Labels of the semantic map, 0 ... num_labels - 1; 2 means background and lesion.
         map_factor: Voxels of the map per latent cell along each axis: the autoencoder's factor.
-        map_channels: Width of the embedded map.
+        map_channels: Width of the embedded map; 0 leaves SPADE out, and the masks that are concatenated say all.
         channels: Width of each level, finest first.
         blocks_per_level: Residual blocks at each level of either half.
         attention: Whether the lowest level attends over all its voxels.
@@ -39,7 +39,7 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
     def __init__(
         self,
         latent_channels: int = 4,
-        condition_channels: int = 5,
+        condition_channels: int = 14,
         num_labels: int = 2,
         map_factor: int = 4,
         map_channels: int = 32,
@@ -54,10 +54,11 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
         time_channels = 4 * channels[0]
         self.time_features = Timesteps(channels[0], flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(channels[0], time_channels)
-        self.map_embedding = nn.ModuleList([Conv3d(num_labels, map_channels, 3, padding=1) for _ in channels])
+        embeddings = [Conv3d(num_labels, map_channels, 3, padding=1) for _ in channels] if map_channels else []
+        self.map_embedding = nn.ModuleList(embeddings)
 
         def block(channels_in: int, channels_out: int) -> ResBlock3D:
-            return ResBlock3D(channels_in, channels_out, time_channels, map_channels)
+            return ResBlock3D(channels_in, channels_out, time_channels, map_channels or None)
 
         self.conv_in = Conv3d(latent_channels + condition_channels, channels[0], 3, padding=1)
         self.encoder = nn.ModuleList(
@@ -95,11 +96,13 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
         low, high = int(semantic_map.min()), int(semantic_map.max())
         if low < 0 or high >= labels:
             raise ValueError(f"semantic_map has labels {low} ... {high}, the model knows 0 ... {labels - 1}")
-        one_hot = F.one_hot(semantic_map[:, 0].long(), labels).movedim(-1, 1).to(self.conv_in.weight.dtype)
+        present = 1 << semantic_map.long()  # one bit a label; a cell has the bits of its voxels
+        numbers = torch.arange(labels, device=present.device).view(1, -1, 1, 1, 1)
         embedded = []
         for index, conv in enumerate(self.map_embedding):
-            factor = self.config["map_factor"] * 2**index
-            embedded.append(F.silu(conv(F.max_pool3d(one_hot, factor))))
+            present = _joined_bits(present, self.config["map_factor"] if index == 0 else 2)
+            one_hot = (present >> numbers & 1).to(self.conv_in.weight.dtype)
+            embedded.append(F.silu(conv(one_hot)))
         return [
             norm.modulation(embedded[level])
             for level, block in self._blocks()
@@ -156,3 +159,13 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
         middle = [(lowest, block) for block in self.middle]
         decoder = [(lowest - i, block) for i, blocks in enumerate(self.decoder) for block in blocks]  # type: ignore[attr-defined]
         return encoder + middle + decoder
+
+
+def _joined_bits(bits: Tensor, factor: int) -> Tensor:
+    """Bitwise or over blocks of factor³ voxels, (B, 1, D, H, W): the max-pooling of all one-hot channels at once."""
+    for axis in (2, 3, 4):
+        parts = bits.unflatten(axis, (-1, factor)).unbind(axis + 1)
+        bits = parts[0]
+        for part in parts[1:]:
+            bits = bits | part
+    return bits

@@ -2,12 +2,12 @@
 
 python scripts/encode_latents.py --data data/nodules --vae runs/vae/model --out data/latents
 python scripts/encode_latents.py --data data/nodules --vae http://127.0.0.1:8000 --out data/latents
-Training rows are encoded under all eight flips (a flip of the latent is not the latent of the flip).
+Training nodules are encoded in several variants (imaging/dataset/variants.py): turned, with unknown surroundings, with
+another region painted.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,29 @@ class EncodeConfig:
         vae: Folder, repository or URL of the trained autoencoder. If a folder's config has no latents_mean and
             latents_std yet, they are measured on the training split and stored there.
         out: Encoded dataset to create.
-        flips: Encode the training split under all eight flips, otherwise as it is.
+        variants: Of each training nodule whose crop reaches outside its scan; the first is the nodule as it is.
+        variants_in_context: Of each whose crop the scan fills. These teach the surroundings, and are rarer in sets of
+            boxes drawn around the lesion.
+        paint_margin_mm: What is blanked and painted around the lesion.
+        seed: Of the variants.
         device: "auto", "cpu" or "cuda".
     """
 
     data: ExistingFolder
     vae: ModelSource
     out: Path
-    flips: bool = True
+    variants: int = 8
+    variants_in_context: int = 8
+    paint_margin_mm: float = 2.0
+    seed: int = 0
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.variants < 1 or self.variants_in_context < 1 or not 0 <= self.paint_margin_mm < 20:
+            raise ValueError(
+                f"variants {self.variants}, variants_in_context {self.variants_in_context}, paint_margin_mm "
+                f"{self.paint_margin_mm}: expected at least 1 of each, and a margin from 0 to 20 mm"
+            )
 
 
 ARGUMENTS = read_arguments(EncodeConfig, __name__)
@@ -44,13 +58,16 @@ from tqdm.auto import tqdm
 from autoencoder.latent_dataset import latent_features, save_latent_dataset
 from autoencoder.latents import measured_statistics, standardise
 from autoencoder.loading import autoencoder_folder, load_autoencoder
-from diffusion.conditioning import blank_lesion
+from diffusion.conditioning import blank
 from foundation.atomic import write_atomically
 from foundation.device import torch_device
 from imaging.dataset.nodules import RATINGS, crop_size_of, load_nodules, read_nodule
+from imaging.dataset.variants import SYMMETRIES, nodule_variant, usual_variant
+from imaging.semantic_map import inpainting_map
 from imaging.window import to_norm
+from training.draws import generator
 
-AXES = "zyx"
+MOST_VARIANTS = 10_000
 COPIED = ("nodule_id", "patient_id", "source", "split", "spacing_mm", "diameter_mm", *RATINGS)
 
 
@@ -69,9 +86,8 @@ def main(config: EncodeConfig) -> None:
     if vae.config.get("latents_mean") is None:
         store_statistics(vae, config.vae, splits["train"])
 
-    flips = ["".join(axes) for count in range(4) for axes in combinations(AXES, count)] if config.flips else [""]
     latent_shape = vae.latent_shape((1, 1, crop_size, crop_size, crop_size))[1:]
-    rows = encoded_rows(splits, vae, flips, device)
+    rows = encoded_rows(splits, vae, config, device)
     save_latent_dataset(rows, config.out, latent_features(latent_shape, crop_size))
     print(f"encoded dataset: {config.out}")
 
@@ -84,7 +100,7 @@ def store_statistics(vae: Any, source: str, nodules: Dataset) -> None:
     if not Path(source).is_dir():
         raise ValueError(f"{source}: has no latent statistics and is no folder to store them in; download it")
     crops = (
-        _tensors(read_nodule(nodules, index), "", vae)[0]
+        _tensor(read_nodule(nodules, index)["ct_hu"], vae)
         for index in tqdm(range(len(nodules)), desc="latent statistics")
     )
     mean, std = measured_statistics(vae, crops)
@@ -94,36 +110,57 @@ def store_statistics(vae: Any, source: str, nodules: Dataset) -> None:
     print("latents_mean", np.round(mean, 3), "latents_std", np.round(std, 3))
 
 
-def encoded_rows(splits: dict[str, Dataset], vae: Any, flips: list[str], device) -> Iterator[dict]:
-    """Rows of the encoded dataset: every training nodule under every flip, validation nodules as they are."""
+def encoded_rows(splits: dict[str, Dataset], vae: Any, config: EncodeConfig, device) -> Iterator[dict]:
+    """Rows of the encoded dataset: training nodules in their variants, validation nodules as they are."""
     for split, nodules in splits.items():
         for index in tqdm(range(len(nodules)), desc=f"encoding {split}"):
             nodule = read_nodule(nodules, index)
-            for flip in flips if split == "train" else [""]:
-                ct_norm, lesion_mask = _tensors(nodule, flip, vae)
-                both = torch.cat([ct_norm, blank_lesion(ct_norm, lesion_mask)]).to(device)
-                posterior = vae.encode(both).latent_dist
-                std = posterior.std[0].cpu() / torch.tensor(vae.config["latents_std"])[:, None, None, None]
-                latents = standardise(posterior.mean, vae.config).cpu().numpy()
+            for number, variant in variants_of(nodules, index, nodule, config):
                 yield {
                     **{name: nodule[name] for name in COPIED},
-                    **{name: _flip(nodule[name], flip) for name in ("ct_hu", "lesion_mask", "valid_mask")},
-                    "flips": flip,
-                    "latent_mean": latents[0],
-                    "latent_std": std.numpy(),
-                    "blanked_latent": latents[1],
+                    **variant,
+                    **encoded(vae, variant["ct_hu"], variant["paint_mask"], device),
+                    "semantic_map": inpainting_map(
+                        *(variant[name] for name in ("ct_hu", "lesion_mask", "paint_mask")),
+                        nodule["spacing_mm"],
+                        variant["valid_mask"],
+                        None if np.isnan(nodule["malignancy"]) else nodule["malignancy"],
+                    ),
+                    "variant": number,
+                    "paint_margin_mm": config.paint_margin_mm,
                 }
 
 
-def _flip(volume: np.ndarray, flip: str) -> np.ndarray:
-    return np.flip(volume, [AXES.index(axis) for axis in flip]).copy()
+def variants_of(
+    nodules: Dataset, index: int, nodule: dict[str, Any], config: EncodeConfig
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """(number, arrays) of a nodule's variants; each depends on the seed, the nodule's row and its number alone."""
+    yield 0, usual_variant(nodule, config.paint_margin_mm)
+    if nodule["split"] != "train":
+        return
+    count = config.variants_in_context if nodule["valid_mask"].all() else config.variants
+    turns = generator(config.seed, "order", index).permutation(len(SYMMETRIES))
+    for number in range(1, count):
+        random = generator(config.seed, "augmentation", index * MOST_VARIANTS + number)
+        foreign = read_nodule(nodules, int(random.integers(len(nodules))))["lesion_mask"]
+        symmetry = SYMMETRIES[turns[number % len(turns)]]
+        yield number, nodule_variant(nodule, symmetry, random, config.paint_margin_mm, foreign)
 
 
-def _tensors(nodule: dict, flip: str, vae: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """ct_norm and lesion_mask, (1, 1, S, S, S)."""
+def encoded(vae: Any, ct_hu: np.ndarray, paint_mask: np.ndarray, device: torch.device) -> dict[str, np.ndarray]:
+    """Posterior of a crop and of the blanked crop, standardised, each (C, d, h, w)."""
+    ct_norm = _tensor(ct_hu, vae)
+    blanked = blank(ct_norm, torch.from_numpy(paint_mask)[None, None])
+    posterior = vae.encode(torch.cat([ct_norm, blanked]).to(device)).latent_dist
+    std = posterior.std[0].cpu() / torch.tensor(vae.config["latents_std"])[:, None, None, None]
+    mean = standardise(posterior.mean, vae.config).cpu().numpy()
+    return {"latent_mean": mean[0], "latent_std": std.numpy(), "blanked_latent": mean[1]}
+
+
+def _tensor(ct_hu: np.ndarray, vae: Any) -> torch.Tensor:
+    """ct_norm, (1, 1, S, S, S)."""
     window = (vae.config["window_width"], vae.config["window_level"])
-    ct_norm = to_norm(_flip(nodule["ct_hu"], flip).astype(np.float32), *window)
-    return torch.from_numpy(ct_norm)[None, None], torch.from_numpy(_flip(nodule["lesion_mask"], flip))[None, None]
+    return torch.from_numpy(to_norm(ct_hu.astype(np.float32), *window))[None, None]
 
 
 if __name__ == "__main__":

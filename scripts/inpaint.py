@@ -61,20 +61,22 @@ def main(config: InpaintConfig) -> None:
     pipeline, folder = load_pipeline(config)
     ct = read_ct(config.ct, config.series_uid)
     mask = read_mask(config.mask, ct) if config.mask else drawn_mask(config, ct)
-    result = pipeline(ct, mask, generator=torch.Generator().manual_seed(config.seed), **config.call_options()).ct
+    made = pipeline(ct, mask, generator=torch.Generator().manual_seed(config.seed), **config.call_options())
 
-    before, after, lesion = (sitk.GetArrayFromImage(image) for image in (ct, result, mask))
-    write_ct(result, config.out / "ct.nii.gz")
+    before, after, lesion, painted = (sitk.GetArrayFromImage(image) for image in (ct, made.ct, mask, made.paint_mask))
+    write_ct(made.ct, config.out / "ct.nii.gz")
+    write_ct(made.paint_mask, config.out / "paint_mask.nii.gz")
     write_ct(mask, config.out / "lesion_mask.nii.gz")
     window = (pipeline.vae.config["window_width"], pipeline.vae.config["window_level"])
     save_overview(config.out / "overview.png", before, after, lesion, ct.GetSpacing()[::-1], window)
-    record = record_of(config, weights_of(config, pipeline, folder), before, after, lesion)
+    record = record_of(config, weights_of(config, pipeline, folder), before, after, lesion, painted)
     text = json.dumps(record, indent=2) + "\n"
     write_atomically(config.out / "record.json", lambda temporary: temporary.write_text(text))
     print(
-        f"lesion of {record['lesion_voxels']} voxels, {record['changed_outside_mask']} voxels changed outside the mask"
+        f"lesion of {record['lesion_voxels']} voxels in a painted region of {record['painted_voxels']}, "
+        f"{record['changed_outside_paint']} voxels changed outside it"
     )
-    print(f"results: {config.out} (ct.nii.gz, lesion_mask.nii.gz, overview.png, record.json)")
+    print(f"results: {config.out} (ct.nii.gz, lesion_mask.nii.gz, paint_mask.nii.gz, overview.png, record.json)")
 
 
 def drawn_mask(config: InpaintConfig, ct: sitk.Image) -> sitk.Image:
@@ -89,7 +91,12 @@ def drawn_mask(config: InpaintConfig, ct: sitk.Image) -> sitk.Image:
 
 
 def record_of(
-    config: InpaintConfig, weights: Mapping[str, Any], before: np.ndarray, after: np.ndarray, lesion: np.ndarray
+    config: InpaintConfig,
+    weights: Mapping[str, Any],
+    before: np.ndarray,
+    after: np.ndarray,
+    lesion: np.ndarray,
+    painted: np.ndarray,
 ) -> dict[str, Any]:
     """Everything that is needed to make the same lesion again, and what was changed."""
     return {
@@ -98,7 +105,8 @@ def record_of(
         **weights,
         "versions": {name: version(name) for name in ("lesion-diffusion", "torch", "diffusers")},
         "lesion_voxels": int((lesion > 0).sum()),
-        "changed_outside_mask": int(((before != after) & (lesion == 0)).sum()),
+        "painted_voxels": int((painted > 0).sum()),
+        "changed_outside_paint": int(((before != after) & (painted == 0)).sum()),
         "mean_hu_before": float(before[lesion > 0].mean()),
         "mean_hu_after": float(after[lesion > 0].mean()),
     }

@@ -25,18 +25,23 @@ class InpaintNodulesConfig(SamplingConfig):
     Attributes:
         data: Prepared dataset that gives scans and masks; the rows of `out`, a new one, keep their split.
         split: "train", "validation" or "test".
+        lesions: Masks of the split to use, evenly spaced; null takes all.
         samples: Lesions for each mask; with more than one, sample k of a nodule is called <nodule>_seed<k>.
         batch_size: Lesions at a time.
     """
 
     data: ExistingFolder
     split: str = "test"
+    lesions: int | None = None
     samples: int = 1
     batch_size: int = 8
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.batch_size < 1:
-            raise ValueError(f"samples {self.samples}, batch_size {self.batch_size}: expected at least 1 of each")
+        if self.samples < 1 or self.batch_size < 1 or (self.lesions is not None and self.lesions < 1):
+            raise ValueError(
+                f"samples {self.samples}, batch_size {self.batch_size}, lesions {self.lesions}: expected at least 1 of "
+                "each"
+            )
 
 
 ARGUMENTS = read_arguments(InpaintNodulesConfig, __name__)
@@ -58,6 +63,8 @@ from imaging.dataset.nodules import (
     read_nodule,
     save_nodule_dataset,
 )
+from imaging.lesions.mask import grown_mask
+from imaging.semantic_map import inpainting_map
 from training.draws import generator
 
 Lesion = tuple[int, int]  # row of the dataset, sample
@@ -72,7 +79,9 @@ def main(config: InpaintNodulesConfig) -> None:
     made = config.out.with_name(f".{config.out.name}.lesions")
     claim_folder(made, config, {"device": pipeline.device.type, **weights_of(config, pipeline, folder)})
 
-    wanted = [(index, sample) for index in range(len(nodules)) for sample in range(config.samples)]
+    count = min(config.lesions or len(nodules), len(nodules))
+    chosen = [int(index) for index in np.linspace(0, len(nodules) - 1, count)]
+    wanted = [(index, sample) for index in chosen for sample in range(config.samples)]
     batches = [wanted[start : start + config.batch_size] for start in range(0, len(wanted), config.batch_size)]
     with tqdm(total=len(wanted), desc="lesions") as bar:
         for number, batch in enumerate(batches):
@@ -159,14 +168,15 @@ def painted(
     given = [read_nodule(nodules, index) for index, _ in batch]
     seeds = [int(generator(config.seed, "noise", config.samples * i + k).integers(2**62)) for i, k in batch]
     try:
-        result = pipeline(
-            *(np.stack([row[name] for row in given])[:, None] for name in ("ct_hu", "lesion_mask")),
+        made = pipeline(
+            **masks_of(given),
+            semantic_map=maps_of(given, pipeline, config.paint_margin_mm),
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             spacing_mm=np.stack([row["spacing_mm"] for row in given]),
             **config.call_options(),
-        ).ct
+        )
         size = crop_size_of(nodules)
-        for (_, sample), row, volume in zip(batch, given, result, strict=True):
+        for (_, sample), row, volume in zip(batch, given, made.ct, strict=True):
             check_row(synthetic_row(row, volume[0], sample, config.samples), size, nodule_features(size))
     except ValueError as error:
         if len(batch) == 1:
@@ -174,7 +184,34 @@ def painted(
         # one of them is at fault, and it alone is to be lost
         alone = [painted(pipeline, nodules, [lesion], config) for lesion in batch]
         return {lesion: outcome for outcomes in alone for lesion, outcome in outcomes.items()}
-    return dict(zip(batch, result[:, 0], strict=True))
+    return dict(zip(batch, made.ct[:, 0], strict=True))
+
+
+def masks_of(given: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """What the pipeline is called with, (B, 1, D, H, W)."""
+    names = {"ct": "ct_hu", "mask": "lesion_mask", "valid_mask": "valid_mask"}
+    return {argument: np.stack([row[name] for row in given])[:, None] for argument, name in names.items()}
+
+
+def maps_of(
+    given: list[dict[str, Any]], pipeline: LesionInpaintPipeline, paint_margin_mm: float | None
+) -> np.ndarray | None:
+    """Semantic maps with each nodule's own malignancy, (B, 1, D, H, W); None for a U-Net of two labels."""
+    if pipeline.unet.config["num_labels"] == 2:
+        return None
+    margin_mm = pipeline.config["paint_margin_mm"] if paint_margin_mm is None else paint_margin_mm
+    maps = [
+        inpainting_map(
+            row["ct_hu"],
+            row["lesion_mask"],
+            grown_mask(row["lesion_mask"], margin_mm, row["spacing_mm"]) * row["valid_mask"],
+            row["spacing_mm"],
+            row["valid_mask"],
+            None if np.isnan(row["malignancy"]) else row["malignancy"],
+        )
+        for row in given
+    ]
+    return np.stack(maps)[:, None]
 
 
 def synthetic_row(row: dict[str, Any], ct_hu: np.ndarray, sample: int, samples: int) -> dict[str, Any]:

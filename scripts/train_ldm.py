@@ -6,7 +6,7 @@ The same command continues an interrupted run. The pipeline is saved in <out>/pi
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from autoencoder.losses.settings import PlaneReduction
 from diffusion.settings import Balance, Target, TimePolicy
@@ -21,12 +21,14 @@ class UNetConfig:
     Attributes:
         channels: Width of each level.
         blocks_per_level: Residual blocks at each level of either half.
-        map_channels: Width of the embedded semantic map.
+        num_labels: Labels that SPADE knows: 2, background and lesion, or 8, those of `imaging.semantic_map`.
+        map_channels: Width of the embedded map; 0 leaves SPADE out, and the concatenated masks say where the lesion is.
         attention: Whether the lowest level attends over all its voxels.
     """
 
     channels: tuple[int, ...] = (64, 128, 192)
     blocks_per_level: int = 2
+    num_labels: Literal[2, 8] = 2
     map_channels: int = 32
     attention: bool = True
 
@@ -56,6 +58,12 @@ class TextureConfig:
     plane_reduction: PlaneReduction = "mean"
 
 
+def weights_of(settings: TextureConfig) -> dict[str, float]:
+    """The texture losses that have a weight."""
+    named = {name: getattr(settings, name) for name in ("gabor", "cooccurrence", "wavelet", "dog")}
+    return {name: weight for name, weight in named.items() if weight > 0}
+
+
 @dataclass(frozen=True)
 class LdmConfig(TrainingConfig):
     """Stage 2.
@@ -64,8 +72,13 @@ class LdmConfig(TrainingConfig):
         vae: Folder or repository of the autoencoder whose latents these are.
         model: The U-Net.
         initial: Pipeline folder whose U-Net's weights training starts from; none starts at random.
-        target: "epsilon", "v" or "x0".
-        noise_schedule: Diffusers' beta_schedule.
+        objective: "diffusion", or "gan": the U-Net as one-step generator against a discriminator, a baseline, with
+            target "x0" and one step to sample.
+        target: "epsilon", "v", "x0" or "flow" (rectified flow).
+        noise_schedule: Diffusers' beta_schedule; a flow has none.
+        zero_terminal_snr: Whether the noisiest step is noise alone.
+        whole_share: Share of the samples whose whole crop is blanked, so that the pipeline can also make crops from
+            their semantic map alone; needs model.num_labels 8.
         texture: Texture losses.
         background_weight: Weight of the loss away from the lesion; its own neighbourhood counts 1.
         evaluate_crops: Held-out lesions that every evaluation inpaints.
@@ -75,12 +88,24 @@ class LdmConfig(TrainingConfig):
     vae: ModelSource = "runs/vae/model"
     model: UNetConfig = field(default_factory=UNetConfig)
     initial: ExistingFolder | None = None
+    objective: Literal["diffusion", "gan"] = "diffusion"
     target: Target = "v"
     noise_schedule: str = "squaredcos_cap_v2"
+    zero_terminal_snr: bool = False
+    whole_share: float = 0.0
     texture: TextureConfig = field(default_factory=TextureConfig)
     background_weight: float = 0.2
     evaluate_crops: int = 6
     evaluate_steps: int = 25
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.whole_share <= 1 or (self.whole_share > 0 and self.model.num_labels == 2):
+            raise ValueError(
+                f"whole_share {self.whole_share}, model.num_labels {self.model.num_labels}: expected a share from 0 to "
+                "1, and 8 labels where it is above 0"
+            )
+        if self.objective == "gan" and (self.target != "x0" or weights_of(self.texture) or self.whole_share):
+            raise ValueError('objective "gan": expected target "x0", no texture losses and whole_share 0')
 
 
 ARGUMENTS = read_arguments(LdmConfig, __name__)
@@ -92,13 +117,17 @@ from datasets import Dataset
 from torch import Tensor
 
 from autoencoder.latent_dataset import load_latents, read_latent
+from autoencoder.latents import standardise
 from autoencoder.loading import load_autoencoder
 from autoencoder.losses.cooccurrence import cooccurrence_loss
 from autoencoder.losses.dog import dog_loss
 from autoencoder.losses.gabor import GaborBank, gabor_loss
 from autoencoder.losses.wavelet import wavelet_texture_loss
+from autoencoder.networks.discriminator import PatchDiscriminator3D
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
-from diffusion.objective import TARGETS, training_scheduler
+from diffusion.conditioning import BLANK, blank, blank_whole, condition_channels
+from diffusion.objective import TARGETS, alphas_of, training_scheduler
+from diffusion.one_step_gan import OneStepGAN
 from diffusion.stage_two import StageTwo, TextureLoss
 from diffusion.time_weights import TIME_POLICIES, weights_over_time
 from evaluation.image_quality import mse
@@ -106,7 +135,7 @@ from evaluation.reports.slices import save_slices
 from imaging.dataset.nodules import spacing_mm_of
 from imaging.window import to_norm
 from training.data import LatentNodules
-from training.draws import diffusion_draw
+from training.draws import diffusion_draw, uniform
 from training.run import TrainingRun
 
 
@@ -115,24 +144,33 @@ def main(config: LdmConfig) -> None:
     set_seed(config.seed)
     vae = load_autoencoder(config.vae)
     window = (vae.config["window_width"], vae.config["window_level"])
-    latents = LatentNodules(config.data, "train", window=window)
+    latents = LatentNodules(config.data, "train", window=window if weights_of(config.texture) else None)
     check_spacing(latents.latents, config.data)
     row = read_latent(latents.latents, 0)
     unet = SPADEUNet3D(
         latent_channels=row["latent_mean"].shape[0],
-        condition_channels=row["blanked_latent"].shape[0] + 1,
+        condition_channels=condition_channels(row["blanked_latent"].shape[0], vae.factor),
         map_factor=vae.factor,
         **asdict(config.model),
     )
     if config.initial is not None:
         load_initial(unet, config.initial)
-    scheduler = training_scheduler(config.target, config.noise_schedule)
+    scheduler = training_scheduler(config.target, config.noise_schedule, zero_terminal_snr=config.zero_terminal_snr)
+    T = scheduler.config["num_train_timesteps"]
 
     run = TrainingRun(config)
-    run.prepare(stage_two_of(unet, config))
+    if config.objective == "gan":
+        discriminator = PatchDiscriminator3D((16, 32))
+        run.prepare(OneStepGAN(unet, discriminator, config.model.num_labels), {"discriminator": config.learning_rate})
+    else:
+        run.prepare(stage_two_of(unet, config))
     vae.to(run.device).requires_grad_(False)
+    empty = blank_latent(vae, batch_shape=row["ct_hu"].shape) if config.whole_share else None
     for batch in run.batches(latents):
-        x0, noise, t = diffusion_draw(batch, len(scheduler.alphas_cumprod), config.seed, run.device)
+        x0, noise, t = diffusion_draw(batch, T, config.seed, run.device)
+        if empty is not None:
+            whole = uniform(1, config.seed, "whole", batch["draw"])[:, 0] < config.whole_share
+            batch = blank_whole(batch, whole.to(run.device), empty)
         logging = run.log_due()
         loss, losses, gradients = run.model(vae, scheduler, batch, x0, noise, t, statistics=logging)
         run.update(loss, logged(run, losses, t, scheduler) | gradients if logging else None)
@@ -144,6 +182,13 @@ def main(config: LdmConfig) -> None:
                 run.log(evaluate(pipeline, config, picture))
     if run.finished:
         run.save("pipeline", lambda averaged: pipeline_of(vae, averaged.unet, scheduler, row))
+
+
+@torch.no_grad()
+def blank_latent(vae: Any, batch_shape: tuple[int, ...]) -> Tensor:
+    """Standardised latent of a crop that is blanked altogether, (1, C, d, h, w)."""
+    nothing = torch.full((1, 1, *batch_shape), BLANK, device=vae.device)
+    return standardise(vae.encode(nothing).latent_dist.mode(), vae.config)
 
 
 def check_spacing(latents: Dataset, path: Path) -> None:
@@ -177,47 +222,57 @@ def stage_two_of(unet: SPADEUNet3D, config: LdmConfig) -> StageTwo:
         "wavelet": lambda x, y, mask, spacing: wavelet_texture_loss(x, y, mask, reduction="none"),
         "dog": lambda x, y, mask, spacing: dog_loss(x, y, mask, spacing_mm=spacing, reduction="none"),
     }
-    weights = {name: getattr(settings, name) for name in losses if getattr(settings, name) > 0}
+    weights = weights_of(settings)
     options: dict[str, Any] = {"gate": settings.gate, "background_weight": config.background_weight}
     if settings.time_policy == "min_snr":
         options["prediction_type"] = TARGETS[config.target]
     policy = TIME_POLICIES[settings.time_policy](tuple(weights), **options)
     texture = {name: losses[name] for name in weights}
     learned = [bank] if "gabor" in weights else []
-    return StageTwo(unet, policy, texture, weights, learned, settings.balance)
+    return StageTwo(unet, policy, texture, weights, learned, settings.balance, config.model.num_labels)
 
 
 def logged(run: TrainingRun, losses: dict[str, Tensor], t: Tensor, scheduler) -> dict[str, Tensor]:
     """Mean structure loss of the noisier and the cleaner half of t, mean texture losses where on, learned weights."""
-    structure, count = losses["structure"], len(scheduler.alphas_cumprod)
+    structure, count = losses["structure"], scheduler.config["num_train_timesteps"]
     parts = {"structure_noisy_half": structure[t >= count // 2], "structure_clean_half": structure[t < count // 2]}
     parts |= {name: loss[loss > 0] for name, loss in losses.items() if name != "structure"}
     values = {name: part.mean() for name, part in parts.items() if len(part)}
-    policy = run.accelerator.unwrap_model(run.model).policy
-    if any(True for _ in policy.parameters()):
-        over_time = weights_over_time(policy, scheduler.alphas_cumprod, points=3)
+    policy = getattr(run.accelerator.unwrap_model(run.model), "policy", None)
+    if policy is not None and any(True for _ in policy.parameters()):
+        over_time = weights_over_time(policy, alphas_of(scheduler), points=3)
         values |= {f"weight_{name}/{i}": w for name, ws in over_time.items() for i, w in enumerate(ws)}
     return values
 
 
 def pipeline_of(vae, unet, scheduler, row: dict) -> LesionInpaintPipeline:
     """The pipeline on the grid of the encoded dataset."""
-    size, spacing_mm = row["ct_hu"].shape[0], float(row["spacing_mm"][0])
-    return LesionInpaintPipeline(vae, unet, scheduler, crop_size=size, spacing_mm=spacing_mm)
+    size, spacing_mm, margin_mm = row["ct_hu"].shape[0], float(row["spacing_mm"][0]), float(row["paint_margin_mm"])
+    return LesionInpaintPipeline(vae, unet, scheduler, crop_size=size, spacing_mm=spacing_mm, paint_margin_mm=margin_mm)
 
 
 def evaluate(pipeline: LesionInpaintPipeline, config: LdmConfig, picture: Path) -> dict[str, float]:
     """Inpaint held-out lesions from a fixed seed: error inside the masks, and a picture beside the real ones."""
-    held_out = load_latents(config.data, "validation")
-    rows = [read_latent(held_out, index) for index in range(min(config.evaluate_crops, len(held_out)))]
-    ct_hu = torch.from_numpy(np.stack([row["ct_hu"] for row in rows]))[:, None]
-    lesion_mask = torch.from_numpy(np.stack([row["lesion_mask"] for row in rows]))[:, None]
-    generators = [torch.Generator().manual_seed(index) for index in range(len(rows))]
     pipeline.set_progress_bar_config(disable=True)
-    result = pipeline(ct_hu, lesion_mask, num_inference_steps=config.evaluate_steps, generator=generators).ct
+    held_out = load_latents(config.data, "validation")
+    indices = np.linspace(0, len(held_out) - 1, min(config.evaluate_crops, len(held_out))).astype(int)
+    rows = [read_latent(held_out, int(index)) for index in indices]
+    names = ("ct_hu", "lesion_mask", "valid_mask", "semantic_map")
+    ct_hu, lesion_mask, valid_mask, labels = (
+        torch.from_numpy(np.stack([row[name] for row in rows]))[:, None] for name in names
+    )
+    made = pipeline(
+        ct_hu,
+        lesion_mask,
+        semantic_map=labels if pipeline.unet.config["num_labels"] > 2 else None,
+        valid_mask=valid_mask,
+        num_inference_steps=config.evaluate_steps,
+        generator=[torch.Generator().manual_seed(index) for index in range(len(rows))],
+    )
+    result = made.ct
     window = (pipeline.vae.config["window_width"], pipeline.vae.config["window_level"])
     real, painted = to_norm(ct_hu.float(), *window), to_norm(result.float(), *window)
-    blanked = torch.where(lesion_mask > 0, -1.0, real)
+    blanked = blank(real, made.paint_mask)
     columns = zip(real[:, 0], blanked[:, 0], painted[:, 0], (painted - real)[:, 0], strict=True)
     save_slices(picture, list(columns), ["real", "given", "inpainted", "difference"])
     hu_bias = ((result - ct_hu).float() * lesion_mask).sum() / lesion_mask.sum()

@@ -8,7 +8,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from autoencoder.identity import IdentityAutoencoder
-from diffusion.objective import target_of, training_scheduler
+from diffusion.objective import is_flow, target_of, training_scheduler
 from diffusion.pipeline import LesionInpaintPipeline
 from diffusion.unet import SPADEUNet3D
 
@@ -23,14 +23,14 @@ def randomised(module: nn.Module, seed: int = 0) -> Any:
 
 
 def tiny_unet(**settings: Any) -> SPADEUNet3D:
-    """Two levels and 2 + 3 channels in; a map twice as fine, unless `settings` say otherwise."""
+    """Two levels and 2 + 12 channels in; a map twice as fine, unless `settings` say otherwise."""
     torch.manual_seed(0)
-    defaults = {"latent_channels": 2, "condition_channels": 3, "map_factor": 2, "map_channels": 4, "channels": (4, 8)}
+    defaults = {"latent_channels": 2, "condition_channels": 12, "map_factor": 2, "map_channels": 4, "channels": (4, 8)}
     return randomised(SPADEUNet3D(**{**defaults, "blocks_per_level": 1, **settings}))
 
 
 def pixel_unet() -> SPADEUNet3D:
-    return tiny_unet(latent_channels=1, condition_channels=2, map_factor=1)
+    return tiny_unet(latent_channels=1, condition_channels=4, map_factor=1)
 
 
 def pixel_autoencoder() -> IdentityAutoencoder:
@@ -40,7 +40,8 @@ def pixel_autoencoder() -> IdentityAutoencoder:
 def pixel_pipeline(
     unet: Any = None, scheduler: Any = None, guide: Any = None, **settings: Any
 ) -> LesionInpaintPipeline:
-    """Diffusion on the voxels themselves."""
+    """Diffusion on the voxels themselves; nothing is painted around the lesion unless `settings` say so."""
+    settings = {"paint_margin_mm": 0.0, **settings}
     scheduler = scheduler or training_scheduler("v")
     pipe = LesionInpaintPipeline(pixel_autoencoder(), unet or pixel_unet(), scheduler, guide, **settings)
     pipe.set_progress_bar_config(disable=True)
@@ -51,16 +52,21 @@ class Oracle(nn.Module):
     """A denoiser that knows the clean latent: its output is the exact target at whatever noise it is shown."""
 
     size_multiple, dtype, device = 2, torch.float32, torch.device("cpu")
+    config = {"num_labels": 2}  # noqa: RUF012 - as a model has it
 
     def __init__(self, x0: Tensor, scheduler: Any) -> None:
         super().__init__()
-        self.x0, self.scheduler = x0, DDPMScheduler.from_config(scheduler.config)
+        self.x0, self.scheduler = x0, scheduler if is_flow(scheduler) else DDPMScheduler.from_config(scheduler.config)
 
     def modulate(self, semantic_map: Tensor) -> list:
         return []
 
     def forward(self, sample: Tensor, timestep: Tensor, modulation: list) -> SimpleNamespace:
-        noisy, t = sample[:, : self.x0.shape[1]].double(), timestep.long().expand(len(sample))
+        noisy = sample[:, : self.x0.shape[1]].double()
+        if is_flow(self.scheduler):
+            sigma = (timestep / 1000).double()
+            return SimpleNamespace(sample=((noisy - self.x0) / sigma).float())
+        t = timestep.long().expand(len(sample))
         alpha_bar = self.scheduler.alphas_cumprod[t].double().view(-1, 1, 1, 1, 1)
         noise = (noisy - alpha_bar.sqrt() * self.x0) / (1 - alpha_bar).sqrt()
         return SimpleNamespace(sample=target_of(self.scheduler, self.x0.double(), noise, t).float())

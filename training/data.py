@@ -7,18 +7,20 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from autoencoder.latent_dataset import load_latents, read_latent
+from autoencoder.latent_dataset import MASKS, load_latents, read_latent
 from imaging.dataset.nodules import crop_size_of, load_nodules, read_nodule
 from imaging.dataset.scan_volumes import open_scans
 from imaging.window import to_norm
 from training.draws import generator
 
+LATENTS = ("latent_mean", "latent_std", "blanked_latent", "spacing_mm")
+
 
 class NodulePatches(Dataset):
     """Random patches for stage 1, flipped at random along each axis: of nodule crops, and of whole scans beside them.
 
-    Half of a crop's patches are centred as near to the lesion as the crop allows, the others anywhere in the crop. A
-    scan's patches lie anywhere in its body; scans are drawn by the size of their bodies.
+    Half of a crop's patches are centred as near to the lesion as the crop allows, the others to a voxel drawn from the
+    valid ones. A scan's patches lie anywhere in its body; scans are drawn by the size of their bodies.
 
     Args:
         path: Prepared dataset.
@@ -63,45 +65,46 @@ class NodulePatches(Dataset):
         return len(self.nodules)
 
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Any]:
-        """`ct_norm` float32 and `valid_mask` float32, (1, P, P, P), and the draw number."""
+        """`ct_norm`, `valid_mask`, `lesion_mask` float32, (1, P, P, P), and the draw number."""
         index, draw = item
         random = generator(self.seed, "augmentation", draw)
         if self.scan_fraction > 0 and random.random() < self.scan_fraction:
-            ct_hu, valid_mask = self._scan_patch(random)
+            volumes = self._scan_patch(random)
         else:
-            ct_hu, valid_mask = self._crop_patch(index, random)
+            volumes = self._crop_patch(index, random)
         flipped = tuple(axis for axis in range(3) if random.random() < 0.5)
-        ct_norm = to_norm(np.flip(ct_hu, flipped).astype(np.float32), *self.window)
+        ct_hu, valid_mask, lesion_mask = (np.flip(volume, flipped).astype(np.float32) for volume in volumes)
         return {
-            "ct_norm": torch.from_numpy(ct_norm.copy())[None],
-            "valid_mask": torch.from_numpy(np.flip(valid_mask, flipped).astype(np.float32))[None],
+            "ct_norm": torch.from_numpy(to_norm(ct_hu, *self.window).copy())[None],
+            "valid_mask": torch.from_numpy(valid_mask)[None],
+            "lesion_mask": torch.from_numpy(lesion_mask)[None],
             "draw": draw,
         }
 
-    def _crop_patch(self, index: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _crop_patch(self, index: int, random: np.random.Generator) -> tuple[np.ndarray, ...]:
         nodule = read_nodule(self.nodules, index)
         room = np.array(nodule["ct_hu"].shape) - self.patch_size
         if random.random() < 0.5:
             centre = np.argwhere(nodule["lesion_mask"]).mean(axis=0)
-            start = np.clip(np.rint(centre - self.patch_size / 2).astype(int), 0, room)
         else:
-            start = random.integers(room + 1)
+            centre = random.choice(np.argwhere(nodule["valid_mask"]))
+        start = np.clip(np.rint(centre - self.patch_size / 2).astype(int), 0, room)
         window = tuple(slice(s, s + self.patch_size) for s in start)
-        return nodule["ct_hu"][window], nodule["valid_mask"][window]
+        return tuple(nodule[name][window] for name in ("ct_hu", "valid_mask", "lesion_mask"))
 
-    def _scan_patch(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _scan_patch(self, random: np.random.Generator) -> tuple[np.ndarray, ...]:
         entry, volume = self.scans[int(random.choice(len(self.scans), p=self.scan_shares))]
         start = [int(random.integers(first, last - self.patch_size + 1)) for first, last in entry.body]
         ct_hu = np.array(volume[tuple(slice(s, s + self.patch_size) for s in start)])
-        return ct_hu, np.ones_like(ct_hu)
+        return ct_hu, np.ones_like(ct_hu), np.zeros_like(ct_hu)
 
 
 class LatentNodules(Dataset):
-    """Encoded nodules for stage 2 and the classifiers: standardised posterior, blanked CT, mask, spacing, ratings.
+    """Encoded nodules for stage 2 and the classifiers: standardised posterior, blanked CT, masks, spacing, ratings.
 
     Args:
         path: Encoded dataset, from scripts/encode_latents.py.
-        split: "train" or "test".
+        split: "train" or "validation".
         ratings: Names of the ratings to give along (NaN where a nodule is not rated).
         window: (width, level) in HU to give `ct_norm` along, which losses on the decoded image need; None leaves it.
     """
@@ -115,19 +118,18 @@ class LatentNodules(Dataset):
     ) -> None:
         self.latents = load_latents(path, split)
         self.ratings, self.window = ratings, window
+        columns = [*LATENTS, *MASKS, *ratings, *(["ct_hu"] if window is not None else [])]
+        self._read = self.latents.select_columns(columns)  # a row's other arrays stay on disk
 
     def __len__(self) -> int:
         return len(self.latents)
 
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Any]:
-        """Latents (C, d, h, w), `lesion_mask`, `valid_mask` (1, D, H, W), `spacing_mm` (3,), ratings, draw number."""
+        """Latents (C, d, h, w), masks and map (1, D, H, W), `spacing_mm` (3,), ratings, draw number."""
         index, draw = item
-        row = read_latent(self.latents, index)
-        batch: dict[str, Any] = {
-            name: torch.from_numpy(row[name]) for name in ("latent_mean", "latent_std", "blanked_latent", "spacing_mm")
-        }
-        for name in ("lesion_mask", "valid_mask"):
-            batch[name] = torch.from_numpy(row[name])[None]
+        row = read_latent(self._read, index)
+        batch: dict[str, Any] = {name: torch.from_numpy(row[name]) for name in LATENTS}
+        batch |= {name: torch.from_numpy(row[name])[None] for name in MASKS}
         if self.window is not None:
             batch["ct_norm"] = torch.from_numpy(to_norm(row["ct_hu"].astype(np.float32), *self.window))[None]
         batch |= {name: torch.tensor(row[name], dtype=torch.float32) for name in self.ratings}

@@ -16,11 +16,14 @@ def row(name: str, split: str, **values) -> dict:
         "patient_id": name,
         "source": "test",
         "split": split,
-        "flips": "",
+        "variant": 0,
         **{key: rng.standard_normal(LATENT, np.float32) for key in ("latent_mean", "latent_std", "blanked_latent")},
         "ct_hu": rng.integers(-1024, 400, (EDGE,) * 3).astype(np.int16),
         "lesion_mask": rng.integers(0, 2, (EDGE,) * 3).astype(np.uint8),
+        "paint_mask": np.ones((EDGE,) * 3, np.uint8),
         "valid_mask": np.ones((EDGE,) * 3, np.uint8),
+        "semantic_map": rng.integers(0, 8, (EDGE,) * 3).astype(np.uint8),
+        "paint_margin_mm": 2.0,
         "spacing_mm": np.array([2.5, 0.7, 0.8], np.float32),
         "diameter_mm": 7.5,
         "malignancy": 4.25,
@@ -30,7 +33,7 @@ def row(name: str, split: str, **values) -> dict:
 
 
 def test_rows_come_back_as_they_were_written(tmp_path):
-    rows = [row("a", "test"), row("bb", "train", flips="zx"), row("ccc", "train", malignancy=np.nan)]
+    rows = [row("a", "test"), row("bb", "train", variant=3), row("ccc", "train", malignancy=np.nan)]
     save_latent_dataset(rows, tmp_path / "out", latent_features(LATENT, EDGE))
     train = load_latents(tmp_path / "out", "train")
     assert len(train) == 2 and len(load_latents(tmp_path / "out", "test")) == 1
@@ -38,7 +41,7 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     for name in ("latent_mean", "latent_std", "blanked_latent", "ct_hu", "lesion_mask", "valid_mask", "spacing_mm"):
         assert read[name].dtype == rows[1][name].dtype
         np.testing.assert_array_equal(read[name], rows[1][name])
-    assert read["flips"] == "zx" and read["malignancy"] == 4.25 and read["diameter_mm"] == 7.5
+    assert read["variant"] == 3 and read["malignancy"] == 4.25 and read["diameter_mm"] == 7.5
     assert all(np.isnan(read[name]) for name in RATINGS if name != "malignancy")
     assert np.isnan(read_latent(train, 1)["malignancy"])
 

@@ -8,7 +8,16 @@ from skimage.measure import block_reduce
 from torch import Tensor
 from torch.testing import assert_close
 
-from diffusion.conditioning import BLANK, blank_lesion, lesion_neighbourhood, mask_coverage, unet_input
+from diffusion.conditioning import (
+    BLANK,
+    blank,
+    blank_whole,
+    condition_channels,
+    condition_of,
+    lesion_neighbourhood,
+    mask_coverage,
+    octant_coverage,
+)
 
 
 def random_mask(dtype: torch.dtype = torch.uint8) -> Tensor:
@@ -36,17 +45,49 @@ def test_neighbourhood_is_the_touched_cells_dilated_by_a_cube(factor: int, cells
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bool])
-def test_blanking_darkens_the_lesion_and_nothing_else(dtype: torch.dtype):
+def test_blanking_darkens_what_is_painted_and_nothing_else(dtype: torch.dtype):
     ct_norm = torch.linspace(-0.9, 0.9, 2 * 8 * 12 * 16).view(2, 1, 8, 12, 16)
     before, mask = ct_norm.clone(), random_mask(dtype)
-    blanked = blank_lesion(ct_norm, mask)
+    blanked = blank(ct_norm, mask)
     assert torch.equal(blanked[mask > 0], torch.full_like(blanked[mask > 0], BLANK))
     assert torch.equal(blanked[mask == 0], ct_norm[mask == 0])
     assert torch.equal(ct_norm, before) and BLANK == -1
 
 
-def test_input_is_noisy_latent_then_blanked_latent_then_coverage():
-    mask, noisy, blanked = random_mask(), torch.randn(2, 3, 4, 6, 8), torch.randn(2, 3, 4, 6, 8)
-    sample = unet_input(noisy, blanked, mask, 2)
-    assert torch.equal(sample, torch.cat([noisy, blanked, mask_coverage(mask, 2)], dim=1))
-    assert unet_input(noisy.half(), blanked.half(), mask, 2).dtype == torch.float16
+@pytest.mark.parametrize("factor", [2, 4])
+def test_octants_are_the_means_of_each_cells_eight_parts(factor: int):
+    mask = random_mask()
+    found = octant_coverage(mask, factor)
+    half = factor // 2
+    for number in range(8):
+        z, y, x = (half * (number >> shift & 1) for shift in (2, 1, 0))
+        # the octants of one place, side by side, are the mask with every other half-cell taken out
+        parts = [
+            block[:, :, z // half :: 2, y // half :: 2, x // half :: 2]
+            for block in [block_reduce(mask.numpy().astype(np.float32), (1, 1, half, half, half), np.mean)]
+        ]
+        channel = (found - torch.from_numpy(parts[0])).abs().flatten(2).amax(2).amax(0).argmin()
+        assert_close(found[:, channel : channel + 1], torch.from_numpy(parts[0]))
+    assert_close(found.mean(1, keepdim=True), mask_coverage(mask, factor))
+    assert torch.equal(octant_coverage(mask, 1), mask.float())
+
+
+def test_condition_is_blanked_latent_octants_paint_and_valid():
+    lesion, blanked = random_mask(), torch.randn(2, 3, 4, 6, 8)
+    paint, valid = random_mask(torch.bool), torch.ones_like(lesion)
+    valid[:, :, :3] = 0
+    condition = condition_of(blanked, lesion, paint, valid, 2)
+    parts = [blanked, octant_coverage(lesion, 2), mask_coverage(paint, 2), mask_coverage(valid, 2)]
+    assert torch.equal(condition, torch.cat(parts, dim=1)) and condition.shape[1] == condition_channels(3, 2)
+    assert condition_of(blanked.half(), lesion, paint, valid, 2).dtype == torch.float16
+    assert condition_channels(1, 1) == 1 + 1 + 2
+
+
+def test_a_whole_crop_is_blanked_for_the_chosen_samples_alone():
+    batch = {"blanked_latent": torch.randn(2, 3, 4, 6, 8), "paint_mask": random_mask(), "draw": torch.arange(2)}
+    empty = torch.randn(1, 3, 4, 6, 8)
+    whole = blank_whole(batch, torch.tensor([True, False]), empty)
+    assert torch.equal(whole["blanked_latent"][0], empty[0]) and whole["paint_mask"][0].all()
+    for name in ("blanked_latent", "paint_mask"):
+        assert torch.equal(whole[name][1], batch[name][1])
+    assert not batch["paint_mask"].all() and whole["draw"] is batch["draw"]

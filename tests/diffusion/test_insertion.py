@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffusion.insertion import inpaint_scan
 from imaging.files.ct import read_ct
+from imaging.lesions.mask import grown_mask
 
 SPACING = (2.5, 0.7, 0.7)  # z, y, x, mm
 SIZE = (16, 52, 60)
@@ -46,15 +47,24 @@ class Painter:
     def __init__(self, paint: Any) -> None:
         self.paint, self.calls = paint, []
 
-    def __call__(self, ct_hu: np.ndarray, lesion_mask: np.ndarray) -> np.ndarray:
-        self.calls.append(SimpleNamespace(ct_hu=ct_hu, mask=lesion_mask))
-        return self.paint(ct_hu, lesion_mask)
+    def __call__(self, crop: dict[str, np.ndarray]) -> np.ndarray:
+        self.calls.append(SimpleNamespace(ct_hu=crop["ct_hu"], mask=crop["lesion_mask"], crop=crop))
+        return self.paint(crop["ct_hu"], crop["lesion_mask"])
 
 
 def inpainted(
-    paint: Any, ct: sitk.Image, mask: sitk.Image, blend_mm: float = 1.0, size: int = 32, spacing_mm: float = 1.0
+    paint: Any,
+    ct: sitk.Image,
+    mask: sitk.Image,
+    blend_mm: float = 1.0,
+    size: int = 32,
+    spacing_mm: float = 1.0,
+    margin_mm: float = 0.0,
 ) -> sitk.Image:
-    return inpaint_scan(ct, mask, paint, size, spacing_mm, blend_mm)
+    result, painted = inpaint_scan(ct, mask, paint, size, spacing_mm, margin_mm, blend_mm)
+    expected = grown_mask(sitk.GetArrayViewFromImage(mask), margin_mm, ct.GetSpacing()[::-1])
+    assert np.array_equal(sitk.GetArrayViewFromImage(painted), expected)
+    return result
 
 
 def constant(value_hu: float) -> Any:
@@ -79,8 +89,11 @@ def test_pipeline_changes_the_mask_of_an_oblique_scan_and_nothing_else(pixel_typ
     pipe = pixel_pipeline(crop_size=24, spacing_mm=1.0)
     seeds = [torch.Generator().manual_seed(3) for _ in range(2)]
     output, again = (pipe(ct, mask, num_inference_steps=2, generator=seed) for seed in seeds)
-    check_outside(ct, output.ct, mask)
+    check_outside(ct, output.ct, output.paint_mask)
     assert output.lesion_mask is mask
+    lesion, painted = (sitk.GetArrayFromImage(image) > 0 for image in (mask, output.paint_mask))
+    expected = distance_transform_edt(~lesion, sampling=ct.GetSpacing()[::-1]) <= pipe.config["paint_margin_mm"]
+    assert np.array_equal(painted, expected)
     assert np.array_equal(sitk.GetArrayViewFromImage(again.ct), sitk.GetArrayViewFromImage(output.ct))
 
 
@@ -94,10 +107,15 @@ def test_model_sees_a_cube_around_the_lesion():
 
 
 def test_pipeline_hands_its_grid_and_every_option_to_the_model(monkeypatch: pytest.MonkeyPatch):
-    ct, pipe, calls = oblique_scan(), pixel_pipeline(crop_size=36, spacing_mm=0.8, guide=RecordingGuide()), []
+    ct, pipe, calls = (
+        oblique_scan(),
+        pixel_pipeline(crop_size=36, spacing_mm=0.8, guide=RecordingGuide(), paint_margin_mm=2.0),
+        [],
+    )
 
-    def generate(ct_hu: Tensor, *args: Any, **options: Any) -> Tensor:
+    def generate(ct_hu: Tensor, lesion_mask: Any, paint_mask: Any, valid_mask: Any, **options: Any) -> Tensor:
         calls.append((ct_hu.shape, options))
+        assert (paint_mask >= lesion_mask).all() and paint_mask.sum() > lesion_mask.sum() and valid_mask.all()
         return ct_hu
 
     monkeypatch.setattr(pipe, "generate", generate)
@@ -199,7 +217,10 @@ def test_lesion_at_the_border_of_the_scan_is_painted(centre: tuple[int, int, int
     painter = constant(100.0)
     inside = check_outside(ct, inpainted(painter, ct, mask, blend_mm=0.0), mask)
     assert -50 < inside.mean() < 200
-    assert (painter.calls[0].ct_hu == -1024).any()  # beyond the scan
+    crop = painter.calls[0].crop
+    beyond = crop["valid_mask"] == 0
+    assert beyond.any() and not crop["paint_mask"][beyond].any()
+    assert crop["ct_hu"][beyond].min() > -1024  # the scan's edge is repeated, no wall of air
 
 
 def lopsided(ct: sitk.Image) -> sitk.Image:

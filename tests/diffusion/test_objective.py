@@ -9,8 +9,11 @@ from torch.testing import assert_close
 
 from diffusion.objective import (
     TARGETS,
+    add_noise,
+    alphas_of,
     diffusion_loss,
     guided_output,
+    network_times,
     predicted_x0,
     target_of,
     training_scheduler,
@@ -31,11 +34,13 @@ def draws() -> tuple[Tensor, Tensor, Tensor]:
 def test_x0_predicted_from_the_exact_target_is_x0(target: str, schedule: str):
     scheduler = training_scheduler(target, schedule)
     x0, noise, t = draws()
-    noisy = scheduler.add_noise(x0, noise, t)
+    noisy = add_noise(scheduler, x0, noise, t)
+    if target != "flow":
+        assert_close(noisy, scheduler.add_noise(x0, noise, t))
     assert_close(predicted_x0(scheduler, target_of(scheduler, x0, noise, t), noisy, t), x0, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", [target for target in TARGETS if target != "flow"])
 @pytest.mark.parametrize("kind", ["ddpm", "ddim"])
 def test_x0_of_any_output_is_what_the_scheduler_steps_with(target: str, kind: str):
     scheduler = training_scheduler(target)
@@ -65,7 +70,7 @@ def test_guidance_moves_x0_alike_for_every_target():
     ts = t.expand(2)
     alpha_bar = training_scheduler("v").alphas_cumprod[600].double()
     moved = x0 + (1 - alpha_bar) / alpha_bar.sqrt() * gradient
-    for target in TARGETS:
+    for target in [target for target in TARGETS if target != "flow"]:
         scheduler = training_scheduler(target)
         noisy = scheduler.add_noise(x0, noise, ts)
         output = guided_output(scheduler, target_of(scheduler, x0, noise, ts), t, gradient)
@@ -78,6 +83,41 @@ def test_guidance_of_the_noise_is_dhariwal_and_nichols():
     sigma = (1 - scheduler.alphas_cumprod[t[0]]).sqrt().double()
     gradient = torch.full(SHAPE, 0.3, dtype=torch.float64)
     assert_close(guided_output(scheduler, noise, t[0], gradient), noise - 0.3 * sigma, rtol=1e-6, atol=1e-6)
+
+
+def test_a_flow_is_diffusers_and_its_snr_that_of_a_diffusion():
+    scheduler, (x0, noise, t) = training_scheduler("flow"), draws()
+    noisy = add_noise(scheduler, x0, noise, t)
+    times = network_times(scheduler, t)
+    scheduler.set_timesteps(1000)
+    for index in range(2):
+        one = slice(index, index + 1)
+        place = int((scheduler.timesteps - times[index]).abs().argmin())
+        assert_close(float(scheduler.timesteps[place]), float(times[index]), rtol=0, atol=1e-3)
+        assert_close(scheduler.scale_noise(x0[one], scheduler.timesteps[place : place + 1], noise[one]), noisy[one])
+        # one Euler step to the end along the exact velocity arrives at x0
+        sigma = times[index] / 1000
+        assert_close(noisy[one] - sigma * target_of(scheduler, x0, noise, t)[one], x0[one])
+        alpha = alphas_of(scheduler)[t[index]]
+        assert_close(alpha / (1 - alpha), ((1 - sigma) / sigma) ** 2)
+    assert alphas_of(scheduler)[-1] == 0 and network_times(scheduler, torch.tensor([999]))[0] == 1000
+
+
+def test_guidance_of_a_flow_moves_the_noise_it_implies():
+    scheduler, (x0, noise, _) = training_scheduler("flow"), draws()
+    t, gradient = torch.tensor([599, 599]), torch.full(SHAPE, 0.3, dtype=torch.float64)
+    noisy = add_noise(scheduler, x0, noise, t)
+    output = guided_output(scheduler, noise - x0, torch.tensor(600.0), gradient)
+    implied_noise = noisy + (1 - 0.6) * output  # ε of (x_t, v)
+    assert_close(implied_noise, noise - 0.6 * gradient, rtol=1e-5, atol=1e-5)
+    assert torch.equal(guided_output(scheduler, noise, torch.tensor(1000.0), gradient), noise)
+
+
+def test_zero_terminal_snr_ends_in_noise_alone_and_refuses_epsilon():
+    alphas = training_scheduler("v", "scaled_linear", zero_terminal_snr=True).alphas_cumprod
+    assert alphas[-1] < 1e-7 and training_scheduler("v", "scaled_linear").alphas_cumprod[-1] > 1e-4
+    with pytest.raises(ValueError, match=r'zero_terminal_snr: .* take target "v" or "x0"'):
+        training_scheduler("epsilon", zero_terminal_snr=True)
 
 
 def test_training_starts_at_the_last_timestep_and_clips_nothing():

@@ -28,6 +28,8 @@ from diffusion.objective import TARGETS, training_scheduler
 from diffusion.pipeline import LesionInpaintPipeline
 from guidance.classifier_guidance import ClassifierGuidance
 from imaging.compositing import edge_weight
+from imaging.lesions.mask import grown_mask
+from imaging.semantic_map import inpainting_map
 from imaging.window import to_hu, to_norm
 
 SHAPE = (2, 1, 4, 6, 8)
@@ -64,10 +66,53 @@ def test_ct_outside_the_mask_is_the_inputs_bit_for_bit(kind: str):
     assert (result[inside] != before[inside]).mean() > 0.9
 
 
+def test_margin_is_painted_too_and_given_back():
+    ct_hu, lesion_mask = crops()
+    pipe = pixel_pipeline(paint_margin_mm=1.0)
+    output = pipe(ct_hu, lesion_mask, num_inference_steps=2, generator=seeds(0, 1))
+    expected = np.stack([grown_mask(mask, 1.0, (1, 1, 1)) for mask in lesion_mask[:, 0].numpy()])
+    assert np.array_equal(output.paint_mask[:, 0], expected) and expected.sum() > lesion_mask.sum()
+    assert torch.equal(output.ct[output.paint_mask == 0], ct_hu[output.paint_mask == 0])
+    assert (output.ct != ct_hu)[output.paint_mask > 0].float().mean() > 0.9
+    tight = pipe(ct_hu, lesion_mask, num_inference_steps=2, generator=seeds(0, 1), paint_margin_mm=0)
+    assert torch.equal(tight.paint_mask, lesion_mask)
+    valid_mask = torch.ones_like(lesion_mask)
+    valid_mask[..., 6:] = 0
+    cut = pipe(ct_hu, lesion_mask, num_inference_steps=2, generator=seeds(0, 1), valid_mask=valid_mask)
+    assert torch.equal(cut.paint_mask, output.paint_mask * valid_mask)
+    assert torch.equal(cut.ct[..., 6:], ct_hu[..., 6:]) and not torch.equal(cut.ct[..., :6], output.ct[..., :6])
+
+
+def test_map_of_eight_labels_is_made_from_the_crop(monkeypatch: pytest.MonkeyPatch):
+    unet = tiny_unet(latent_channels=1, condition_channels=4, map_factor=1, num_labels=8)
+    pipe = pixel_pipeline(unet, paint_margin_mm=1.0)
+    modulate = Counted(unet, "modulate", monkeypatch)
+    ct_hu, lesion_mask = crops()
+    made = pipe(ct_hu, lesion_mask, num_inference_steps=1)
+    volumes = zip(ct_hu[:, 0].numpy(), lesion_mask[:, 0].numpy(), made.paint_mask[:, 0].numpy(), strict=True)
+    expected = np.stack([inpainting_map(*volume, (1, 1, 1)) for volume in volumes])
+    assert np.array_equal(modulate.calls[0][0][0][:, 0], expected) and (expected == 6).sum() == lesion_mask.sum()
+
+
+def test_crop_is_synthesised_from_its_map_alone(monkeypatch: pytest.MonkeyPatch):
+    unet = tiny_unet(latent_channels=1, condition_channels=4, map_factor=1, num_labels=8)
+    pipe = pixel_pipeline(unet)
+    forward = Counted(unet, "forward", monkeypatch)
+    labels = torch.randint(0, 8, SHAPE, generator=torch.Generator().manual_seed(0))
+    made = pipe.synthesize(labels, num_inference_steps=2, generator=seeds(0, 1))
+    assert made.shape == SHAPE and made.min() >= -1150 and made.max() <= 350
+    sample = forward.calls[0][0][0]
+    assert (sample[:, 1] == sample[0, 1, 0, 0, 0]).all() and (sample[:, 3:] == 1).all()
+    assert torch.equal(sample[:, 2:3], (labels >= 5).float())
+    with pytest.raises(ValueError, match="this U-Net knows 2 labels, a semantic map has 8; train one with"):
+        pixel_pipeline().synthesize(labels)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("scheduler_type", [DDPMScheduler, DDIMScheduler])
 def test_exact_denoiser_makes_the_sampler_return_its_x0(target: str, scheduler_type: Any):
-    check_oracle(scheduler_type.from_config(training_scheduler(target).config))
+    scheduler = training_scheduler(target)
+    check_oracle(scheduler if target == "flow" else scheduler_type.from_config(scheduler.config))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +140,7 @@ def test_latent_is_standardised_before_and_decoded_after():
     )
     scheduler = DDIMScheduler.from_config(training_scheduler("epsilon").config)
     x0 = torch.randn(2, 2, 2, 3, 4, generator=torch.Generator().manual_seed(3))
-    pipe = LesionInpaintPipeline(vae, Oracle(x0, scheduler), scheduler)
+    pipe = LesionInpaintPipeline(vae, Oracle(x0, scheduler), scheduler, paint_margin_mm=0.0)
     pipe.set_progress_bar_config(disable=True)
     with torch.no_grad():
         decoded = vae.decode(unstandardise(x0, vae.config)).sample.clamp(-1, 1)
@@ -161,7 +206,8 @@ def test_map_is_modulated_once_and_the_network_sees_what_it_should(monkeypatch: 
     assert [int(arguments[1]) for arguments, _ in forward.calls] == [999, 749, 499, 249]
     blanked = standardise(torch.where(lesion_mask > 0, -1.0, to_norm(ct_hu)), pipe.vae.config)
     for (sample, _), _ in forward.calls:
-        assert_close(sample[:, 1:], torch.cat([blanked, lesion_mask.float()], dim=1))
+        masks = (lesion_mask, lesion_mask, torch.ones_like(lesion_mask))
+        assert_close(sample[:, 1:], torch.cat([blanked, *(mask.float() for mask in masks)], dim=1))
 
     pipe(ct_hu, lesion_mask, num_inference_steps=1, spacing_mm=[0.8, 0.8, 0.8], semantic_map=1 - lesion_mask)
     assert torch.equal(modulate.calls[1][0][0], 1 - lesion_mask)
@@ -301,6 +347,8 @@ def edit(kind: str) -> dict[str, Any]:
         "another spacing": {"spacing_mm": [2.5, 0.7, 0.7]},
         "one of another spacing": {"spacing_mm": [[1.0, 1.0, 1.0], [1.0, 1.0, 1.02]]},
         "blend": {"blend_mm": -1.0},
+        "margin": {"paint_margin_mm": -1.0},
+        "valid shape": {"valid_mask": mask[:1]},
         "blend nan": {"blend_mm": float("nan")},
         "scale nan": {"classifier_scale": float("nan")},
         "scale word": {"classifier_scale": "2"},
@@ -338,6 +386,8 @@ def edit(kind: str) -> dict[str, Any]:
         ("another spacing", r"spacing_mm \[2\.5, 0\.7, 0\.7\]: the model has learnt 1 mm along every axis; resample"),
         ("one of another spacing", r"the model has learnt 1 mm along every axis"),
         ("blend", r"blend_mm -1\.0, expected a finite number of at least 0"),
+        ("margin", r"paint_margin_mm -1\.0, expected a finite number of at least 0"),
+        ("valid shape", r"valid_mask has shape \(1, 1, 4, 6, 8\), ct \(2, 1, 4, 6, 8\); must be equal"),
         ("blend nan", r"blend_mm nan, expected a finite number of at least 0"),
         ("scale nan", r"classifier_scale nan, expected a finite number"),
         ("scale word", r"classifier_scale '2', expected a finite number"),

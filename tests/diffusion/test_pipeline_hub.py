@@ -20,7 +20,7 @@ def pipeline(seed: int) -> LesionInpaintPipeline:
             {"classes": {"malignancy": ["benign", "malignant"]}, "latent_channels": 1, "channels": (4, 8)}
         )
     )
-    unet = tiny_unet(latent_channels=1, condition_channels=2, map_factor=1)
+    unet = tiny_unet(latent_channels=1, condition_channels=4, map_factor=1)
     for parameter in unet.conv_out.parameters():
         parameter.data.mul_(1 + seed)
     return pixel_pipeline(unet, guide=guide, crop_size=8, spacing_mm=0.9)

@@ -16,7 +16,7 @@ from diffusion.pipeline import LesionInpaintPipeline
 
 @pytest.fixture(scope="module")
 def pipeline() -> LesionInpaintPipeline:
-    unet = tiny_unet(latent_channels=2, condition_channels=3, map_factor=4)
+    unet = tiny_unet(latent_channels=2, condition_channels=12, map_factor=4)
     return LesionInpaintPipeline(tiny_autoencoder(), unet, training_scheduler("v"), crop_size=16)
 
 

@@ -9,8 +9,8 @@ from autoencoder import AutoencoderKL3D
 from autoencoder.losses.cooccurrence import cooccurrence_loss
 from autoencoder.losses.dog import dog_loss
 from autoencoder.losses.gabor import GaborBank, gabor_loss
-from diffusion.conditioning import unet_input
-from diffusion.objective import diffusion_loss, predicted_x0, target_of, training_scheduler, x0_slope
+from diffusion.conditioning import condition_of
+from diffusion.objective import alphas_of, diffusion_loss, predicted_x0, target_of, training_scheduler, x0_slope
 from diffusion.stage_two import StageTwo
 from diffusion.time_weights import TIME_POLICIES, ConstantWeights, FilmWeights, StepAwareMask, UncertaintyWeights
 
@@ -18,7 +18,7 @@ SHAPE = (16, 24, 32)
 
 
 def small_unet():
-    return tiny_unet(latent_channels=4, condition_channels=5, map_factor=4)
+    return tiny_unet(latent_channels=4, condition_channels=14, map_factor=4)
 
 
 @pytest.fixture
@@ -38,6 +38,8 @@ def batch():
     return {
         "blanked_latent": torch.randn(3, 4, 4, 6, 8),
         "lesion_mask": lesion_mask,
+        "paint_mask": lesion_mask.roll(1, 2),
+        "semantic_map": 3 * lesion_mask,
         "valid_mask": torch.ones_like(lesion_mask),
         "spacing_mm": torch.ones(3, 3),
         "ct_norm": torch.rand(3, 1, *SHAPE) * 2 - 1,
@@ -86,12 +88,47 @@ def test_without_texture_losses_it_is_the_weighted_squared_error(vae, batch):
     loss, losses, _ = step(StageTwo(unet, ConstantWeights(()), {}, {}), vae, batch)
     torch.manual_seed(3)
     x0, noise = torch.randn(2, 3, 4, 4, 6, 8)
-    sample = unet_input(scheduler.add_noise(x0, noise, t), batch["blanked_latent"], batch["lesion_mask"], 4)
+    masks = [batch[name] for name in ("lesion_mask", "paint_mask", "valid_mask")]
+    sample = torch.cat([scheduler.add_noise(x0, noise, t), condition_of(batch["blanked_latent"], *masks, 4)], dim=1)
     output = unet(sample, t, batch["lesion_mask"]).sample
     weight = ConstantWeights().plan(t, scheduler.alphas_cumprod, batch["lesion_mask"], batch["valid_mask"], 4).cells
     expected = diffusion_loss(output, target_of(scheduler, x0, noise, t), weight)
     assert torch.allclose(losses["structure"], expected)
     assert torch.allclose(loss, expected.mean())
+
+
+def test_where_all_is_painted_all_of_the_scan_counts(vae, batch):
+    batch["paint_mask"] = torch.ones_like(batch["paint_mask"])
+    batch["valid_mask"][:, :, 12:] = 0
+    model = StageTwo(small_unet(), ConstantWeights((), background_weight=0.0), {}, {})
+    _, losses, _ = step(model, vae, batch)
+    torch.manual_seed(3)
+    x0, noise = torch.randn(2, 3, 4, 4, 6, 8)
+    t, scheduler = torch.tensor([10, 250, 900]), training_scheduler("v")
+    masks = [batch[name] for name in ("lesion_mask", "paint_mask", "valid_mask")]
+    sample = torch.cat([scheduler.add_noise(x0, noise, t), condition_of(batch["blanked_latent"], *masks, 4)], dim=1)
+    error = (model.unet(sample, t, batch["lesion_mask"]).sample - target_of(scheduler, x0, noise, t)).square()
+    assert torch.allclose(losses["structure"], error[:, :, :3].flatten(1).mean(1))
+
+
+@pytest.mark.parametrize("target", ["flow", "epsilon"])
+def test_a_network_of_eight_labels_sees_the_semantic_map(vae, batch, target):
+    unet = tiny_unet(latent_channels=4, condition_channels=14, map_factor=4, num_labels=8)
+    torch.manual_seed(3)
+    x0, noise = torch.randn(2, 3, 4, 4, 6, 8)
+    t, scheduler = torch.tensor([10, 250, 900]), training_scheduler(target)
+    losses = StageTwo(unet, ConstantWeights(()), {}, {}, num_labels=8)(vae, scheduler, batch, x0, noise, t)[1]
+    masks = [batch[name] for name in ("lesion_mask", "paint_mask", "valid_mask")]
+    if target == "flow":
+        sigma = (t + 1).view(-1, 1, 1, 1, 1) / 1000
+        noisy, times = (1 - sigma) * x0 + sigma * noise, t + 1.0
+    else:
+        noisy, times = scheduler.add_noise(x0, noise, t), t
+    sample = torch.cat([noisy, condition_of(batch["blanked_latent"], *masks, 4)], dim=1)
+    output = unet(sample, times, batch["semantic_map"]).sample
+    weight = ConstantWeights().plan(t, alphas_of(scheduler), batch["lesion_mask"], batch["valid_mask"], 4).cells
+    expected = diffusion_loss(output, noise - x0 if target == "flow" else noise, weight)
+    assert torch.allclose(losses["structure"], expected, rtol=1e-5)
 
 
 def test_texture_losses_count_below_the_gate_only(vae, batch):

@@ -212,13 +212,17 @@ def test_plan_gives_every_policy_one_region_without_padding(name):
     lesion_mask = torch.zeros(1, 1, 24, 28, 32)
     lesion_mask[..., 9:15, 12:18, 12:20] = 1
     valid_mask = torch.ones_like(lesion_mask)
-    valid_mask[:, :, :5] = 0  # the second layer of cells is cut, too
+    valid_mask[:, :, :5] = 0  # a quarter of the second layer of cells is cut, too
     plan = TIME_POLICIES[name](("gabor",), gate=0.5, background_weight=0.3).plan(
         torch.tensor([40]), ALPHAS, lesion_mask, valid_mask, 4
     )
     assert plan.late.tolist() == [True]
     assert plan.cells.shape == (1, 1, 6, 7, 8)
-    assert not plan.cells[:, :, :2].any()
+    assert not plan.cells[:, :, :1].any()
+    full = TIME_POLICIES[name](("gabor",), gate=0.5, background_weight=0.3).plan(
+        torch.tensor([40]), ALPHAS, lesion_mask, torch.ones_like(valid_mask), 4
+    )
+    assert torch.allclose(plan.cells[:, :, 1], 0.75 * full.cells[:, :, 1])
     assert set(plan.cells[:, :, 2:].unique().tolist()) == {torch.tensor(0.3).item(), 1.0}
 
 

@@ -18,12 +18,12 @@ CELLS = (4, 6, 8)  # of the latent; the map is twice as fine
 
 
 def example(batch: int = 2) -> tuple[Tensor, Tensor]:
-    """Noisy latent with conditions (B, 5, 4, 6, 8), label map (B, 1, 8, 12, 16)."""
+    """Noisy latent with conditions (B, 14, 4, 6, 8), label map (B, 1, 8, 12, 16)."""
     generator = torch.Generator().manual_seed(1)
     semantic_map = torch.zeros(batch, 1, 8, 12, 16, dtype=torch.uint8)
     for index in range(batch):
         semantic_map[index, 0, 2:5, 3 : 7 + index, 5:11] = 1
-    return torch.randn(batch, 5, *CELLS, generator=generator), semantic_map
+    return torch.randn(batch, 14, *CELLS, generator=generator), semantic_map
 
 
 def test_spade_norm_is_monais_with_the_same_weights():
@@ -152,7 +152,7 @@ def test_gradient_reaches_every_parameter():
 
 
 def test_fresh_network_predicts_a_constant():
-    unet = SPADEUNet3D(latent_channels=2, condition_channels=3, map_factor=2, channels=(4, 8))
+    unet = SPADEUNet3D(latent_channels=2, condition_channels=12, map_factor=2, channels=(4, 8))
     sample, semantic_map = example()
     out = unet(sample, 9, semantic_map).sample
     assert_close(out, unet.conv_out.bias.view(1, -1, 1, 1, 1).expand_as(out))

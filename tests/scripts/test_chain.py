@@ -24,8 +24,10 @@ from foundation.config import launch, parse_config
 from imaging.dataset.nodules import load_nodules, read_nodule
 from imaging.files.ct import read_ct, write_ct
 from imaging.geometry import index_of_point
+from imaging.lesions.mask import grown_mask
 from imaging.lesions.sites import find_lesion_sites
 from imaging.phantom.chest import chest_phantom, phantom_image
+from imaging.semantic_map import inpainting_map
 from imaging.window import to_norm
 from scripts.encode_latents import EncodeConfig
 from scripts.encode_latents import main as encode_main
@@ -43,7 +45,8 @@ RECORD = {
     "pipeline_sha256",
     "versions",
     "lesion_voxels",
-    "changed_outside_mask",
+    "painted_voxels",
+    "changed_outside_paint",
     "mean_hu_before",
     "mean_hu_after",
 }
@@ -88,7 +91,9 @@ def voxels(path: Path) -> np.ndarray:
 
 def assert_only_the_lesion_changed(ct: sitk.Image, out: Path) -> None:
     before, after, mask = sitk.GetArrayFromImage(ct), voxels(out / "ct.nii.gz"), voxels(out / "lesion_mask.nii.gz")
-    np.testing.assert_array_equal(after[mask == 0], before[mask == 0])
+    painted = voxels(out / "paint_mask.nii.gz")
+    np.testing.assert_array_equal(after[painted == 0], before[painted == 0])
+    assert (painted >= mask).all()
     assert (after != before)[mask == 1].mean() > 0.5
     written = geometry(sitk.ReadImage(str(out / "ct.nii.gz")))
     for a, b in zip(written[:4], geometry(ct)[:4], strict=True):
@@ -97,7 +102,7 @@ def assert_only_the_lesion_changed(ct: sitk.Image, out: Path) -> None:
     assert geometry(sitk.ReadImage(str(out / "lesion_mask.nii.gz")))[:4] == written[:4]
     assert (out / "overview.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((out / "record.json").read_text())
-    assert set(record) == RECORD and record["changed_outside_mask"] == 0
+    assert set(record) == RECORD and record["changed_outside_paint"] == 0
     assert record["lesion_voxels"] == mask.sum() and len(record["pipeline_sha256"]) == 64
     assert record["mean_hu_after"] == pytest.approx(after[mask == 1].mean())
 
@@ -119,29 +124,33 @@ def test_every_training_leaves_model_config_curves_and_pictures(chain):
 
 
 @torch.no_grad()
-def test_latents_are_encoded_under_every_flip_and_standardised_on_the_training_split(chain):
+def test_latents_are_encoded_in_variants_and_standardised_on_the_training_split(chain):
     vae = AutoencoderKL3D.from_pretrained(chain.vae / "model")
     train, watched = (load_latents(chain.latents, split) for split in ("train", "validation"))
-    assert len(train) == 6 * 8 and len(watched) == 6 and set(watched["flips"]) == {""}
+    assert len(train) == 6 * 8 and len(watched) == 6 and set(watched["variant"]) == {0}
     assert sorted(path.name for path in chain.latents.iterdir() if path.is_dir()) == ["train", "validation"]
     rows = [read_latent(train, index) for index in range(len(train))]
-    assert len({(row["nodule_id"], row["flips"]) for row in rows}) == len(rows)
-    plain = [row for row in rows if row["flips"] == ""]
+    assert len({(row["nodule_id"], row["variant"]) for row in rows}) == len(rows)
+    plain = [row for row in rows if row["variant"] == 0]
     mean = np.stack([row["latent_mean"] for row in plain])
     square = mean**2 + np.stack([row["latent_std"] for row in plain]) ** 2
     np.testing.assert_allclose(mean.mean(axis=(0, 2, 3, 4)), 0, atol=1e-4)
     np.testing.assert_allclose(square.mean(axis=(0, 2, 3, 4)), 1, rtol=1e-3)
 
-    row = next(row for row in rows if row["flips"] == "zx")
+    row = plain[1]
     nodules = load_nodules(chain.nodules, "train")
     nodule = read_nodule(nodules, nodules["nodule_id"][:].index(row["nodule_id"]))
-    np.testing.assert_array_equal(row["ct_hu"], nodule["ct_hu"][::-1, :, ::-1])
-    np.testing.assert_array_equal(row["lesion_mask"], nodule["lesion_mask"][::-1, :, ::-1])
-    ct_norm = to_norm(torch.from_numpy(row["ct_hu"].astype(np.float32)))[None, None]
-    blanked = torch.where(torch.from_numpy(row["lesion_mask"]) > 0, -1.0, ct_norm)
-    for name, volume in (("latent_mean", ct_norm), ("blanked_latent", blanked)):
-        expected = standardise(vae.encode(volume).latent_dist.mean, vae.config)[0]
-        np.testing.assert_allclose(row[name], expected, atol=1e-4)
+    np.testing.assert_array_equal(row["ct_hu"], nodule["ct_hu"])
+    np.testing.assert_array_equal(row["lesion_mask"], nodule["lesion_mask"])
+    np.testing.assert_array_equal(row["paint_mask"], grown_mask(nodule["lesion_mask"], 2.0, nodule["spacing_mm"]))
+    crop = (row["ct_hu"], row["lesion_mask"], row["paint_mask"], row["spacing_mm"], row["valid_mask"])
+    np.testing.assert_array_equal(row["semantic_map"], inpainting_map(*crop, row["malignancy"]))
+    for row in rows[::5]:
+        ct_norm = to_norm(torch.from_numpy(row["ct_hu"].astype(np.float32)))[None, None]
+        blanked = torch.where(torch.from_numpy(row["paint_mask"]) > 0, -1.0, ct_norm)
+        for name, volume in (("latent_mean", ct_norm), ("blanked_latent", blanked)):
+            expected = standardise(vae.encode(volume).latent_dist.mean, vae.config)[0]
+            np.testing.assert_allclose(row[name], expected, atol=1e-4)
 
 
 def test_a_centre_and_a_diameter_give_a_scan_that_differs_inside_the_mask_only(drawn, scan, chain):

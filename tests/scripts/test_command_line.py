@@ -99,7 +99,11 @@ def test_every_script_with_an_input_looks_for_it():
     ("script", "argv", "sentence"),
     [
         ("inpaint", "--ct . --pipeline a/b --out out --center 1,2,3", "give either --mask, or --center z,y,x together"),
-        ("inpaint_nodules", "--data . --pipeline a/b --out out --samples 0", "samples 0, batch_size 8: expected"),
+        (
+            "inpaint_nodules",
+            "--data . --pipeline a/b --out out --samples 0",
+            "samples 0, batch_size 8, lesions None",
+        ),
         ("prepare_lidc", "--out out", "nothing to read; pass --dicom-root"),
         ("prepare_scans", "--scans . --out out --spacing-mm 0", "spacing_mm 0.0: expected a positive number"),
         ("serve_autoencoder", "--model a/b --max-queue 0", "max_queue 0, expected at least 1"),

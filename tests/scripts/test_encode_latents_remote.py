@@ -15,9 +15,9 @@ from scripts.encode_latents import EncodeConfig, main
 def test_a_dataset_encoded_by_a_service_is_that_of_the_local_model(phantom_dataset, tmp_path):
     vae = tiny_autoencoder()
     vae.save_pretrained(tmp_path / "vae")
-    main(EncodeConfig(phantom_dataset, str(tmp_path / "vae"), tmp_path / "local", flips=False, device="cpu"))
+    main(EncodeConfig(phantom_dataset, str(tmp_path / "vae"), tmp_path / "local", variants_in_context=1, device="cpu"))
     with running(vae) as url:
-        main(EncodeConfig(phantom_dataset, url, tmp_path / "remote", flips=False, device="cpu"))
+        main(EncodeConfig(phantom_dataset, url, tmp_path / "remote", variants_in_context=1, device="cpu"))
     for split in ("train", "validation"):
         local, remote = (load_latents(tmp_path / name, split) for name in ("local", "remote"))
         assert len(local) == len(remote) > 0
@@ -51,7 +51,9 @@ def test_tiles_can_be_computed_by_a_service():
 def test_statistics_are_stored_with_the_autoencoder_inside_a_pipeline(phantom_dataset, tmp_path):
     tiny_autoencoder(latents_mean=None, latents_std=None).save_pretrained(tmp_path / "pipeline/vae")
     (tmp_path / "pipeline/model_index.json").write_text("{}")
-    main(EncodeConfig(phantom_dataset, str(tmp_path / "pipeline"), tmp_path / "out", flips=False, device="cpu"))
+    main(
+        EncodeConfig(phantom_dataset, str(tmp_path / "pipeline"), tmp_path / "out", variants_in_context=1, device="cpu")
+    )
     config = load_autoencoder(tmp_path / "pipeline").config
     assert len(config["latents_mean"]) == len(config["latents_std"]) == 2
     assert not (tmp_path / "pipeline/config.json").exists()

@@ -9,6 +9,7 @@ import pytest
 
 from diffusion import LesionInpaintPipeline
 from imaging.dataset.nodules import load_nodules, read_nodule
+from imaging.lesions.mask import grown_mask
 from scripts import inpaint_nodules
 from scripts.inpaint_nodules import InpaintNodulesConfig, main
 
@@ -46,8 +47,8 @@ def test_guided_lesions_stay_in_the_range_of_prepared_data_and_outside_is_the_sc
     assert len(made) == len(given)
     for index in range(len(given)):
         row = read_nodule(given, index)
-        inside = row["lesion_mask"] > 0
-        assert np.array_equal(made[row["nodule_id"]][~inside], row["ct_hu"][~inside])
+        inside, painted = row["lesion_mask"] > 0, grown_mask(row["lesion_mask"], 2.0, row["spacing_mm"]) > 0
+        assert np.array_equal(made[row["nodule_id"]][~painted], row["ct_hu"][~painted])
         assert (made[row["nodule_id"]][inside] != row["ct_hu"][inside]).mean() > 0.5
     assert min(volume.min() for volume in made.values()) >= -1024
 
@@ -131,7 +132,7 @@ def test_an_unfinished_run_of_other_settings_is_refused(config, monkeypatch):
         ({"blend_mm": float("inf")}, "blend_mm inf, expected a finite number of at least 0"),
         ({"steps": 0}, "num_inference_steps 0, expected a whole number of at least 1"),
         ({"device": "tpu"}, "device 'tpu', expected cpu, or cuda where"),
-        ({"samples": 0}, "samples 0, batch_size 4: expected at least 1 of each"),
+        ({"samples": 0}, "samples 0, batch_size 4, lesions None: expected at least 1 of each"),
     ],
 )
 def test_options_out_of_range_are_named_before_anything_is_made(config, change, message):

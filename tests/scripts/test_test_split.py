@@ -35,8 +35,6 @@ def test_a_dataset_without_validation_patients_is_refused_with_its_remedy(phanto
     data = tmp_path / "nodules"
     shutil.copytree(phantom_dataset, data)
     (data / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
-    with pytest.raises(
-        ValueError, match="no split 'validation'; it has 'train', 'test'; patients for it"
-    ):
+    with pytest.raises(ValueError, match="no split 'validation'; it has 'train', 'test'; patients for it"):
         train_vae.main(train_vae.VaeConfig(data=data, out=tmp_path / "vae", patch_size=8, **SHORT))
     assert not (tmp_path / "vae").exists()

@@ -60,7 +60,7 @@ def test_a_vq_model_trained_with_every_loss_serves_the_whole_chain(phantom_datas
     assert len(vae.config["latents_mean"]) == len(vae.config["latents_std"]) == 2
     encode_latents(EncodeConfig(phantom_dataset, str(tmp_path / "vae/model"), tmp_path / "latents", device="cpu"))
 
-    unet = tiny_unet(latent_channels=2, condition_channels=3, map_factor=4)
+    unet = tiny_unet(latent_channels=2, condition_channels=12, map_factor=4)
     LesionInpaintPipeline(vae, unet, DDIMScheduler(), crop_size=16).save_pretrained(tmp_path / "pipeline")
     pipeline = LesionInpaintPipeline.from_pretrained(tmp_path / "pipeline")
     assert isinstance(pipeline.vae, VQAutoencoder3D)

@@ -1,0 +1,64 @@
+"""The source's non-diffusion baseline: background, mask and noise to lesion in one step, against a discriminator.
+
+Isola et al. 2017 (L1 and a patch discriminator, of hinge form) with the U-Net of the diffusion model as generator, so
+that with SPADE it is a SPADE GAN (Park et al. 2019) and without it the conditional GAN. The generator is the U-Net at
+the noisiest step, where its input is noise alone; a sampler that takes one step of an x0-predicting U-Net is its
+inference.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoencoder.latents import unstandardise
+from autoencoder.networks.discriminator import PatchDiscriminator3D
+from autoencoder.stage_one import adversarial_step
+from diffusion.conditioning import condition_of, mask_coverage
+
+L1_WEIGHT = 10.0  # beside the adversarial loss; Isola et al. take 100 on images of another scale
+
+
+class OneStepGAN(nn.Module):
+    """The generator with its discriminator; forward gives the loss of a batch, as `StageTwo` does.
+
+    Args:
+        unet: `SPADEUNet3D`.
+        discriminator: Sees the decoded crop, real around the painted region.
+        num_labels: Labels that the U-Net knows; 2 takes the lesion mask, more the semantic map.
+    """
+
+    def __init__(self, unet: nn.Module, discriminator: PatchDiscriminator3D, num_labels: int = 2) -> None:
+        super().__init__()
+        self.unet, self.discriminator, self.num_labels = unet, discriminator, num_labels
+
+    def forward(
+        self,
+        vae: Any,
+        scheduler: Any,
+        batch: Mapping[str, Tensor],
+        x0: Tensor,
+        noise: Tensor,
+        timesteps: Tensor,
+        statistics: bool = False,
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
+        """Loss of a batch; arguments and values as `StageTwo.forward`, with the noisiest step for every timestep."""
+        last = torch.full_like(timesteps, scheduler.config["num_train_timesteps"] - 1)
+        masks = (batch["lesion_mask"], batch["paint_mask"], batch["valid_mask"])
+        condition = condition_of(batch["blanked_latent"], *masks, vae.factor)
+        labels = batch["lesion_mask"] if self.num_labels == 2 else batch["semantic_map"]
+        made = self.unet(torch.cat([noise, condition], dim=1), last, labels).sample.float()
+        painted, valid = (mask_coverage(batch[name], vae.factor) for name in ("paint_mask", "valid_mask"))
+        weight = (painted > 0) * valid
+        difference = ((made - x0).abs().mean(dim=1, keepdim=True) * weight).flatten(1).sum(1)
+        structure = difference / weight.flatten(1).sum(1).clamp_min(1)
+
+        real = vae.decode(unstandardise(x0, vae.config)).sample
+        inside = batch["paint_mask"] > 0
+        fake = torch.where(inside, vae.decode(unstandardise(made, vae.config)).sample, real)
+        adversarial, discrimination = adversarial_step(self.discriminator, real, fake, batch["valid_mask"])
+        total = L1_WEIGHT * structure.mean() + adversarial + discrimination
+        each = structure.new_ones(len(x0))
+        losses = {"structure": structure, "adversarial": adversarial * each, "discriminator": discrimination * each}
+        return total, {name: loss.detach() for name, loss in losses.items()}, {}
