@@ -3,7 +3,7 @@
 import logging
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,16 +14,24 @@ logger = logging.getLogger(__name__)
 STATE_FILE, PREVIOUS_FILE = "state.pt", "previous.pt"
 
 
-def save_checkpoint(folder: Path, step: int, parts: dict[str, Any]) -> None:
-    """Write the state dicts of `parts` and the number of finished steps to `folder/state.pt`; keep the one before.
+class Progress(NamedTuple):
+    """How far a run is: optimisation steps that are done, and the seconds that they took."""
+
+    step: int
+    seconds: float
+
+
+def save_checkpoint(folder: Path, step: int, parts: dict[str, Any], seconds: float = 0.0) -> None:
+    """Write the state dicts of `parts` and the run's progress to `folder/state.pt`; keep the one before.
 
     Args:
         folder: The run's checkpoint folder.
         step: Optimisation steps that are done.
         parts: Objects with `state_dict`: model, EMA, optimiser, learning-rate schedule, gradient scaler.
+        seconds: Wall-clock of those steps.
     Raises: OSError: If it cannot be written, on a full disk for example; the one before is as it was.
     """
-    state = {"step": step, "parts": {name: part.state_dict() for name, part in parts.items()}}
+    state = {"step": step, "seconds": seconds, "parts": {name: part.state_dict() for name, part in parts.items()}}
     newest, previous = folder / STATE_FILE, folder / PREVIOUS_FILE
 
     def write(temporary: Path) -> None:
@@ -47,13 +55,9 @@ def load_checkpoint(folder: Path, parts: dict[str, Any]) -> int:
 
     Raises: ValueError: If all there is is damaged, or it holds other parts than asked for, or weights of another shape.
     """
-    files = [path for path in (folder / STATE_FILE, folder / PREVIOUS_FILE) if path.exists()]
-    if not files:
+    path = _newest_intact(folder)
+    if path is None:
         return 0
-    intact = [path for path in files if _is_intact(path)]
-    if not intact:
-        raise ValueError(f"{folder}: every checkpoint is damaged; start in another folder (--out)")
-    path = intact[0]
     if path != folder / STATE_FILE:
         logger.warning("%s: missing or damaged; going on from %s", folder / STATE_FILE, path.name)
     state = torch.load(path, map_location="cpu", weights_only=True)  # tensors and plain values only
@@ -67,6 +71,26 @@ def load_checkpoint(folder: Path, parts: dict[str, Any]) -> int:
         except (RuntimeError, ValueError, KeyError) as error:
             raise ValueError(f"{path}: {name} does not fit this config ({error}); choose another --out") from error
     return int(state["step"])
+
+
+def read_progress(folder: Path) -> Progress:
+    """Steps and seconds of the checkpoint that :func:`load_checkpoint` takes, 0 of both without one.
+
+    Raises: ValueError: If all there is is damaged.
+    """
+    path = _newest_intact(folder)
+    if path is None:
+        return Progress(0, 0.0)
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # the weights stay on disk
+    return Progress(int(state["step"]), float(state.get("seconds", 0.0)))  # early checkpoints have no seconds
+
+
+def _newest_intact(folder: Path) -> Path | None:
+    files = [path for path in (folder / STATE_FILE, folder / PREVIOUS_FILE) if path.exists()]
+    intact = next((path for path in files if _is_intact(path)), None)
+    if files and intact is None:
+        raise ValueError(f"{folder}: every checkpoint is damaged; start in another folder (--out)")
+    return intact
 
 
 def _is_intact(path: Path) -> bool:

@@ -28,6 +28,8 @@ class TrainingConfig:
         evaluate_every: Steps between evaluations with pictures.
         checkpoint_every: Steps between checkpoints; `kill -9` loses at most these.
         max_minutes: Stop cleanly after this time; the same command goes on.
+        budget_minutes: Training time in all, over continuations, evaluations and checkpoints not counted: a run that
+            has spent it is finished with the steps that it has.
     """
 
     data: ExistingFolder
@@ -46,3 +48,4 @@ class TrainingConfig:
     evaluate_every: int = 500
     checkpoint_every: int = 200
     max_minutes: float | None = None
+    budget_minutes: float | None = None

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from foundation.atomic import recover, write_atomically
 from foundation.config import config_dict
 from foundation.device import use_all_cores
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint, read_progress, save_checkpoint
 from training.config import TrainingConfig
 from training.curves import plot_curves
 from training.draws import DrawSampler, generator
@@ -51,6 +51,8 @@ class TrainingRun:
     def __init__(self, config: TrainingConfig) -> None:
         if config.mixed_precision not in ("no", "bf16", "fp16"):
             raise ValueError(f'mixed_precision "{config.mixed_precision}"; choose "no", "bf16" or "fp16"')
+        if config.budget_minutes is not None and not config.budget_minutes > 0:
+            raise ValueError(f"budget_minutes {config.budget_minutes}: expected a time above 0, or none")
         self.config = config
         use_all_cores()
         self.accelerator = Accelerator(
@@ -61,6 +63,9 @@ class TrainingRun:
         )
         self.device = self.accelerator.device
         self.step = 0
+        self.seconds = 0.0  # that the steps took, data loading included
+        self._begun = time.monotonic()  # of the step in hand
+        self._budget_spent = False
         self.skipped, self._skipped_in_a_row = 0, 0
         self._bar: tqdm | None = None
         self._stop = False
@@ -93,6 +98,8 @@ class TrainingRun:
         for name in ("model", "pipeline"):
             recover(config.out / name)
         self.step = load_checkpoint(config.out / "checkpoint", self._parts())
+        self.seconds = read_progress(config.out / "checkpoint").seconds
+        self._budget_spent = self._is_budget_spent()
         self.ema.to(self.device)  # a checkpoint is read to the CPU
         if self.step:
             logger.info("%s: continuing at step %d of %d", config.out, self.step, config.steps)
@@ -111,7 +118,7 @@ class TrainingRun:
         sampler = DrawSampler(
             len(dataset),  # type: ignore[arg-type]
             config.batch_size,
-            (self.step, config.steps),
+            (self.step, self.step if self.finished else config.steps),
             config.seed,
             accelerator.process_index,
             accelerator.num_processes,
@@ -124,7 +131,7 @@ class TrainingRun:
             pin_memory=self.device.type == "cuda",
             persistent_workers=config.workers > 0,
         )
-        self._started = time.monotonic()
+        self._started = self._begun = time.monotonic()
         previous = {number: signal.signal(number, self._ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         bar = tqdm(
             total=config.steps, initial=self.step, desc=config.out.name, disable=not accelerator.is_local_main_process
@@ -141,11 +148,16 @@ class TrainingRun:
                     raise RuntimeError("a training loop calls run.update exactly once per batch")
                 bar.update()
                 stop = self._out_of_time()
-                if stop or self.step % config.checkpoint_every == 0 or self.step == config.steps:
+                if stop or self.finished or self.step % config.checkpoint_every == 0:
                     self._checkpoint()
+                if self.finished:
+                    if self.step < config.steps:
+                        bar.write(f"{config.budget_minutes:g} minutes are spent after step {self.step}")
+                    break
                 if stop:
                     bar.write(f"stopped after step {self.step} of {config.steps}; the same command continues")
                     break
+                self._begun = time.monotonic()  # what is done between two steps is no training
         finally:
             bar.close()
             for number, handler in previous.items():
@@ -177,6 +189,8 @@ class TrainingRun:
         if finite:
             self.ema.step(self._averaged_tensors())
         self.step += 1
+        self.seconds += time.monotonic() - self._begun
+        self._budget_spent = self._is_budget_spent()
         self._count_skipped(finite, loss)
         if self.step % self.config.log_every == 0:  # as `log_due` said before
             rate = self.schedule.get_last_lr()[0]
@@ -220,13 +234,13 @@ class TrainingRun:
 
     def evaluation_due(self) -> bool:
         """True on the main process every `evaluate_every` steps and after the last one."""
-        due = self.step % self.config.evaluate_every == 0 or self.step == self.config.steps
+        due = self.step % self.config.evaluate_every == 0 or self.finished
         return due and self.accelerator.is_main_process
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are done."""
-        return self.step >= self.config.steps
+        """Whether all steps are done, or the budget is spent."""
+        return self.step >= self.config.steps or self._budget_spent
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[nn.Module]:
@@ -273,12 +287,16 @@ class TrainingRun:
 
     def _checkpoint(self) -> None:
         if self.accelerator.is_main_process:
-            save_checkpoint(self.config.out / "checkpoint", self.step, self._parts())
+            save_checkpoint(self.config.out / "checkpoint", self.step, self._parts(), self.seconds)
             plot_curves(self.config.out / "metrics.jsonl", self.config.out / "curves.png")
         self.accelerator.wait_for_everyone()
 
     def _ask_to_stop(self, number: int, frame: object) -> None:
         self._stop = True  # the step in hand is finished and checkpointed first
+
+    def _is_budget_spent(self) -> bool:
+        budget = self.config.budget_minutes
+        return budget is not None and not self._on_every_process(self.seconds < 60 * budget)
 
     def _out_of_time(self) -> bool:
         limit = self.config.max_minutes

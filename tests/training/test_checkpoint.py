@@ -12,7 +12,7 @@ from torch import nn
 
 from autoencoder.hub import resolve_folder
 from foundation.atomic import recover, write_atomically
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint, read_progress, save_checkpoint
 
 
 def trained(width: int = 3) -> dict:
@@ -67,8 +67,9 @@ def test_a_temporary_name_keeps_the_ending(tmp_path):
 
 def test_parts_come_back_bit_for_bit(tmp_path):
     parts, others = trained(), trained()
-    save_checkpoint(tmp_path / "checkpoint", 17, parts)
+    save_checkpoint(tmp_path / "checkpoint", 17, parts, seconds=2.5)
     assert load_checkpoint(tmp_path / "checkpoint", others) == 17
+    assert read_progress(tmp_path / "checkpoint") == (17, 2.5) and read_progress(tmp_path) == (0, 0)
     for name, value in parts["model"].state_dict().items():
         assert torch.equal(others["model"].state_dict()[name], value)
     mine, other = parts["optimizer"].state_dict()["state"], others["optimizer"].state_dict()["state"]

@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from accelerate.utils import set_seed
 from torch import nn
 from torch.utils.data import Dataset
 
+from training.checkpoint import read_progress
 from training.config import TrainingConfig
 from training.curves import read_metrics
 from training.draws import generator
@@ -69,13 +71,13 @@ def config(tmp_path):
     return short(tmp_path)
 
 
-def train(config, at_step=lambda run: None):
+def train(config, at_step=lambda run: None, points=None):
     """Continue the run in the config's folder; `at_step` is called after every update."""
     set_seed(config.seed)
     network = nn.Sequential(nn.Linear(4, config.model.width), nn.Dropout(0.5), nn.Linear(config.model.width, 1))
     run = TrainingRun(config)
     run.prepare(network)
-    for batch in run.batches(Points()):
+    for batch in run.batches(points or Points()):
         loss = (run.model(batch["x"]) - batch["x"].sum(1, keepdim=True)).square().mean()
         run.update(loss, {"squared": loss})
         at_step(run)
@@ -106,6 +108,31 @@ def test_a_run_stopped_by_its_time_limit_again_and_again_ends_with_the_same_weig
     assert steps == list(range(1, 7)) and run.finished
     assert same(weights(run), uninterrupted)
     assert "stopped after step 5 of 6; the same command continues" in capsys.readouterr().out
+
+
+def test_a_run_has_its_budget_once_however_often_it_is_continued(config, monkeypatch, capsys):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("training.run.time", SimpleNamespace(monotonic=lambda: clock.now))
+    due = []
+
+    class Minute(Points):
+        def __getitem__(self, item):
+            clock.now += 20.0  # three points a step
+            return super().__getitem__(item)
+
+    def evaluate_for_an_hour(run):
+        due.append(run.evaluation_due())
+        clock.now += 3600.0
+
+    budget, seconds = replace(config, steps=60, budget_minutes=3.5, evaluate_every=100), []
+    for limit in (0.5, 61.5, None):  # minutes, evaluation included: a step, then two
+        run = train(replace(budget, max_minutes=limit), evaluate_for_an_hour, Minute())
+        seconds.append(run.seconds)
+    assert seconds == [60.0, 180.0, 240.0] and run.step == 4 and run.finished
+    assert read_progress(config.out / "checkpoint") == (4, 240.0)
+    assert due == [False, False, False, True]
+    assert "3.5 minutes are spent after step 4" in capsys.readouterr().out
+    assert not train(budget, due.append, Minute()).seconds > 240 and len(due) == 4  # nothing more, finished as it is
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -322,6 +349,12 @@ def test_a_run_killed_twenty_times_at_random_moments_ends_with_the_same_weights(
 def test_an_unknown_precision_is_refused(config):
     with pytest.raises(ValueError, match='mixed_precision "fp64"; choose "no", "bf16" or "fp16"'):
         TrainingRun(replace(config, mixed_precision="fp64"))
+
+
+@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan")])
+def test_a_budget_that_is_none_is_refused(config, minutes):
+    with pytest.raises(ValueError, match=f"budget_minutes {minutes}: expected a time above 0, or none"):
+        TrainingRun(replace(config, budget_minutes=minutes))
 
 
 def test_a_child_with_a_rate_of_its_own_is_clipped_by_itself(config):
