@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from autoencoder.latents import unstandardise
-from diffusion.conditioning import condition_of, mask_coverage
+from diffusion.conditioning import condition_of, mask_coverage, relabelled
 from diffusion.gradient_balance import combined_gradient, gradient_statistics, loss_gradients
 from diffusion.lesion_window import decode_windows, lesion_windows
 from diffusion.objective import (
     add_noise,
     alphas_of,
     diffusion_loss,
+    mask_consistency_loss,
     network_times,
     predicted_x0,
     target_of,
@@ -43,6 +44,7 @@ class StageTwo(nn.Module):
         learned: Modules inside the texture losses that are trained along, such as a `GaborBank`.
         balance: "none", or how the losses' gradients are balanced; see `diffusion.gradient_balance`.
         num_labels: Labels that the U-Net knows; 2 takes the lesion mask, more the semantic map.
+        mask_consistency: Weight of `mask_consistency_loss`, which needs a second pass of the U-Net.
     Raises: ValueError: If names do not agree.
     """
 
@@ -55,6 +57,7 @@ class StageTwo(nn.Module):
         learned: Sequence[nn.Module] = (),
         balance: Balance = "none",
         num_labels: int = 2,
+        mask_consistency: float = 0.0,
     ) -> None:
         super().__init__()
         if set(texture) != set(texture_weights) or set(texture) != set(policy.texture_losses):
@@ -63,6 +66,7 @@ class StageTwo(nn.Module):
         self.texture = dict(texture)
         self.learned = nn.ModuleList(learned)
         self.texture_weights, self.balance = dict(texture_weights), balance
+        self.mask_consistency = mask_consistency
 
     def forward(
         self,
@@ -80,8 +84,8 @@ class StageTwo(nn.Module):
             vae: Frozen autoencoder.
             scheduler: Training scheduler.
             batch: `blanked_latent`, `lesion_mask`, `paint_mask`, `valid_mask`, `spacing_mm`; `semantic_map` for a U-Net
-                of more than two labels, and `ct_norm` for texture losses. Where all of a crop is painted, all of it
-                counts in the structure loss.
+                of more than two labels, `ct_norm` for texture losses, `other_mask` (`conditioning.changed_mask`) for
+                mask consistency. Where all of a crop is painted, all of it counts in the structure loss.
             x0, noise: Standardised latent and noise, (B, C, d, h, w).
             timesteps: Rows of the schedule, (B,), integer.
             statistics: Also measure each loss's gradient norm and the cosines between them.
@@ -89,12 +93,10 @@ class StageTwo(nn.Module):
             name, 0 for samples they are not computed for; gradient statistics at x̂0). The gradients are taken at the
             U-Net's output, of which x̂0 is a multiple plus a constant.
         """
-        masks = (batch["lesion_mask"], batch["paint_mask"], batch["valid_mask"])
-        condition = condition_of(batch["blanked_latent"], *masks, vae.factor)
         noisy = add_noise(scheduler, x0, noise, timesteps)
-        labels = batch["lesion_mask"] if self.num_labels == 2 else batch["semantic_map"]
         times = network_times(scheduler, timesteps)
-        output = self.unet(torch.cat([noisy, condition], dim=1), times, labels).sample.float()
+        labels = batch["lesion_mask"] if self.num_labels == 2 else batch["semantic_map"]
+        output = self._predict(batch, batch["lesion_mask"], labels, noisy, times, vae.factor)
 
         alphas = alphas_of(scheduler)
         plan = self.policy.plan(timesteps, alphas, batch["lesion_mask"], batch["valid_mask"], vae.factor)
@@ -120,7 +122,30 @@ class StageTwo(nn.Module):
             measured = gradient_statistics({name: gradient / slope for name, gradient in gradients.items()})
             pulled = (output * combined_gradient(gradients, weights, self.balance)).sum()
             total = self._total(losses, weights, plan) + pulled - pulled.detach()  # its gradient, not its value
+        if self.mask_consistency > 0:
+            other_mask = batch["other_mask"]
+            other_labels = other_mask if self.num_labels == 2 else relabelled(labels, other_mask)
+            other = self._predict(batch, other_mask, other_labels, noisy, times, vae.factor)
+            own, others = (mask_coverage(mask, vae.factor) for mask in (batch["lesion_mask"], other_mask))
+            target, alpha_bar = target_of(scheduler, x0, noise, timesteps), alphas.to(x0.device)[timesteps]
+            reaction = mask_consistency_loss(output, other, target, (own - others).abs() * valid, alpha_bar)
+            losses["mask_consistency"] = reaction
+            total = total + self.mask_consistency * reaction.mean()
         return total, {name: loss.detach() for name, loss in losses.items()}, measured
+
+    def _predict(
+        self,
+        batch: Mapping[str, Tensor],
+        lesion_mask: Tensor,
+        labels: Tensor,
+        noisy: Tensor,
+        times: Tensor,
+        factor: int,
+    ) -> Tensor:
+        """The U-Net's output if the lesion has this mask."""
+        masks = (lesion_mask, batch["paint_mask"], batch["valid_mask"])
+        condition = condition_of(batch["blanked_latent"], *masks, factor)
+        return self.unet(torch.cat([noisy, condition], dim=1), times, labels).sample.float()
 
     def _texture_losses(
         self,

@@ -80,6 +80,7 @@ class LdmConfig(TrainingConfig):
         whole_share: Share of the samples whose whole crop is blanked, so that the pipeline can also make crops from
             their semantic map alone; needs model.num_labels 8.
         texture: Texture losses.
+        mask_consistency: Weight of a loss that asks the prediction to react to a changed mask; a second pass a step.
         background_weight: Weight of the loss away from the lesion; its own neighbourhood counts 1.
         evaluate_crops: Held-out lesions that every evaluation inpaints.
         evaluate_steps: Denoising steps of those.
@@ -94,6 +95,7 @@ class LdmConfig(TrainingConfig):
     zero_terminal_snr: bool = False
     whole_share: float = 0.0
     texture: TextureConfig = field(default_factory=TextureConfig)
+    mask_consistency: float = 0.0
     background_weight: float = 0.2
     evaluate_crops: int = 6
     evaluate_steps: int = 25
@@ -104,8 +106,13 @@ class LdmConfig(TrainingConfig):
                 f"whole_share {self.whole_share}, model.num_labels {self.model.num_labels}: expected a share from 0 to "
                 "1, and 8 labels where it is above 0"
             )
-        if self.objective == "gan" and (self.target != "x0" or weights_of(self.texture) or self.whole_share):
-            raise ValueError('objective "gan": expected target "x0", no texture losses and whole_share 0')
+        if self.mask_consistency < 0:
+            raise ValueError(f"mask_consistency {self.mask_consistency}: expected a weight of at least 0")
+        others = weights_of(self.texture) or self.whole_share or self.mask_consistency
+        if self.objective == "gan" and (self.target != "x0" or others):
+            raise ValueError(
+                'objective "gan": expected target "x0", no texture losses, whole_share, mask_consistency 0'
+            )
 
 
 ARGUMENTS = read_arguments(LdmConfig, __name__)
@@ -125,7 +132,7 @@ from autoencoder.losses.gabor import GaborBank, gabor_loss
 from autoencoder.losses.wavelet import wavelet_texture_loss
 from autoencoder.networks.discriminator import PatchDiscriminator3D
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
-from diffusion.conditioning import BLANK, blank, blank_whole, condition_channels
+from diffusion.conditioning import BLANK, blank, blank_whole, changed_mask, condition_channels
 from diffusion.objective import TARGETS, alphas_of, training_scheduler
 from diffusion.one_step_gan import OneStepGAN
 from diffusion.stage_two import StageTwo, TextureLoss
@@ -171,6 +178,9 @@ def main(config: LdmConfig) -> None:
         if empty is not None:
             whole = uniform(1, config.seed, "whole", batch["draw"])[:, 0] < config.whole_share
             batch = blank_whole(batch, whole.to(run.device), empty)
+        if config.mask_consistency > 0:
+            grown = uniform(1, config.seed, "other mask", batch["draw"])[:, 0] < 0.5
+            batch = {**batch, "other_mask": changed_mask(batch["lesion_mask"], grown.to(run.device))}
         logging = run.log_due()
         loss, losses, gradients = run.model(vae, scheduler, batch, x0, noise, t, statistics=logging)
         run.update(loss, logged(run, losses, t, scheduler) | gradients if logging else None)
@@ -229,7 +239,9 @@ def stage_two_of(unet: SPADEUNet3D, config: LdmConfig) -> StageTwo:
     policy = TIME_POLICIES[settings.time_policy](tuple(weights), **options)
     texture = {name: losses[name] for name in weights}
     learned = [bank] if "gabor" in weights else []
-    return StageTwo(unet, policy, texture, weights, learned, settings.balance, config.model.num_labels)
+    return StageTwo(
+        unet, policy, texture, weights, learned, settings.balance, config.model.num_labels, config.mask_consistency
+    )
 
 
 def logged(run: TrainingRun, losses: dict[str, Tensor], t: Tensor, scheduler) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-STREAMS = ("order", "augmentation", "timestep", "noise", "posterior", "dropout", "slices", "whole")
+STREAMS = ("order", "augmentation", "timestep", "noise", "posterior", "dropout", "slices", "whole", "other mask")
 
 
 def generator(seed: int, stream: str, number: int) -> np.random.Generator:
