@@ -16,6 +16,7 @@ from evaluation.statistics.resampling import mean_interval
 from imaging.window import to_norm
 
 NORM_RANGE = 2.0  # width of ct_norm
+SIGNED = {"HU": "HU bias [HU]", "Coverage": "Coverage difference", "Seam": "Seam difference [HU]"}
 PairValues = dict[str, dict[str, float]]  # metric -> synthetic lesion's name -> value
 
 
@@ -76,7 +77,7 @@ def pair_values(
     if lpips_network is not None and pairs:
         distances = lpips_distances(lpips_network, pairs, device)
         values["LPIPS"] = {made.name: float(d) for (_, made), d in zip(pairs, distances, strict=True)}
-    for kind in (*TEXTURE, "HU", "Seam"):
+    for kind in (*TEXTURE, "Spectrum", *SIGNED):
         if kind in real and kind in synthetic:
             values |= _feature_differences(kind, pairs, real[kind], synthetic[kind], pool[kind])
     return values, notes
@@ -85,18 +86,18 @@ def pair_values(
 def _feature_differences(
     kind: str, pairs: list[tuple[Lesion, Lesion]], real: FeatureSet, synthetic: FeatureSet, pool: FeatureSet
 ) -> PairValues:
-    """HU and seam: synthetic − real. Texture: mean over features of |synthetic − real| / real spread."""
+    """HU, coverage and seam: synthetic − real. Texture: mean over features of |synthetic − real| / real spread."""
     rows = {lesion.name: row for row, lesion in enumerate(real.lesions)}
     made_rows = {lesion.name: row for row, lesion in enumerate(synthetic.lesions)}
     measured = [(lesion, made) for lesion, made in pairs if lesion.name in rows and made.name in made_rows]
     scale = real_spread(pool)
-    name = {"HU": "HU bias [HU]", "Seam": "Seam difference [HU]"}.get(kind, f"{kind} error")
-    if not measured or (kind in TEXTURE and not scale.any()):
+    name = SIGNED.get(kind, f"{kind} error")
+    if not measured or (kind not in SIGNED and not scale.any()):
         return {}
     values = {}
     for lesion, made in measured:
         difference = synthetic.values[made_rows[made.name], 0] - real.values[rows[lesion.name], 0]
-        if kind in TEXTURE:
+        if kind not in SIGNED:
             values[made.name] = float(np.abs(difference[scale > 0] / scale[scale > 0]).mean())
         else:
             values[made.name] = float(difference[0])

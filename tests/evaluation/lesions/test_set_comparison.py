@@ -126,7 +126,16 @@ def test_lesions_without_texture_are_named_and_kept_for_the_rest(make_lesion):
 def test_paired_figures_of_equal_lesions_are_perfect(sets, features, pool):
     pairs = [(lesion, lesion) for lesion in sets["real"]]
     values, notes = pair_values(pairs, features["real"], features["real"], pool)
-    for name in ("MSE", "HU bias [HU]", "Seam difference [HU]", "Gabor error", "GLCM error", "GLRLM error"):
+    for name in (
+        "MSE",
+        "HU bias [HU]",
+        "Seam difference [HU]",
+        "Coverage difference",
+        "Spectrum error",
+        "Gabor error",
+        "GLCM error",
+        "GLRLM error",
+    ):
         assert set(values[name].values()) == {0.0}, name
     assert values["SSIM"]["lesion000"] == pytest.approx(1) == values["MS-SSIM"]["lesion000"]
     assert "PSNR [dB]" not in values and len([n for n in notes if "infinite" in n]) == len(pairs)
