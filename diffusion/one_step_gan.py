@@ -48,7 +48,9 @@ class OneStepGAN(nn.Module):
         masks = (batch["lesion_mask"], batch["paint_mask"], batch["valid_mask"])
         condition = condition_of(batch["blanked_latent"], *masks, vae.factor)
         labels = batch["lesion_mask"] if self.num_labels == 2 else batch["semantic_map"]
-        made = self.unet(torch.cat([noise, condition], dim=1), last, labels).sample.float()
+        made = self.unet(
+            torch.cat([noise, condition], dim=1), last, labels, attributes=batch.get("attributes")
+        ).sample.float()
         painted, valid = (mask_coverage(batch[name], vae.factor) for name in ("paint_mask", "valid_mask"))
         weight = (painted > 0) * valid
         difference = ((made - x0).abs().mean(dim=1, keepdim=True) * weight).flatten(1).sum(1)

@@ -85,7 +85,8 @@ class StageTwo(nn.Module):
             scheduler: Training scheduler.
             batch: `blanked_latent`, `lesion_mask`, `paint_mask`, `valid_mask`, `spacing_mm`; `semantic_map` for a U-Net
                 of more than two labels, `ct_norm` for texture losses, `other_mask` (`conditioning.changed_mask`) for
-                mask consistency. Where all of a crop is painted, all of it counts in the structure loss.
+                mask consistency, `attributes` for a U-Net that has some. Where all of a crop is painted, all of it
+                counts in the structure loss.
             x0, noise: Standardised latent and noise, (B, C, d, h, w).
             timesteps: Rows of the schedule, (B,), integer.
             statistics: Also measure each loss's gradient norm and the cosines between them.
@@ -145,7 +146,9 @@ class StageTwo(nn.Module):
         """The U-Net's output if the lesion has this mask."""
         masks = (lesion_mask, batch["paint_mask"], batch["valid_mask"])
         condition = condition_of(batch["blanked_latent"], *masks, factor)
-        return self.unet(torch.cat([noisy, condition], dim=1), times, labels).sample.float()
+        return self.unet(
+            torch.cat([noisy, condition], dim=1), times, labels, attributes=batch.get("attributes")
+        ).sample.float()
 
     def _texture_losses(
         self,

@@ -14,11 +14,12 @@ from torch.nn import functional as F
 
 from autoencoder.aligned_model import AlignedModel
 from autoencoder.networks.blocks import Conv3d
+from diffusion.attributes import AttributeEmbedding
 from diffusion.blocks import SPADE, Attention3D, Modulation, ResBlock3D, group_count
 
 
 class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
-    """Denoiser of the latent, conditioned by concatenation (blanked CT, mask) and by SPADE (map).
+    """Denoiser of the latent, conditioned by concatenation (blanked CT, masks), SPADE (map) and the character wanted.
 
     LSDM (METHODS.md B) in 3D. The semantic map enters as one-hot channels, max-pooled to the resolution of each level
     so that a small lesion never vanishes.
@@ -32,7 +33,8 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
         channels: Width of each level, finest first.
         blocks_per_level: Residual blocks at each level of either half.
         attention: Whether the lowest level attends over all its voxels.
-    Raises: ValueError: If there are fewer than two labels or no level.
+        attributes: Character that can be asked for, keys of `diffusion.attributes.SCALES`.
+    Raises: ValueError: If there are fewer than two labels, no level, or an attribute is unknown.
     """
 
     @register_to_config
@@ -46,6 +48,7 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
         channels: tuple[int, ...] = (64, 128, 192),
         blocks_per_level: int = 2,
         attention: bool = True,
+        attributes: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         if num_labels < 2 or not channels:
@@ -54,6 +57,7 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
         time_channels = 4 * channels[0]
         self.time_features = Timesteps(channels[0], flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(channels[0], time_channels)
+        self.attribute_embedding = AttributeEmbedding(attributes, time_channels) if attributes else None
         embeddings = [Conv3d(num_labels, map_channels, 3, padding=1) for _ in channels] if map_channels else []
         self.map_embedding = nn.ModuleList(embeddings)
 
@@ -116,6 +120,7 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
         timestep: Tensor | float,
         semantic_map: Tensor | None = None,
         modulation: Sequence[Modulation] | None = None,
+        attributes: Tensor | None = None,
         return_dict: bool = True,
     ) -> Any:
         """Predict the training target (ε, v or x0) for a noisy latent.
@@ -125,8 +130,9 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
             timestep: (B,) or scalar, 0 clean.
             semantic_map: Labels (B, 1, D, H, W); not needed where `modulation` is given.
             modulation: Result of :meth:`modulate` for this map, to be reused over the steps.
+            attributes: In their units, (B, number of attributes), NaN where unknown; None knows none.
         Returns: `UNet3DConditionOutput.sample`, (B, latent_channels, d, h, w), or a tuple of it.
-        Raises: ValueError: If neither map nor modulation is given.
+        Raises: ValueError: If neither map nor modulation is given, or attributes are not those of the config.
         """
         if modulation is None:
             if semantic_map is None:
@@ -136,6 +142,15 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
         B = sample.shape[0]
         timestep = torch.as_tensor(timestep, device=sample.device).expand(B)
         t = self.time_embedding(self.time_features(timestep).to(sample.dtype))
+
+        if self.attribute_embedding is not None:
+            count = len(self.config["attributes"])
+            attributes = t.new_full((B, count), torch.nan) if attributes is None else attributes
+            if attributes.shape != (B, count):
+                raise ValueError(f"attributes of shape {tuple(attributes.shape)}, expected {(B, count)}")
+            t = t + self.attribute_embedding(attributes)
+        elif attributes is not None:
+            raise ValueError("this model has no attributes; train one with model.attributes, or pass None")
 
         h, skips = self.conv_in(sample), []
         for index, blocks in enumerate(self.encoder):

@@ -63,6 +63,7 @@ from foundation.atomic import write_atomically
 from foundation.device import torch_device
 from imaging.dataset.nodules import RATINGS, crop_size_of, load_nodules, read_nodule
 from imaging.dataset.variants import SYMMETRIES, nodule_variant, usual_variant
+from imaging.lesions.attributes import measured_attributes
 from imaging.semantic_map import inpainting_map
 from imaging.window import to_norm
 from training.draws import generator
@@ -119,6 +120,7 @@ def encoded_rows(splits: dict[str, Dataset], vae: Any, config: EncodeConfig, dev
                 yield {
                     **{name: nodule[name] for name in COPIED},
                     **variant,
+                    **measured_attributes(variant["ct_hu"], variant["lesion_mask"]),
                     **encoded(vae, variant["ct_hu"], variant["paint_mask"], device),
                     "semantic_map": inpainting_map(
                         *(variant[name] for name in ("ct_hu", "lesion_mask", "paint_mask")),

@@ -24,6 +24,8 @@ class UNetConfig:
         num_labels: Labels that SPADE knows: 2, background and lesion, or 8, those of `imaging.semantic_map`.
         map_channels: Width of the embedded map; 0 leaves SPADE out, and the concatenated masks say where the lesion is.
         attention: Whether the lowest level attends over all its voxels.
+        attributes: Character that can be asked for: ratings (malignancy, lobulation, spiculation, texture) and what is
+            measured in every nodule (diameter_mm, mean_hu, p10_hu, p50_hu, p90_hu).
     """
 
     channels: tuple[int, ...] = (64, 128, 192)
@@ -31,6 +33,7 @@ class UNetConfig:
     num_labels: Literal[2, 8] = 2
     map_channels: int = 32
     attention: bool = True
+    attributes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class LdmConfig(TrainingConfig):
             their semantic map alone; needs model.num_labels 8.
         texture: Texture losses.
         mask_consistency: Weight of a loss that asks the prediction to react to a changed mask; a second pass a step.
+        forget_all: Share of the samples that the U-Net sees without any attribute: what is not asked for at sampling.
+        forget_each: Share of the others that it sees without this or that attribute.
         background_weight: Weight of the loss away from the lesion; its own neighbourhood counts 1.
         evaluate_crops: Held-out lesions that every evaluation inpaints.
         evaluate_steps: Denoising steps of those.
@@ -96,6 +101,8 @@ class LdmConfig(TrainingConfig):
     whole_share: float = 0.0
     texture: TextureConfig = field(default_factory=TextureConfig)
     mask_consistency: float = 0.0
+    forget_all: float = 0.2
+    forget_each: float = 0.5
     background_weight: float = 0.2
     evaluate_crops: int = 6
     evaluate_steps: int = 25
@@ -106,6 +113,8 @@ class LdmConfig(TrainingConfig):
                 f"whole_share {self.whole_share}, model.num_labels {self.model.num_labels}: expected a share from 0 to "
                 "1, and 8 labels where it is above 0"
             )
+        if not (0 <= self.forget_all <= 1 and 0 <= self.forget_each <= 1):
+            raise ValueError(f"forget_all {self.forget_all}, forget_each {self.forget_each}: expected shares, 0 to 1")
         if self.mask_consistency < 0:
             raise ValueError(f"mask_consistency {self.mask_consistency}: expected a weight of at least 0")
         others = weights_of(self.texture) or self.whole_share or self.mask_consistency
@@ -132,6 +141,7 @@ from autoencoder.losses.gabor import GaborBank, gabor_loss
 from autoencoder.losses.wavelet import wavelet_texture_loss
 from autoencoder.networks.discriminator import PatchDiscriminator3D
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
+from diffusion.attributes import forgotten
 from diffusion.conditioning import BLANK, blank, blank_whole, changed_mask, condition_channels
 from diffusion.objective import TARGETS, alphas_of, training_scheduler
 from diffusion.one_step_gan import OneStepGAN
@@ -151,7 +161,10 @@ def main(config: LdmConfig) -> None:
     set_seed(config.seed)
     vae = load_autoencoder(config.vae)
     window = (vae.config["window_width"], vae.config["window_level"])
-    latents = LatentNodules(config.data, "train", window=window if weights_of(config.texture) else None)
+    attributes = config.model.attributes
+    latents = LatentNodules(
+        config.data, "train", window=window if weights_of(config.texture) else None, attributes=attributes
+    )
     check_spacing(latents.latents, config.data)
     row = read_latent(latents.latents, 0)
     unet = SPADEUNet3D(
@@ -178,6 +191,9 @@ def main(config: LdmConfig) -> None:
         if empty is not None:
             whole = uniform(1, config.seed, "whole", batch["draw"])[:, 0] < config.whole_share
             batch = blank_whole(batch, whole.to(run.device), empty)
+        if attributes:
+            draws = uniform(1 + len(attributes), config.seed, "attributes", batch["draw"])
+            batch["attributes"] = forgotten(batch["attributes"], draws, config.forget_all, config.forget_each)
         if config.mask_consistency > 0:
             grown = uniform(1, config.seed, "other mask", batch["draw"])[:, 0] < 0.5
             batch = {**batch, "other_mask": changed_mask(batch["lesion_mask"], grown.to(run.device))}

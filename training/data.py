@@ -107,6 +107,7 @@ class LatentNodules(Dataset):
         split: "train" or "validation".
         ratings: Names of the ratings to give along (NaN where a nodule is not rated).
         window: (width, level) in HU to give `ct_norm` along, which losses on the decoded image need; None leaves it.
+        attributes: Columns to give along as one vector, `attributes` (A,), NaN where unknown.
     """
 
     def __init__(
@@ -115,10 +116,16 @@ class LatentNodules(Dataset):
         split: str,
         ratings: tuple[str, ...] = (),
         window: tuple[float, float] | None = None,
+        attributes: tuple[str, ...] = (),
     ) -> None:
         self.latents = load_latents(path, split)
-        self.ratings, self.window = ratings, window
-        columns = [*LATENTS, *MASKS, *ratings, *(["ct_hu"] if window is not None else [])]
+        self.ratings, self.window, self.attributes = ratings, window, attributes
+        columns = [
+            *LATENTS,
+            *MASKS,
+            *dict.fromkeys((*ratings, *attributes)),
+            *(["ct_hu"] if window is not None else []),
+        ]
         self._read = self.latents.select_columns(columns)  # a row's other arrays stay on disk
 
     def __len__(self) -> int:
@@ -133,4 +140,6 @@ class LatentNodules(Dataset):
         if self.window is not None:
             batch["ct_norm"] = torch.from_numpy(to_norm(row["ct_hu"].astype(np.float32), *self.window))[None]
         batch |= {name: torch.tensor(row[name], dtype=torch.float32) for name in self.ratings}
+        if self.attributes:
+            batch["attributes"] = torch.tensor([row[name] for name in self.attributes], dtype=torch.float32)
         return batch | {"draw": draw}

@@ -12,7 +12,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-STREAMS = ("order", "augmentation", "timestep", "noise", "posterior", "dropout", "slices", "whole", "other mask")
+STREAMS = (
+    "order",
+    "augmentation",
+    "timestep",
+    "noise",
+    "posterior",
+    "dropout",
+    "slices",
+    "whole",
+    "other mask",
+    "attributes",
+)
 
 
 def generator(seed: int, stream: str, number: int) -> np.random.Generator:

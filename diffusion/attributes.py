@@ -1,0 +1,128 @@
+"""Character as an input of the denoiser: ratings of readers, and what can be measured in every nodule.
+
+Each attribute is a number on its own scale, and NaN where it is unknown or not asked for: that is the null token of
+classifier-free guidance (Ho & Salimans 2022), one for each attribute, so that any subset of them can be asked for.
+"""
+
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+Wish = str | float | Sequence[str | float]  # of one attribute: a value for all volumes, or one for each
+
+
+class Scale(NamedTuple):
+    """Values that an attribute may have, in its unit, and names for some of them."""
+
+    low: float
+    high: float
+    names: Mapping[str, float] = {}
+
+
+SCALES: dict[str, Scale] = {
+    "malignancy": Scale(1, 5, {"benign": 1.5, "malignant": 4.5}),  # means of the readers' ratings
+    "lobulation": Scale(1, 5),
+    "spiculation": Scale(1, 5),
+    "texture": Scale(1, 5, {"ground-glass": 1, "part-solid": 3, "solid": 5}),
+    "diameter_mm": Scale(2, 60),
+    "mean_hu": Scale(-1000, 400),  # of the mask's voxels
+    "p10_hu": Scale(-1024, 400),
+    "p50_hu": Scale(-1024, 400),
+    "p90_hu": Scale(-1000, 1000),
+}
+
+
+def check_wish(name: str, value: Any, known: Sequence[str]) -> float:
+    """The number that a wish for an attribute stands for.
+
+    Args:
+        name: Of the attribute.
+        value: A number on its scale, or one of its names.
+        known: Attributes that there are.
+    Raises: ValueError: If the attribute is unknown, or the value no number, not named or out of range.
+    """
+    if name not in known:
+        raise ValueError(f'attribute "{name}" is unknown to this pipeline; known: {", ".join(known) or "none"}')
+    scale = SCALES[name]
+    if isinstance(value, str) and value in scale.names:
+        return float(scale.names[value])
+    try:
+        number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (isinstance(value, numbers.Real | str) and scale.low <= number <= scale.high):
+        named = f", or {', '.join(scale.names)}" if scale.names else ""
+        raise ValueError(f"{name}: {value!r}, expected a number from {scale.low:g} to {scale.high:g}{named}")
+    return number
+
+
+def wished(attributes: Mapping[str, Wish], known: Sequence[str], batch: int) -> Tensor:
+    """What is asked for as the denoiser takes it, float32 (B, number of `known`), NaN where nothing is.
+
+    Args:
+        attributes: Name -> one value for all volumes, or a list with one for each; None asks for nothing.
+        known: The denoiser's attributes, in order.
+        batch: B.
+    Raises: ValueError: See :func:`check_wish`; or if there is another number of values than volumes.
+    """
+    values = torch.full((batch, len(known)), math.nan)
+    for name, wish in attributes.items():
+        each = list(wish) if isinstance(wish, Sequence) and not isinstance(wish, str) else [wish]
+        if len(each) not in (1, batch):
+            raise ValueError(f"{name}: {len(each)} values for {batch} volumes; give one, or one per volume")
+        asked = [math.nan if value is None else check_wish(name, value, known) for value in each]
+        values[:, list(known).index(name)] = torch.tensor(asked)
+    return values
+
+
+def forgotten(attributes: Tensor, draws: Tensor, all_share: float, each_share: float) -> Tensor:
+    """Attributes of which some are unknown, so that the denoiser learns every subset of them.
+
+    Args:
+        attributes: (B, A), NaN where unknown already.
+        draws: Uniform in [0, 1), (B, 1 + A).
+        all_share: Share of the samples that lose all of them.
+        each_share: Share of the others that lose each one.
+    """
+    draws = draws.to(attributes.device)
+    lost = (draws[:, :1] < all_share) | (draws[:, 1:] < each_share)
+    return torch.where(lost, torch.full_like(attributes, math.nan), attributes)
+
+
+class AttributeEmbedding(nn.Module):
+    """Attributes (B, A) -> what is added to the time embedding, (B, channels); zero before training.
+
+    Args:
+        names: Keys of `SCALES`.
+        channels: Of the time embedding.
+        frequencies: Sines and cosines of each attribute, at 1/2, 1, 2, ... periods over its scale.
+    Raises: ValueError: If a name is unknown.
+    """
+
+    def __init__(self, names: Sequence[str], channels: int, frequencies: int = 4) -> None:
+        super().__init__()
+        unknown = [name for name in names if name not in SCALES]
+        if unknown:
+            raise ValueError(f"attributes {', '.join(unknown)} are unknown; choose from {', '.join(SCALES)}")
+        low, high = (torch.tensor([SCALES[name][end] for name in names], dtype=torch.float32) for end in (0, 1))
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("width", high - low, persistent=False)
+        self.frequencies = frequencies
+        self.mlp = nn.Sequential(
+            nn.Linear(len(names) * (2 + 2 * frequencies), channels), nn.SiLU(), nn.Linear(channels, channels)
+        )
+        nn.init.zeros_(self.mlp[2].weight)
+        nn.init.zeros_(self.mlp[2].bias)
+
+    def forward(self, attributes: Tensor) -> Tensor:
+        """Attributes in their units, NaN where unknown."""
+        known = torch.isfinite(attributes)
+        place = torch.where(known, (attributes - self.low) / self.width, 0.0).clamp(0, 1)
+        angles = math.pi * place[..., None] * 2.0 ** torch.arange(self.frequencies, device=place.device)
+        features = torch.cat([(2 * place - 1)[..., None], angles.sin(), angles.cos()], dim=-1) * known[..., None]
+        features = torch.cat([features, known[..., None].to(features)], dim=-1)
+        return self.mlp(features.flatten(1).to(self.mlp[0].weight.dtype))
