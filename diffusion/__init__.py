@@ -5,7 +5,7 @@
 - stage_two: one training step with all losses; lesion_window: decoding the lesion's window alone
 - time_weights: which samples, region and weight each loss has at t; gradient_balance: how the losses pull
 - pipeline: LesionInpaintPipeline; insertion: into a whole scan; hub: where a pipeline comes from
-- sampling: what scripts that paint share; settings: options that configs name
+- samplers: Diffusers' schedulers by name; sampling: what scripts that paint share; settings: options that configs name
 """
 
 from typing import TYPE_CHECKING

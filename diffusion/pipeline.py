@@ -4,7 +4,7 @@ import inspect
 import math
 import numbers
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,11 @@ from torch import Tensor
 
 from autoencoder.hub import resolve_folder
 from autoencoder.latents import standardise, unstandardise
+from diffusion.attributes import Wish, wished
 from diffusion.conditioning import blank, condition_of
 from diffusion.hub import import_component_modules
 from diffusion.objective import guided_output
+from diffusion.samplers import set_steps
 from imaging.compositing import composite, edge_weight
 from imaging.files.hounsfield import check_hu
 from imaging.lesions.mask import binary_mask, grown_mask
@@ -30,7 +32,7 @@ from imaging.window import AIR_HU, to_hu, to_norm
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-Attributes = Mapping[str, str | Sequence[str]]
+Attributes = Mapping[str, Wish]
 SAME_SPACING = 0.01  # relative; the same grid to a hundredth
 Generators = torch.Generator | list[torch.Generator] | None
 
@@ -61,7 +63,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
             `RemoteAutoencoder(url)`, with which the pipeline cannot be saved.
         unet: Stage 2: `SPADEUNet3D`.
         scheduler: Any Diffusers scheduler built from the training scheduler's config.
-        guide: Optional classifier guidance with `check(attributes, batch)` and `gradient(...)`.
+        guide: Optional classifier guidance with `attributes`, the names that it knows, `check(attributes, batch)` and
+            `gradient(...)`.
         crop_size: Edge of the model's grid in voxels, used for whole scans.
         spacing_mm: Spacing of the model's grid, isotropic, used for whole scans.
         paint_margin_mm: Margin that the U-Net was trained with.
@@ -130,7 +133,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
         ct: "np.ndarray | Tensor | sitk.Image",
         mask: Any,
         attributes: Attributes | None = None,
-        classifier_scale: float = 1.0,
+        guidance_scale: float = 1.0,
+        cfg_scale: float = 1.0,
         num_inference_steps: int = 50,
         generator: Generators = None,
         spacing_mm: Any = None,
@@ -145,9 +149,12 @@ class LesionInpaintPipeline(DiffusionPipeline):
             ct: HU. Either a whole scan as a `SimpleITK.Image` (any spacing, direction and size; the model works on a
                 grid of `crop_size` voxels around the mask), or crops on the model's grid, (B, 1, D, H, W).
             mask: The lesion: 0 and one positive value, which is taken as 1; geometry or shape of `ct`.
-            attributes: Wanted character, for example `{"malignancy": "malignant"}`; needs a `guide`. One value for
-                all, or one per volume.
-            classifier_scale: Strength s of the guide, the classifier's gradient; 0 switches it off.
+            attributes: Wanted character, for example `{"malignancy": "malignant", "mean_hu": -450}`: what the U-Net was
+                trained to take (`unet.config.attributes`) or the guide classifies (`guide.attributes`). One value for
+                all, or a list with one per volume, None where nothing is asked for.
+            guidance_scale: Strength s of the guide, the classifier's gradient; 0 switches it off.
+            cfg_scale: Classifier-free guidance w of the U-Net's own attributes: ε̂ = ε(∅) + w (ε(a) - ε(∅)) (Ho &
+                Salimans 2022); 1 asks once, anything else twice a step.
             num_inference_steps: Denoising steps.
             generator: One, or one per volume: then a batch gives what its volumes give alone.
             spacing_mm: Of crops, (3,) or (B, 3), z, y, x, to be checked: the model has learnt one spacing. None means
@@ -162,10 +169,11 @@ class LesionInpaintPipeline(DiffusionPipeline):
         Raises: ValueError: If shapes, sizes, values or attributes do not fit; before anything is computed.
         """
         margin_mm = self.config["paint_margin_mm"] if paint_margin_mm is None else paint_margin_mm
-        check_numbers(num_inference_steps, classifier_scale, blend_mm, margin_mm)
+        check_numbers(num_inference_steps, guidance_scale, cfg_scale, blend_mm, margin_mm)
         options: dict[str, Any] = {
             "attributes": attributes,
-            "classifier_scale": classifier_scale,
+            "guidance_scale": guidance_scale,
+            "cfg_scale": cfg_scale,
             "num_inference_steps": num_inference_steps,
             "generator": generator,
         }
@@ -227,7 +235,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         Returns: HU within the window, float32 (B, 1, D, H, W).
         Raises: ValueError: If the U-Net knows only background and lesion, or shapes do not fit.
         """
-        check_numbers(num_inference_steps, 0.0, 0.0, 0.0)
+        check_numbers(num_inference_steps, 0.0, 1.0, 0.0, 0.0)
         labels = torch.as_tensor(semantic_map)
         if self.unet.config["num_labels"] != len(LABELS):
             raise ValueError(
@@ -257,7 +265,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
         valid_mask: Tensor,
         semantic_map: Tensor | None = None,
         attributes: Attributes | None = None,
-        classifier_scale: float = 1.0,
+        guidance_scale: float = 1.0,
+        cfg_scale: float = 1.0,
         num_inference_steps: int = 50,
         generator: Generators = None,
     ) -> Tensor:
@@ -267,8 +276,11 @@ class LesionInpaintPipeline(DiffusionPipeline):
         """
         device, config, factor = self._execution_device, self.vae.config, self.vae.factor
         window = (config["window_width"], config["window_level"])
-        guided = bool(attributes) and classifier_scale != 0
-        self._check_options(attributes, generator, ct_hu.shape[0])
+        self._check_generators(generator, ct_hu.shape[0])
+        asked, for_guide = self._wishes(attributes or {}, ct_hu.shape[0])
+        asked = None if asked is None else asked.to(device)
+        guided = bool(for_guide) and guidance_scale != 0
+        free = asked is not None and cfg_scale != 1 and bool(asked.isfinite().any())
         if semantic_map is None:
             semantic_map = self._map_of(ct_hu, lesion_mask, paint_mask, valid_mask)
         modulation = self.unet.modulate(semantic_map.to(device))
@@ -277,7 +289,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         blanked = self.vae.encode(blank(ct_norm, paint_mask)).latent_dist.mode()
         condition = condition_of(standardise(blanked, config), lesion_mask, paint_mask, valid_mask.to(device), factor)
 
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        set_steps(self.scheduler, num_inference_steps, device)
         latent = randn_tensor(blanked.shape, generator=generator, device=device, dtype=blanked.dtype)
         latent = latent * getattr(self.scheduler, "init_noise_sigma", 1.0)  # a flow starts at noise of unit variance
         scaled = getattr(self.scheduler, "scale_model_input", lambda sample, t: sample)
@@ -285,10 +297,14 @@ class LesionInpaintPipeline(DiffusionPipeline):
         step_options = {"generator": generator} if "generator" in accepted else {}
         for t in self.progress_bar(self.scheduler.timesteps):
             noisy = scaled(latent, t)
-            output = self.unet(torch.cat([noisy, condition], dim=1), t, modulation=modulation).sample
+            sample = torch.cat([noisy, condition], dim=1)
+            output = self.unet(sample, t, modulation=modulation, attributes=asked).sample
+            if free:
+                unasked = self.unet(sample, t, modulation=modulation).sample
+                output = unasked + cfg_scale * (output - unasked)
             if guided:
-                gradient = self.guide.gradient(noisy, t, attributes, lesion_mask, factor)
-                output = guided_output(self.scheduler, output, t, classifier_scale * gradient)
+                gradient = self.guide.gradient(noisy, t, for_guide, lesion_mask, factor)
+                output = guided_output(self.scheduler, output, t, guidance_scale * gradient)
             latent = self.scheduler.step(output, t, latent, **step_options).prev_sample
         generated = self.vae.decode(unstandardise(latent, config)).sample
         return to_hu(generated.float().clamp(-1, 1), *window)
@@ -317,15 +333,27 @@ class LesionInpaintPipeline(DiffusionPipeline):
         if empty:
             raise ValueError(f"mask of volume {empty[0]} is empty; it says where the lesion is painted")
 
-    def _check_options(self, attributes: Attributes | None, generator: Generators, batch: int) -> None:
+    def _wishes(self, attributes: Attributes, batch: int) -> tuple[Tensor | None, Attributes]:
+        """What the U-Net is told, (B, its attributes), None where it has none; and what the guide is asked for."""
+        of_unet = tuple(self.unet.config.get("attributes") or ())
+        of_guide = tuple(self.guide.attributes) if self.guide is not None else ()
+        for name in attributes:
+            if name not in (*of_unet, *of_guide):
+                known = ", ".join(dict.fromkeys((*of_unet, *of_guide))) or "none"
+                raise ValueError(
+                    f'attribute "{name}" is unknown to this pipeline; known: {known}; train others with '
+                    "train_ldm.py (model.attributes) or train_classifier.py"
+                )
+        own = {name: wish for name, wish in attributes.items() if name in of_unet}
+        asked = wished(own, of_unet, batch) if of_unet else None
+        for_guide = {name: wish for name, wish in attributes.items() if name in of_guide}
+        if for_guide:
+            self.guide.check(for_guide, batch)
+        return asked, for_guide
+
+    def _check_generators(self, generator: Generators, batch: int) -> None:
         if isinstance(generator, list) and len(generator) != batch:
             raise ValueError(f"{len(generator)} generators for {batch} volumes; give one, or one per volume")
-        if attributes and self.guide is None:
-            raise ValueError(
-                f"attributes {dict(attributes)}: this pipeline has no guide; train one with train_classifier.py"
-            )
-        if attributes:
-            self.guide.check(attributes, batch)
 
     def _check_spacing(self, spacing_mm: Any, batch: int) -> None:
         if spacing_mm is None:
@@ -341,13 +369,16 @@ class LesionInpaintPipeline(DiffusionPipeline):
             )
 
 
-def check_numbers(num_inference_steps: Any, classifier_scale: Any, blend_mm: Any, paint_margin_mm: Any) -> None:
+def check_numbers(
+    num_inference_steps: Any, guidance_scale: Any, cfg_scale: Any, blend_mm: Any, paint_margin_mm: Any
+) -> None:
     """Raise ValueError, naming the value, unless steps are a whole number from 1 and the others finite and in range."""
     steps = num_inference_steps
     if not isinstance(steps, numbers.Integral) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"num_inference_steps {steps!r}, expected a whole number of at least 1")
     for name, value, low in (
-        ("classifier_scale", classifier_scale, -math.inf),
+        ("guidance_scale", guidance_scale, -math.inf),
+        ("cfg_scale", cfg_scale, -math.inf),
         ("blend_mm", blend_mm, 0.0),
         ("paint_margin_mm", paint_margin_mm, 0.0),
     ):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffusion.settings import SamplerName
 from foundation.config import ModelSource
 
 if TYPE_CHECKING:
@@ -19,9 +20,11 @@ class SamplingConfig:
         pipeline: Folder or Hugging Face Hub repository of the pipeline.
         out: Folder for the results.
         vae: Autoencoder that takes the place of the pipeline's: URL of serve_autoencoder, folder or repository.
-        attributes: Wanted character, for example `--attributes.malignancy malignant`.
-        classifier_scale: Strength of the guide; 0 switches it off.
-        steps: Denoising steps.
+        attributes: Wanted character, for example `--attributes.malignancy malignant --attributes.mean_hu -450`.
+        guidance_scale: Strength of the guide; 0 switches it off.
+        cfg_scale: Classifier-free guidance of what the U-Net itself is asked for; 1 is none.
+        scheduler: Sampler, see `diffusion.samplers`; "default" is the one that was saved with the pipeline.
+        steps: Denoising steps, each one call of the network.
         paint_margin_mm: What is painted around the lesion; null takes the margin of the training.
         blend_mm: Width over which the change is blended in from the border of what is painted inwards.
         seed: Of everything random.
@@ -32,8 +35,10 @@ class SamplingConfig:
     pipeline: ModelSource
     out: Path
     vae: ModelSource | None = None
-    attributes: dict[str, str] = field(default_factory=dict)
-    classifier_scale: float = 1.0
+    attributes: dict[str, float | str] = field(default_factory=dict)
+    guidance_scale: float = 1.0
+    cfg_scale: float = 1.0
+    scheduler: SamplerName = "default"
     steps: int = 50
     paint_margin_mm: float | None = None
     blend_mm: float = 1.0
@@ -45,7 +50,8 @@ class SamplingConfig:
         """The arguments of `LesionInpaintPipeline.__call__` that these options are."""
         return {
             "attributes": self.attributes or None,
-            "classifier_scale": self.classifier_scale,
+            "guidance_scale": self.guidance_scale,
+            "cfg_scale": self.cfg_scale,
             "num_inference_steps": self.steps,
             "paint_margin_mm": self.paint_margin_mm,
             "blend_mm": self.blend_mm,
@@ -56,19 +62,23 @@ def load_pipeline(config: SamplingConfig) -> "tuple[LesionInpaintPipeline, Path]
     """The pipeline on its device, and the local folder that its weights are in.
 
     Raises:
-        ValueError: If an option is out of range, or there is no such pipeline, autoencoder or device.
+        ValueError: If an option is out of range, there is no such pipeline, autoencoder or device, or the scheduler
+            is not of the pipeline's process.
         OSError: If the Hub or a service cannot be reached.
     """
     from autoencoder.hub import resolve_folder
     from autoencoder.loading import load_autoencoder
     from diffusion.pipeline import LesionInpaintPipeline, check_numbers
+    from diffusion.samplers import sampler_of
     from foundation.device import torch_device
 
-    check_numbers(config.steps, config.classifier_scale, config.blend_mm, config.paint_margin_mm or 0.0)
+    check_numbers(config.steps, config.guidance_scale, config.cfg_scale, config.blend_mm, config.paint_margin_mm or 0.0)
     device = torch_device(config.device)
     folder = resolve_folder(config.pipeline, config.revision)
     replaced = {"vae": load_autoencoder(config.vae)} if config.vae else {}
-    return LesionInpaintPipeline.from_pretrained(folder, **replaced).to(device), folder
+    pipeline = LesionInpaintPipeline.from_pretrained(folder, **replaced).to(device)
+    pipeline.scheduler = sampler_of(config.scheduler, pipeline.scheduler)
+    return pipeline, folder
 
 
 def weights_of(config: SamplingConfig, pipeline: "LesionInpaintPipeline", folder: Path) -> dict[str, Any]:

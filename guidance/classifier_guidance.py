@@ -47,6 +47,11 @@ class ClassifierGuidance(AlignedModel, ModelMixin, ConfigMixin):
         guide.network.load_state_dict(classifier.state_dict())
         return guide.to(next(classifier.parameters()).device).eval()
 
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """What can be asked for."""
+        return tuple(self.config["classifier"]["classes"])
+
     def check(self, attributes: Mapping[str, str | Sequence[str]], batch: int) -> None:
         """Raises ValueError naming an unknown attribute or value and the known ones, or a wrong number of values."""
         classes = self.config["classifier"]["classes"]

@@ -52,7 +52,7 @@ class Oracle(nn.Module):
     """A denoiser that knows the clean latent: its output is the exact target at whatever noise it is shown."""
 
     size_multiple, dtype, device = 2, torch.float32, torch.device("cpu")
-    config = {"num_labels": 2}  # noqa: RUF012 - as a model has it
+    config = {"num_labels": 2, "attributes": ()}  # noqa: RUF012 - as a model has it
 
     def __init__(self, x0: Tensor, scheduler: Any) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Oracle(nn.Module):
     def modulate(self, semantic_map: Tensor) -> list:
         return []
 
-    def forward(self, sample: Tensor, timestep: Tensor, modulation: list) -> SimpleNamespace:
+    def forward(self, sample: Tensor, timestep: Tensor, modulation: list, attributes: None = None) -> SimpleNamespace:
         noisy = sample[:, : self.x0.shape[1]].double()
         if is_flow(self.scheduler):
             sigma = (timestep / 1000).double()
@@ -74,6 +74,8 @@ class Oracle(nn.Module):
 
 class RecordingGuide:
     """Pulls everything up by `strength`, and notes what it was asked."""
+
+    attributes = ("malignancy",)
 
     def __init__(self, strength: float = 0.0) -> None:
         self.strength, self.checked, self.asked = strength, [], []

@@ -260,7 +260,7 @@ def test_guidance_pulls_by_its_scale_and_none_where_it_is_zero():
     pipe.register_modules(unet=Oracle(torch.zeros(SHAPE), scheduler))
     means = []
     for scale in (0.0, 0.5, 1.0, -1.0):
-        options = {"num_inference_steps": 5, "classifier_scale": scale, "blend_mm": 0, "generator": seeds(1, 2)}
+        options = {"num_inference_steps": 5, "guidance_scale": scale, "blend_mm": 0, "generator": seeds(1, 2)}
         result = pipe(ct_hu, lesion_mask, MALIGNANT, **options).ct
         means.append(float(result[lesion_mask > 0].mean()))
         assert len(guide.checked) == len(means) and len(guide.asked) == (len(means) - 1) * 5
@@ -350,8 +350,8 @@ def edit(kind: str) -> dict[str, Any]:
         "margin": {"paint_margin_mm": -1.0},
         "valid shape": {"valid_mask": mask[:1]},
         "blend nan": {"blend_mm": float("nan")},
-        "scale nan": {"classifier_scale": float("nan")},
-        "scale word": {"classifier_scale": "2"},
+        "scale nan": {"guidance_scale": float("nan")},
+        "scale word": {"guidance_scale": "2"},
         "steps word": {"num_inference_steps": "5"},
         "steps fraction": {"num_inference_steps": 2.5},
         "steps bool": {"num_inference_steps": True},
@@ -389,14 +389,14 @@ def edit(kind: str) -> dict[str, Any]:
         ("margin", r"paint_margin_mm -1\.0, expected a finite number of at least 0"),
         ("valid shape", r"valid_mask has shape \(1, 1, 4, 6, 8\), ct \(2, 1, 4, 6, 8\); must be equal"),
         ("blend nan", r"blend_mm nan, expected a finite number of at least 0"),
-        ("scale nan", r"classifier_scale nan, expected a finite number"),
-        ("scale word", r"classifier_scale '2', expected a finite number"),
+        ("scale nan", r"guidance_scale nan, expected a finite number"),
+        ("scale word", r"guidance_scale '2', expected a finite number"),
         ("steps word", r"num_inference_steps '5', expected a whole number of at least 1"),
         ("steps fraction", r"num_inference_steps 2\.5, expected a whole number of at least 1"),
         ("steps bool", r"num_inference_steps True, expected a whole number of at least 1"),
         ("generators", "3 generators for 2 volumes; give one, or one per volume"),
         ("no steps", "num_inference_steps 0, expected a whole number of at least 1"),
-        ("attributes", r"attributes {'malignancy': 'malignant'}: this pipeline has no guide; train one with train_cl"),
+        ("attributes", r'attribute "malignancy" is unknown to this pipeline; known: none; train others with train_ldm'),
     ],
 )
 def test_fault_is_named_before_anything_is_computed(kind: str, message: str, monkeypatch: pytest.MonkeyPatch):
@@ -409,7 +409,7 @@ def test_fault_is_named_before_anything_is_computed(kind: str, message: str, mon
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"colour": "red"}, 'attribute "colour" is unknown to this guide; known: malignancy'),
+        ({"colour": "red"}, 'attribute "colour" is unknown to this pipeline; known: malignancy'),
         ({"malignancy": "grim"}, 'malignancy: "grim" is unknown; choose one of benign, malignant'),
         ({"malignancy": ["benign"] * 3}, "malignancy: 3 values for 2 volumes; give one, or one per volume"),
     ],

@@ -170,9 +170,9 @@ def test_a_centre_and_a_diameter_give_a_scan_that_differs_inside_the_mask_only(d
 def test_a_mask_file_gives_the_lesion_that_was_drawn_and_the_guide_another(drawn, scan, chain, tmp_path):
     common = ("--ct", scan[0], "--mask", drawn / "lesion_mask.nii.gz", "--pipeline", chain.classifier / "pipeline")
     malignant = ("--attributes.malignancy", "malignant")
-    inpaint(*common, *malignant, "--classifier-scale", 0, "--out", tmp_path / "unguided")
+    inpaint(*common, *malignant, "--guidance-scale", 0, "--out", tmp_path / "unguided")
     np.testing.assert_array_equal(voxels(tmp_path / "unguided/ct.nii.gz"), voxels(drawn / "ct.nii.gz"))
-    inpaint(*common, *malignant, "--classifier-scale", 300, "--out", tmp_path / "guided")
+    inpaint(*common, *malignant, "--guidance-scale", 300, "--out", tmp_path / "guided")
     assert_only_the_lesion_changed(read_ct(scan[0]), tmp_path / "guided")
     assert (voxels(tmp_path / "guided/ct.nii.gz") != voxels(drawn / "ct.nii.gz")).any()
     record = json.loads((tmp_path / "guided/record.json").read_text())
@@ -217,8 +217,8 @@ def masks(scan, drawn, tmp_path_factory):
             "--mask {good} --attributes.malignancy evil",
             'malignancy: "evil" is unknown; choose one of benign, malignant',
         ),
-        ("--mask {good} --attributes.age old", 'attribute "age" is unknown to this guide; known: malignancy'),
-        ("--mask {good} --attributes.age old --pipeline {ldm}", "this pipeline has no guide"),
+        ("--mask {good} --attributes.age old", 'attribute "age" is unknown to this pipeline; known: malignancy'),
+        ("--mask {good} --attributes.age old --pipeline {ldm}", '"age" is unknown to this pipeline; known: none'),
         ("--mask {good} --pipeline no/where", "no/where"),
         ("--mask {good} --ct nowhere.nii.gz", "nowhere.nii.gz: no such file or folder"),
     ],

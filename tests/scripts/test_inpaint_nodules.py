@@ -42,7 +42,7 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 
 
 def test_guided_lesions_stay_in_the_range_of_prepared_data_and_outside_is_the_scans(config):
-    main(replace(config, attributes={"malignancy": "malignant"}, classifier_scale=500.0))
+    main(replace(config, attributes={"malignancy": "malignant"}, guidance_scale=500.0))
     made, given = volumes(config.out), load_nodules(config.data, "train")
     assert len(made) == len(given)
     for index in range(len(given)):
@@ -107,7 +107,7 @@ def test_a_lesion_that_fails_costs_itself_and_is_listed_with_its_reason(config, 
 
 def test_a_set_of_which_no_lesion_can_be_made_says_why_and_leaves_nothing(config):
     unguided = replace(config, pipeline=config.pipeline.replace("classifier", "ldm"), attributes={"colour": "red"})
-    with pytest.raises(ValueError, match=r"none of \d+ lesions could be made; the first: .*this pipeline has no guide"):
+    with pytest.raises(ValueError, match=r"none of \d+ lesions could be made; .* is unknown to this pipeline"):
         main(unguided)
     assert list(config.out.parent.iterdir()) == []
 
@@ -128,7 +128,7 @@ def test_an_unfinished_run_of_other_settings_is_refused(config, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classifier_scale": float("nan")}, "classifier_scale nan, expected a finite number"),
+        ({"guidance_scale": float("nan")}, "guidance_scale nan, expected a finite number"),
         ({"blend_mm": float("inf")}, "blend_mm inf, expected a finite number of at least 0"),
         ({"steps": 0}, "num_inference_steps 0, expected a whole number of at least 1"),
         ({"device": "tpu"}, "device 'tpu', expected cpu, or cuda where"),

@@ -1,0 +1,146 @@
+"""Character as an input: wishes, null tokens, what is forgotten in training, classifier-free guidance."""
+
+import math
+
+import pytest
+import torch
+from tiny_models import pixel_pipeline, tiny_unet
+from torch.testing import assert_close
+
+from diffusion.attributes import SCALES, AttributeEmbedding, check_wish, forgotten, wished
+from diffusion.pipeline import LesionInpaintPipeline
+
+KNOWN = ("malignancy", "mean_hu", "texture")
+NAN = math.nan
+
+
+def attribute_unet():
+    return tiny_unet(latent_channels=1, condition_channels=4, map_factor=1, attributes=KNOWN)
+
+
+def pipeline() -> LesionInpaintPipeline:
+    return pixel_pipeline(attribute_unet())
+
+
+def crops(batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    ct_hu = torch.randint(-1000, 100, (batch, 1, 4, 6, 8), generator=torch.Generator().manual_seed(0)).float()
+    mask = torch.zeros_like(ct_hu)
+    mask[..., 1:3, 2:5, 3:6] = 1
+    return ct_hu, mask
+
+
+def seeds(*numbers: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(number) for number in numbers]
+
+
+def test_wishes_become_numbers_in_the_order_of_the_network():
+    asked = wished({"texture": "ground-glass", "malignancy": ["benign", None]}, KNOWN, 2)
+    assert_close(asked, torch.tensor([[1.5, NAN, 1.0], [NAN, NAN, 1.0]]), equal_nan=True)
+    assert_close(wished({"mean_hu": "-450"}, KNOWN, 1), torch.tensor([[NAN, -450.0, NAN]]), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("age", 40, 'attribute "age" is unknown to this pipeline; known: malignancy, mean_hu, texture'),
+        ("malignancy", "evil", "malignancy: 'evil', expected a number from 1 to 5, or benign, malignant"),
+        ("texture", 6, "texture: 6, expected a number from 1 to 5, or ground-glass, part-solid, solid"),
+        ("mean_hu", NAN, "mean_hu: nan, expected a number from -1000 to 400"),
+        ("mean_hu", True, "mean_hu: True, expected a number"),
+        ("mean_hu", [1], r"mean_hu: \[1\], expected a number"),
+    ],
+)
+def test_a_wish_that_cannot_be_met_is_named_with_what_can(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        check_wish(name, value, KNOWN)
+
+
+def test_another_number_of_wishes_than_volumes_is_refused():
+    with pytest.raises(ValueError, match="mean_hu: 3 values for 2 volumes; give one, or one per volume"):
+        wished({"mean_hu": [-1.0, -2.0, -3.0]}, KNOWN, 2)
+
+
+def test_attributes_are_forgotten_at_their_shares():
+    generator = torch.Generator().manual_seed(0)
+    given = torch.rand(20000, 3, generator=generator)
+    kept = forgotten(given, torch.rand(20000, 4, generator=generator), 0.2, 0.5)
+    known = torch.isfinite(kept)
+    assert torch.equal(kept[known], given[known])
+    assert_close(known.float().mean(0), torch.full((3,), 0.4), rtol=0, atol=0.02)
+    assert_close((~known).all(1).float().mean(), torch.tensor(0.2 + 0.8 / 8), rtol=0, atol=0.02)
+    assert torch.isnan(forgotten(torch.full((4, 3), NAN), torch.ones(4, 4), 0.0, 0.0)).all()
+
+
+def test_embedding_of_an_unknown_attribute_is_its_own_and_not_that_of_a_value():
+    torch.manual_seed(0)
+    embedding = AttributeEmbedding(KNOWN, 16)
+    assert not embedding(torch.tensor([[1.0, -400.0, 3.0]])).any()  # before training
+    torch.nn.init.normal_(embedding.mlp[2].weight)
+    values = [[NAN] * 3, [1.0, NAN, NAN], [5.0, NAN, NAN], [3.0, NAN, NAN], [NAN, -300.0, NAN], [NAN, 400.0, NAN]]
+    made = embedding(torch.tensor(values))
+    assert torch.pdist(made).min() > 0.05
+    beyond = embedding(torch.tensor([[NAN, 2000.0, NAN]]))  # a lesion brighter than can be asked for
+    assert_close(beyond[0], made[5])
+    with pytest.raises(ValueError, match="attributes colour are unknown; choose from malignancy"):
+        AttributeEmbedding(("colour",), 16)
+
+
+def test_network_without_a_wish_is_the_network_of_unknown_attributes():
+    unet, (_, mask) = attribute_unet(), crops()
+    torch.nn.init.normal_(unet.attribute_embedding.mlp[2].weight)
+    sample = torch.randn(2, 5, 4, 6, 8, generator=torch.Generator().manual_seed(1))
+    plain = unet(sample, 10, mask).sample
+    assert torch.equal(plain, unet(sample, 10, mask, attributes=torch.full((2, 3), NAN)).sample)
+    assert not torch.allclose(plain, unet(sample, 10, mask, attributes=torch.tensor([[1.0, NAN, NAN]] * 2)).sample)
+    with pytest.raises(ValueError, match=r"attributes of shape \(2, 2\), expected \(2, 3\)"):
+        unet(sample, 10, mask, attributes=torch.zeros(2, 2))
+    with pytest.raises(ValueError, match="this model has no attributes"):
+        tiny_unet(latent_channels=1, condition_channels=4, map_factor=1)(sample, 10, mask, attributes=torch.zeros(2, 3))
+
+
+def test_classifier_free_guidance_moves_the_prediction_away_from_the_unasked_one():
+    pipe, (ct_hu, mask) = pipeline(), crops()
+    torch.nn.init.normal_(pipe.unet.attribute_embedding.mlp[2].weight)
+    options = {"num_inference_steps": 1, "blend_mm": 0}
+
+    def latent(**wishes):
+        """What one step gives; a step is linear in the network's output."""
+        with torch.no_grad():
+            made = pipe.generate(
+                ct_hu,
+                mask.byte(),
+                mask.byte(),
+                torch.ones_like(mask).byte(),
+                num_inference_steps=1,
+                generator=seeds(1, 2),
+                **wishes,
+            )
+        return made
+
+    wish = {"mean_hu": -450, "malignancy": ["malignant", None]}
+    unasked, asked, pushed = latent(), latent(attributes=wish), latent(attributes=wish, cfg_scale=1.5)
+    free = (pushed > -1150) & (pushed < 350) & (asked > -1150) & (asked < 350) & (unasked > -1150) & (unasked < 350)
+    assert free.float().mean() > 0.3 and not torch.allclose(asked, unasked)
+    assert_close(pushed[free], (unasked + 1.5 * (asked - unasked))[free], rtol=0, atol=0.5)
+    assert torch.equal(latent(attributes=wish, cfg_scale=0.0), unasked)
+    both = pipe(ct_hu, mask, wish, cfg_scale=2.0, generator=seeds(1, 2), **options).ct
+    for index, value in enumerate(("malignant", None)):
+        one = {"mean_hu": -450} | ({"malignancy": value} if value else {})
+        alone = pipe(ct_hu[[index]], mask[[index]], one, cfg_scale=2.0, generator=seeds(index + 1), **options).ct
+        assert_close(both[[index]], alone, rtol=0, atol=0.1)
+
+
+def test_saved_pipeline_keeps_its_attributes(tmp_path):
+    pipeline().save_pretrained(tmp_path)
+    loaded = LesionInpaintPipeline.from_pretrained(tmp_path)
+    assert tuple(loaded.unet.config["attributes"]) == KNOWN
+    with pytest.raises(ValueError, match='"age" is unknown to this pipeline; known: malignancy, mean_hu, texture'):
+        loaded(*crops(), {"age": 3})
+    with pytest.raises(ValueError, match=r"cfg_scale inf, expected a finite number"):
+        loaded(*crops(), cfg_scale=math.inf)
+
+
+def test_every_scale_has_its_names_within():
+    for name, scale in SCALES.items():
+        assert scale.low < scale.high, name
+        assert all(scale.low <= value <= scale.high for value in scale.names.values())
