@@ -26,6 +26,7 @@ from diffusion.samplers import set_steps
 from imaging.compositing import composite, edge_weight
 from imaging.files.hounsfield import check_hu
 from imaging.lesions.mask import binary_mask, grown_mask
+from imaging.noise import noise_like
 from imaging.semantic_map import FIRST_NODULE, LABELS, inpainting_map
 from imaging.window import AIR_HU, to_hu, to_norm
 
@@ -142,6 +143,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         valid_mask: Any = None,
         paint_margin_mm: float | None = None,
         blend_mm: float = 1.0,
+        match_noise: bool = True,
     ) -> LesionInpaintOutput:
         """Inpaint one lesion per volume.
 
@@ -165,6 +167,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
                 the nearest voxel, as prepared datasets do. None: all is valid.
             paint_margin_mm: What is painted around the lesion; None takes the margin of the training.
             blend_mm: Width over which the change is blended in from the border of the painted region inwards.
+            match_noise: Whether what is painted is given noise like that of the CT around it, of which the autoencoder
+                keeps little (`imaging.noise.noise_like`).
         Returns: `LesionInpaintOutput`; `ct` has the input's type, and outside `paint_mask` its very values.
         Raises: ValueError: If shapes, sizes, values or attributes do not fit; before anything is computed.
         """
@@ -174,6 +178,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
             "attributes": attributes,
             "guidance_scale": guidance_scale,
             "cfg_scale": cfg_scale,
+            "match_noise": match_noise,
             "num_inference_steps": num_inference_steps,
             "generator": generator,
         }
@@ -251,6 +256,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
             everywhere,
             everywhere,
             labels,
+            match_noise=False,
             num_inference_steps=num_inference_steps,
             generator=generator,
         )
@@ -267,6 +273,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         attributes: Attributes | None = None,
         guidance_scale: float = 1.0,
         cfg_scale: float = 1.0,
+        match_noise: bool = True,
         num_inference_steps: int = 50,
         generator: Generators = None,
     ) -> Tensor:
@@ -307,7 +314,19 @@ class LesionInpaintPipeline(DiffusionPipeline):
                 output = guided_output(self.scheduler, output, t, guidance_scale * gradient)
             latent = self.scheduler.step(output, t, latent, **step_options).prev_sample
         generated = self.vae.decode(unstandardise(latent, config)).sample
-        return to_hu(generated.float().clamp(-1, 1), *window)
+        made_hu = to_hu(generated.float().clamp(-1, 1), *window)
+        if match_noise:
+            white = randn_tensor(ct_hu.shape, generator=generator, device=device)
+            made_hu = made_hu + self._noise(ct_norm, valid_mask.to(device) * (paint_mask == 0), white)
+        return made_hu
+
+    def _noise(self, ct_norm: Tensor, known: Tensor, white: Tensor) -> Tensor:
+        """Noise like what the autoencoder leaves of the CT where it is known, HU, (B, 1, D, H, W)."""
+        latent = self.vae.encode(ct_norm).latent_dist.mode()
+        residual = (ct_norm.clamp(-1, 1) - self.vae.decode(latent).sample).float()
+        residual_hu = residual.cpu().numpy() * self.vae.config["window_width"] / 2
+        volumes = zip(residual_hu[:, 0], known[:, 0].cpu().numpy(), white[:, 0].cpu().numpy(), strict=True)
+        return torch.from_numpy(np.stack([noise_like(*volume) for volume in volumes])[:, None]).to(white)
 
     def _map_of(self, ct_hu: Tensor, lesion_mask: Tensor, paint_mask: Tensor, valid_mask: Tensor) -> Tensor:
         """The labels that the U-Net knows: background and lesion, or the semantic map of each crop."""

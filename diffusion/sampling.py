@@ -27,6 +27,7 @@ class SamplingConfig:
         steps: Denoising steps, each one call of the network.
         paint_margin_mm: What is painted around the lesion; null takes the margin of the training.
         blend_mm: Width over which the change is blended in from the border of what is painted inwards.
+        match_noise: Whether what is painted is given noise like that of the CT around it.
         seed: Of everything random.
         revision: Branch, tag or commit of a Hub repository.
         device: "auto", "cpu" or "cuda".
@@ -42,6 +43,7 @@ class SamplingConfig:
     steps: int = 50
     paint_margin_mm: float | None = None
     blend_mm: float = 1.0
+    match_noise: bool = True
     seed: int = 0
     revision: str | None = None
     device: str = "auto"
@@ -55,6 +57,7 @@ class SamplingConfig:
             "num_inference_steps": self.steps,
             "paint_margin_mm": self.paint_margin_mm,
             "blend_mm": self.blend_mm,
+            "match_noise": self.match_noise,
         }
 
 

@@ -121,7 +121,8 @@ def test_pipeline_hands_its_grid_and_every_option_to_the_model(monkeypatch: pyte
     monkeypatch.setattr(pipe, "generate", generate)
     wish = {"malignancy": "benign"}
     pipe(ct, ball(ct, (8, 25, 28), 12), wish, guidance_scale=2.0, num_inference_steps=np.int64(7))
-    options = {"attributes": wish, "guidance_scale": 2.0, "cfg_scale": 1.0, "num_inference_steps": 7, "generator": None}
+    numbers = {"guidance_scale": 2.0, "cfg_scale": 1.0, "match_noise": True, "num_inference_steps": 7}
+    options = {"attributes": wish, "generator": None} | numbers
     assert calls == [((1, 1, 36, 36, 36), options)]
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -425,3 +426,22 @@ def test_autoencoder_without_latent_statistics_is_refused():
     ct_hu, lesion_mask = torch.zeros(1, 1, 4, 8, 8), torch.ones(1, 1, 4, 8, 8)
     with pytest.raises(ValueError, match=r"no latents_mean and latents_std; run scripts/encode_latents\.py"):
         pipe(ct_hu, lesion_mask)
+
+
+def test_what_is_painted_has_the_noise_of_the_ct_around_it(monkeypatch: pytest.MonkeyPatch):
+    """An autoencoder that keeps nothing leaves all of the CT as noise to be matched."""
+    noise = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    ct_hu, lesion_mask = -700 + 40 * noise, torch.zeros(1, 1, 16, 16, 16)
+    lesion_mask[..., 4:12, 4:12, 4:12] = 1
+    pipe = pixel_pipeline()
+    calm = torch.full_like(ct_hu, 0.1)
+    monkeypatch.setattr(type(pipe.vae), "decode", lambda self, latent: SimpleNamespace(sample=calm))
+    options = {"num_inference_steps": 1, "blend_mm": 0}
+    without = pipe(ct_hu, lesion_mask, generator=seeds(1)[0], match_noise=False, **options).ct
+    first, again, other = (pipe(ct_hu, lesion_mask, generator=seeds(seed)[0], **options).ct for seed in (1, 1, 2))
+    inside = lesion_mask > 0
+    assert without[inside].std() < 1e-3 and first[inside].std() == pytest.approx(40, rel=0.15)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert first[inside].mean() == pytest.approx(float(without[inside].mean()), abs=10)
+    for made in (without, first):
+        assert torch.equal(made[~inside], ct_hu[~inside])
