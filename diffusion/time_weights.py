@@ -155,13 +155,13 @@ class MinSnrWeights(ConstantWeights):
     """Min-SNR-γ (Hang et al. 2023, arXiv:2303.09556, section 3.4).
 
     The squared error of x̂0 is weighted by min(SNR, γ); for the error of the model's own output that is divided by
-    SNR (ε) or by SNR + 1 (v). Texture losses are functions of x̂0; theirs is min(SNR, γ) / γ, which reaches 1.
+    SNR (ε), by SNR + 1 (v) or by (1 + √SNR)² (a flow's velocity). Texture losses are functions of x̂0; theirs is min(SNR, γ) / γ, which reaches 1.
 
     Args:
         texture_losses: Names of the texture losses.
         gamma: Where the SNR is cut.
-        prediction_type: The scheduler's, that is what the structure loss is the error of: "epsilon",
-            "v_prediction" or "sample".
+        prediction_type: What the structure loss is the error of: "epsilon", "v_prediction", "sample" or
+            "flow_prediction".
     """
 
     def __init__(
@@ -174,8 +174,8 @@ class MinSnrWeights(ConstantWeights):
         super().__init__(texture_losses, **region)
         if gamma <= 0:
             raise ValueError(f"gamma {gamma}: expected above 0; the paper uses 5")
-        if prediction_type not in ("epsilon", "v_prediction", "sample"):
-            raise ValueError(f"prediction_type {prediction_type!r}: expected epsilon, v_prediction or sample")
+        if prediction_type not in (known := ("epsilon", "v_prediction", "sample", "flow_prediction")):
+            raise ValueError(f"prediction_type {prediction_type!r}: expected one of {', '.join(known)}")
         self.gamma = gamma
         self.prediction_type = prediction_type
 
@@ -187,6 +187,8 @@ class MinSnrWeights(ConstantWeights):
             low = (self.gamma / snr).clamp(max=1.0)  # min(SNR, γ) / SNR, also where the SNR is 0
         elif self.prediction_type == "v_prediction":
             low = clipped / (snr + 1)
+        elif self.prediction_type == "flow_prediction":
+            low = clipped / (1 + snr.sqrt()) ** 2
         else:
             low = clipped
         return low, clipped / self.gamma

@@ -5,6 +5,7 @@ from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 from scipy import ndimage
 
+from diffusion.objective import TARGETS, alphas_of, training_scheduler, x0_slope
 from diffusion.time_weights import (
     TIME_POLICIES,
     ConstantWeights,
@@ -111,6 +112,17 @@ def test_min_snr_weight_is_that_of_the_diffusers_training_scripts(prediction_typ
     torch.testing.assert_close(weights["structure"], expected)
     assert weights["texture"].max() == 1
     assert weights["texture"][-1] < 1e-3
+
+
+def test_min_snr_weighs_the_same_error_of_x0_whatever_is_predicted():
+    """Moving x̂0 by δ moves the output by δ / slope: the weighted squared error is min(SNR, γ) δ² for every target."""
+    for target, kind in TARGETS.items():
+        scheduler = training_scheduler(target)
+        rows = torch.tensor([3, 200, 700, 990])
+        alphas = alphas_of(scheduler)
+        weight = MinSnrWeights(gamma=5.0, prediction_type=kind)(rows, alphas)["structure"]
+        expected = signal_to_noise(rows, alphas).clamp(max=5.0)
+        torch.testing.assert_close(weight / x0_slope(scheduler, rows) ** 2, expected, rtol=2e-3, atol=0)
 
 
 def test_film_weights_are_equations_3_and_4():
