@@ -155,7 +155,8 @@ class MinSnrWeights(ConstantWeights):
     """Min-SNR-γ (Hang et al. 2023, arXiv:2303.09556, section 3.4).
 
     The squared error of x̂0 is weighted by min(SNR, γ); for the error of the model's own output that is divided by
-    SNR (ε), by SNR + 1 (v) or by (1 + √SNR)² (a flow's velocity). Texture losses are functions of x̂0; theirs is min(SNR, γ) / γ, which reaches 1.
+    SNR (ε), by SNR + 1 (v) or by (1 + √SNR)² (a flow's velocity). Texture losses are functions of x̂0; theirs is
+    min(SNR, γ) / γ, which reaches 1.
 
     Args:
         texture_losses: Names of the texture losses.
