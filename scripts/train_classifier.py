@@ -105,7 +105,7 @@ def labelled(config: ClassifierConfig, split: str) -> tuple[LatentNodules, list[
     if {names[index] for index in kept} != set(CLASSES["malignancy"]):
         found = {name: names.count(name) for name in CLASSES["malignancy"]}
         raise ValueError(f"{config.data}: {split} has {found} under policy {config.label_policy}; both are needed")
-    latents.latents = latents.latents.select(kept)
+    latents.keep(kept)
     return latents, [names[index] for index in kept]
 
 

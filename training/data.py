@@ -1,5 +1,6 @@
 """Torch datasets over the prepared and the encoded dataset, indexed by (row, draw number) of `training.draws`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,10 @@ class LatentNodules(Dataset):
             *(["ct_hu"] if window is not None else []),
         ]
         self._read = self.latents.select_columns(columns)  # a row's other arrays stay on disk
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """From now on these rows alone, numbered anew."""
+        self.latents, self._read = self.latents.select(indices), self._read.select(indices)
 
     def __len__(self) -> int:
         return len(self.latents)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from autoencoder.latent_dataset import MASKS, latent_features, save_latent_dataset
 from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
 from imaging.dataset.scan_volumes import save_scans
 from imaging.phantom.chest import phantom_nodules
 from imaging.window import to_norm
-from training.data import NodulePatches
+from training.data import LatentNodules, NodulePatches
 
 WINDOW = (1500.0, -400.0)
 
@@ -88,3 +89,26 @@ def test_patches_of_scans_come_from_their_bodies_in_the_asked_share(tmp_path):
         NodulePatches(tmp_path / "data", "train", 8, WINDOW, 0, tmp_path / "scans", 2)
     with pytest.raises(ValueError, match="body of one has"):
         NodulePatches(tmp_path / "data", "train", 16, WINDOW, 0, tmp_path / "scans")
+
+
+def test_kept_latents_are_read_under_their_new_numbers(tmp_path):
+    rng = np.random.default_rng(0)
+    latents = ("latent_mean", "latent_std", "blanked_latent")
+    rows = [
+        {
+            **dict.fromkeys(("nodule_id", "patient_id", "source"), str(number)),
+            "split": "train",
+            "variant": 0,
+            **{name: rng.standard_normal((2, 2, 2, 2), np.float32) for name in latents},
+            **dict.fromkeys(("ct_hu", *MASKS), np.zeros((4, 4, 4), np.uint8)),
+            "spacing_mm": (1.0, 1.0, 1.0),
+            "malignancy": float(number),
+        }
+        for number in range(1, 6)
+    ]
+    save_latent_dataset(rows, tmp_path / "latents", latent_features((2, 2, 2, 2), 4))
+    nodules = LatentNodules(tmp_path / "latents", "train", ("malignancy",))
+    nodules.keep([1, 4])
+    assert len(nodules) == 2 and nodules.latents["malignancy"][:] == [2.0, 5.0]
+    assert [nodules[(position, 0)]["malignancy"].item() for position in range(2)] == [2.0, 5.0]
+    assert np.array_equal(nodules[(1, 7)]["latent_mean"], rows[4]["latent_mean"])
