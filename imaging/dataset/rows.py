@@ -1,6 +1,7 @@
 """Typed rows on disk, by split: what writes and reads every dataset of this project, prepared or encoded."""
 
 import contextlib
+import copy
 import json
 import shutil
 from collections.abc import Iterable, Mapping
@@ -66,7 +67,9 @@ def read_row(dataset: Dataset, index: int) -> dict[str, Any]:
         index: Row; negative counts from the end.
     Returns: Arrays of the stored types, strings, and floats; a missing float is NaN.
     """
-    table = dataset.with_format("arrow")[index]
+    rows = copy.copy(dataset)  # `with_format` copies the table's thousand batches, for every row that is read
+    rows.set_format("arrow")
+    table = rows[index]
     row: dict[str, Any] = {}
     for name, feature in dataset.features.items():
         if isinstance(feature, (Array3D, Array4D)):

@@ -55,6 +55,15 @@ def test_rows_come_back_with_the_types_and_values_that_were_saved(tmp_path):
     np.testing.assert_allclose(nodule["spacing_mm"], (2.0, 0.7, 0.8))
 
 
+def test_a_row_is_read_in_the_stored_types_whatever_the_format_which_stays(tmp_path, monkeypatch):
+    row = make_row()
+    dataset = save_nodule_dataset([row], tmp_path / "out", S)["train"].with_format("numpy")
+    monkeypatch.setattr(datasets.table.Table, "__deepcopy__", None)  # it would take as long as the table has batches
+    nodule = read_nodule(dataset, 0)
+    assert nodule["ct_hu"].dtype == np.int16 and np.array_equal(nodule["ct_hu"], row["ct_hu"])
+    assert dataset.format["type"] == "numpy"
+
+
 def test_a_rating_that_was_not_given_is_null_on_disk_and_nan_when_read(tmp_path):
     dataset = save_nodule_dataset([make_row()], tmp_path / "out", S)["train"]
     assert dataset["texture"][:] == [None] and np.isnan(read_nodule(dataset, 0)["texture"])
