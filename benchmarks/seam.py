@@ -1,0 +1,361 @@
+"""Where the seam around an inpainted lesion comes from: one experiment for each possible cause.
+
+    python benchmarks/seam.py --pipeline runs/ldm/pipeline --data data/nodules --out runs/seam
+    python benchmarks/seam.py ... --lesions 40 --scheduler dpm-solver++ --steps 16
+
+- *decoder*: the real crop, encoded and decoded, takes the lesion's place; no diffusion
+- *margin*: how far around the lesion's mask is painted; 0 paints the mask itself
+- *blend*: the width over which the generated lesion is blended in
+- *paste*: what is blended in. The value: the generated HU. The difference: generated minus the reconstruction of the
+  crop that was there, so that what the autoencoder cannot show (the scan's noise, bone above the window) stays; here
+  that holds the real lesion's own fine detail. The elsewhere: the same residual, taken from another part of the crop
+
+The seam score (`evaluation.lesions.hu_and_seam.seam_score`) is taken where the recorded lesion mask ends and where the
+painted region ends, of real and synthetic CT at the same borders, and compared as every distance of sets is: synthetic
+against real lesions of other patients, beside real against real in the same splits. Lesions are sampled once for each
+margin and kept in --out: the same command continues. Results: seam.md.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))  # the same lesions as inpaint_nodules.py
+
+import inpaint_nodules
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from diffusion import LesionInpaintPipeline
+from diffusion.sampling import SamplingConfig, load_pipeline, weights_of
+from evaluation.lesions.features import Features, FeatureSet, measure_features
+from evaluation.lesions.hu_and_seam import seam_score
+from evaluation.lesions.lesion_sets import Lesion, load_lesions
+from evaluation.lesions.openings import open_test_split
+from evaluation.lesions.set_comparison import DistanceRow, SetMetric, distance_rows, set_metrics
+from evaluation.reports.lesion_report import number
+from evaluation.statistics.distances import wasserstein_per_feature
+from foundation.atomic import write_atomically
+from foundation.config import ExistingFolder, config_dict, launch, parse_config
+from imaging.compositing import composite, edge_weight
+from imaging.dataset.nodules import load_nodules, read_nodule
+from imaging.lesions.mask import grown_mask
+from imaging.window import AIR_HU, to_hu, to_norm
+from training.draws import generator
+
+Paste = Literal["value", "difference", "elsewhere"]
+PAINTED = "Painted seam"  # kind of features: the seam where the painted region ends
+AT_PAINTED = SetMetric("Painted seam WD", PAINTED, wasserstein_per_feature, tested=True)
+SHOWN = (
+    "Seam WD",
+    AT_PAINTED.name,
+    "Gabor WD, standardised",
+    "GLCM WD, standardised",
+    "GLRLM WD, standardised",
+    "Spectrum WD, standardised",
+    "Coverage WD",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeamConfig(SamplingConfig):
+    """What to measure; an experiment on one cause has the other settings as they are given here.
+
+    Attributes:
+        data: Prepared dataset that gives scans, masks and the real lesions.
+        split: "train", "validation" or "test".
+        lesions: Masks of the split to use, evenly spaced; null takes all.
+        margins_mm: Margins to compare.
+        blends_mm: Blend widths to compare, with the usual margin and with none.
+        batch_size: Lesions at a time.
+        repeats: Patient-wise splits.
+        workers: Processes for texture features.
+    """
+
+    data: ExistingFolder
+    split: str = "validation"
+    lesions: int | None = None
+    margins_mm: tuple[float, ...] = (0, 1, 2, 3, 4)
+    blends_mm: tuple[float, ...] = (0, 0.5, 1, 2, 3)
+    batch_size: int = 8
+    repeats: int = 200
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One way to make a CT with a lesion.
+
+    Attributes:
+        source: Whose volume is pasted: the model's, or the real crop's reconstruction.
+        margin_mm, blend_mm: Of the painted region.
+        paste: See above.
+    """
+
+    source: Literal["generated", "reconstruction"]
+    margin_mm: float
+    blend_mm: float
+    paste: Paste = "value"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of one experiment: the mean seam scores of synthetic and real CT at both borders, HU, and the distances."""
+
+    lesion_seam: tuple[float, float]
+    painted_seam: tuple[float, float]
+    distances: Mapping[str, DistanceRow]
+
+
+def main(config: SeamConfig) -> None:
+    """Sample what is missing, paste, measure, write."""
+    openings = open_test_split(config.data, config.split, "seam", config_dict(config))
+    pipeline, folder = load_pipeline(config)
+    pipeline.set_progress_bar_config(disable=True)
+    margin_mm = pipeline.config["paint_margin_mm"] if config.paint_margin_mm is None else config.paint_margin_mm
+    claim(config, weights_of(config, pipeline, folder))
+    indices, real = chosen_lesions(config)
+    questions = experiments(margin_mm, config.blend_mm, config.margins_mm, config.blends_mm)
+    wanted = list(dict.fromkeys(experiment for asked in questions.values() for experiment in asked))
+
+    reconstructed = np.concatenate(list(tqdm(reconstructions(pipeline, real, config.batch_size), "reconstructions")))
+    features, problems = measure_features(real, "real", config.workers)
+    metrics = [metric for metric in set_metrics(features) if metric.name in SHOWN] + [AT_PAINTED]
+    results = {}
+    for margin in dict.fromkeys(experiment.margin_mm for experiment in wanted):
+        paint_masks = [paint_mask_of(lesion, margin) for lesion in real]
+        features[PAINTED] = painted_seam(real, paint_masks)
+        generated = None
+        for experiment in [one for one in wanted if one.margin_mm == margin]:
+            source = reconstructed
+            if experiment.source == "generated":
+                if generated is None:
+                    generated = samples(pipeline, config, indices, margin)
+                source = generated
+            made = [
+                pasted(*volumes, experiment) for volumes in zip(real, source, reconstructed, paint_masks, strict=True)
+            ]
+            found, failed = measured(made, paint_masks, features, metrics, config)
+            results[experiment] = found
+            problems += failed
+    text = document(
+        config, questions, results, len(real), [*([openings] if openings else []), *dict.fromkeys(problems)]
+    )
+    print(text)
+    write_atomically(config.out / "seam.md", lambda temporary: temporary.write_text(text))
+    print(f"wrote {config.out / 'seam.md'}")
+
+
+def claim(config: SeamConfig, weights: Mapping[str, Any]) -> None:
+    """Make the folder of samples, or refuse one whose samples are of other settings."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    shared = {field.name: getattr(config, field.name, None) for field in fields(inpaint_nodules.InpaintNodulesConfig)}
+    of_every_sample = shared | {"samples": 1, "paint_margin_mm": None, "blend_mm": 0.0}  # neither is one setting here
+    inpaint_nodules.claim_folder(config.out, inpaint_nodules.InpaintNodulesConfig(**of_every_sample), weights)
+
+
+def chosen_lesions(config: SeamConfig) -> tuple[list[int], list[Lesion]]:
+    """Rows of the split, and the real lesions in them, that can be measured."""
+    nodules = load_nodules(config.data, config.split)
+    lesions = {lesion.name: lesion for lesion in load_lesions(config.data, config.split)[0]}
+    names = nodules["nodule_id"][:]
+    count = min(config.lesions or len(names), len(names))
+    indices = [int(index) for index in np.linspace(0, len(names) - 1, count) if names[int(index)] in lesions]
+    return indices, [lesions[names[index]] for index in indices]
+
+
+def experiments(
+    margin_mm: float, blend_mm: float, margins_mm: Sequence[float], blends_mm: Sequence[float]
+) -> dict[str, list[Experiment]]:
+    """The experiments on each cause.
+
+    Args:
+        margin_mm, blend_mm: The usual settings, kept where the cause is another.
+        margins_mm, blends_mm: To compare.
+    """
+    both = tuple(dict.fromkeys((0.0, margin_mm)))
+    return {
+        "decoder": [Experiment("reconstruction", margin, blend) for margin in both for blend in (0.0, blend_mm)],
+        "margin": [Experiment("generated", margin, blend_mm) for margin in margins_mm],
+        "blend": [Experiment("generated", margin, blend) for margin in both for blend in blends_mm],
+        "paste": [
+            Experiment("generated", margin, blend_mm, paste)
+            for margin in both
+            for paste in ("value", "difference", "elsewhere")
+        ],
+    }
+
+
+def samples(
+    pipeline: LesionInpaintPipeline, config: SeamConfig, indices: Sequence[int], margin_mm: float
+) -> np.ndarray:
+    """The model's volumes for these rows, float32 HU (N, D, H, W); batches that are on disk are not made again."""
+    nodules = load_nodules(config.data, config.split)
+    folder = config.out / f"margin_{margin_mm:g}"
+    made = []
+    starts = range(0, len(indices), config.batch_size)
+    for number_, start in enumerate(tqdm(starts, f"samples, margin {margin_mm:g} mm")):
+        file = folder / f"{number_:06d}.npy"
+        if not file.exists():
+            batch = indices[start : start + config.batch_size]
+            volumes = sampled(pipeline, config, [read_nodule(nodules, index) for index in batch], batch, margin_mm)
+            write_atomically(file, lambda temporary, volumes=volumes: np.save(temporary, volumes))
+        made.append(np.load(file, allow_pickle=False))
+    return np.concatenate(made)
+
+
+def sampled(
+    pipeline: LesionInpaintPipeline,
+    config: SeamConfig,
+    given: list[dict[str, Any]],
+    indices: Sequence[int],
+    margin_mm: float,
+) -> np.ndarray:
+    """One batch, from the noise that scripts/inpaint_nodules.py has for these rows."""
+    crops = {name: torch.from_numpy(array) for name, array in inpaint_nodules.masks_of(given).items()}
+    paint = [grown_mask(row["lesion_mask"], margin_mm, row["spacing_mm"]) * row["valid_mask"] for row in given]
+    labels = inpaint_nodules.maps_of(given, pipeline, margin_mm)
+    seeds = [int(generator(config.seed, "noise", index).integers(2**62)) for index in indices]
+    options = {
+        name: value for name, value in config.call_options().items() if name not in ("paint_margin_mm", "blend_mm")
+    }
+    made = pipeline.generate(
+        crops["ct"],
+        crops["mask"],
+        torch.from_numpy(np.stack(paint)[:, None]),
+        crops["valid_mask"],
+        None if labels is None else torch.from_numpy(labels),
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        **options,
+    )
+    return made[:, 0].float().cpu().numpy()
+
+
+@torch.no_grad()
+def reconstructions(
+    pipeline: LesionInpaintPipeline, lesions: Sequence[Lesion], batch_size: int
+) -> Iterator[np.ndarray]:
+    """The real crops, encoded and decoded, float32 HU (B, D, H, W), batch by batch."""
+    window = (pipeline.vae.config["window_width"], pipeline.vae.config["window_level"])
+    for start in range(0, len(lesions), batch_size):
+        ct_hu = np.stack([lesion.ct_hu for lesion in lesions[start : start + batch_size]])[:, None]
+        ct_norm = to_norm(torch.from_numpy(ct_hu).to(pipeline.device), *window)
+        decoded = pipeline.vae.decode(pipeline.vae.encode(ct_norm).latent_dist.mode()).sample
+        yield to_hu(decoded.float().clamp(-1, 1), *window)[:, 0].cpu().numpy()
+
+
+def paint_mask_of(lesion: Lesion, margin_mm: float) -> np.ndarray:
+    """What is painted: the lesion and the margin around it, as far as the scan goes."""
+    return grown_mask(lesion.lesion_mask, margin_mm, lesion.spacing_mm) * lesion.valid_mask
+
+
+def pasted(
+    lesion: Lesion, source_hu: np.ndarray, reconstruction_hu: np.ndarray, paint_mask: np.ndarray, experiment: Experiment
+) -> Lesion:
+    """The real lesion's crop with a volume pasted into its painted region; outside it every voxel stays.
+
+    Args:
+        lesion: Real, whole HU.
+        source_hu: What is pasted, (D, H, W).
+        reconstruction_hu: The crop itself, encoded and decoded.
+        paint_mask: (D, H, W), 0 or 1.
+        experiment: Blend width and way of pasting.
+    """
+    weight = edge_weight(paint_mask, np.array(lesion.spacing_mm), experiment.blend_mm)
+    raised = np.maximum(lesion.ct_hu, AIR_HU)
+    residual = raised - reconstruction_hu
+    kept = {"value": np.zeros_like(residual), "difference": residual, "elsewhere": elsewhere(residual)}
+    difference = source_hu + kept[experiment.paste] - raised
+    made = composite(lesion.ct_hu.astype(np.int16), difference, weight)
+    return replace(lesion, ct_hu=made.astype(np.float32))
+
+
+def elsewhere(volume: np.ndarray) -> np.ndarray:
+    """The volume moved by half its size along every axis, and around: what is in the middle comes from the corners."""
+    return np.roll(volume, [size // 2 for size in volume.shape], axis=tuple(range(volume.ndim)))
+
+
+def painted_seam(lesions: Sequence[Lesion], paint_masks: Sequence[np.ndarray]) -> FeatureSet:
+    """Seam score at the border of what is painted; a lesion whose painted region has no border is left out."""
+    scores, kept = [], []
+    for lesion, paint_mask in zip(lesions, paint_masks, strict=True):
+        try:
+            scores.append(seam_score(lesion.ct_hu, paint_mask, lesion.valid_mask))
+        except ValueError:
+            continue
+        kept.append(lesion)
+    return FeatureSet(np.array(scores)[:, None, None], kept, ("seam",))
+
+
+def measured(
+    made: list[Lesion],
+    paint_masks: Sequence[np.ndarray],
+    real: Features,
+    metrics: list[SetMetric],
+    config: SeamConfig,
+) -> tuple[Result, list[str]]:
+    """Everything about one set of lesions, and a sentence for each one left out."""
+    features, problems = measure_features(made, "pasted", config.workers)
+    features[PAINTED] = painted_seam(made, paint_masks)
+    rows, notes = distance_rows("pasted", real, features, metrics, config.repeats, 1, config.seed)
+    distances = {row.metric: row for row in rows if row.floor is not None}
+    if len(distances) < len(metrics):
+        raise ValueError(f"{config.data}: too few lesions or patients for real vs real; give more lesions")
+    means = [(float(features[kind].values.mean()), float(real[kind].values.mean())) for kind in ("Seam", PAINTED)]
+    return Result(means[0], means[1], distances), problems + notes
+
+
+def document(
+    config: SeamConfig,
+    questions: Mapping[str, Sequence[Experiment]],
+    results: Mapping[Experiment, Result],
+    lesions: int,
+    notes: Sequence[str],
+) -> str:
+    """The table in Markdown."""
+    first = next(iter(results.values())).distances
+    texture = [name for name in SHOWN[2:] if name in first]
+    short = [name.removesuffix(", standardised").removesuffix(" WD") for name in texture]
+    lines = [
+        "# Where the seam comes from",
+        "",
+        f"{lesions} lesions ({config.split}), scheduler {config.scheduler}, {config.steps} steps. Seam: mean score of "
+        "synthetic and of real CT at the same border, HU, then the Wasserstein distance to the real lesions of other "
+        "patients over real vs real in the same splits, with its 95 % interval; 1 or less is the aim. At the painted "
+        "border, which differs with the margin, real vs real is taken there too. Texture: the same ratio.",
+        "",
+        f"Real vs real: seam {number(floor_mean(first['Seam WD']))} HU, "
+        + ", ".join(f"{name} {number(floor_mean(first[metric]))}" for name, metric in zip(short, texture, strict=True))
+        + ".",
+        "",
+        "| cause | pasted | margin mm | blend mm | paste | at the lesion's border | at the painted border | "
+        + " | ".join(short)
+        + " |",
+        "|---|---|---:|---:|---|---|---|" + "---:|" * len(texture),
+    ]
+    for question, asked in questions.items():
+        for one in asked:
+            result = results[one]
+            cells = [question, one.source, f"{one.margin_mm:g}", f"{one.blend_mm:g}", one.paste]
+            for (made, real), metric in (
+                (result.lesion_seam, "Seam WD"),
+                (result.painted_seam, AT_PAINTED.name),
+            ):
+                row = result.distances[metric]
+                cells.append(f"{made:.1f} / {real:.1f}: **{row.ratio:.2f}** ({row.low:.2f} … {row.high:.2f})")
+            cells += [f"{result.distances[metric].ratio:.2f}" for metric in texture]
+            lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", *(f"- {note}" for note in notes)] if notes else []
+    return "\n".join(lines) + "\n"
+
+
+def floor_mean(row: DistanceRow) -> float | None:
+    """Real vs real, mean over the splits."""
+    return None if row.floor is None else row.floor.mean
+
+
+if __name__ == "__main__":
+    launch(main, parse_config(SeamConfig))
