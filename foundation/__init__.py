@@ -4,4 +4,5 @@
 - lazy: names that a package imports when they are asked for
 - atomic: files and folders that appear complete or not at all
 - document: pages of blocks, as HTML and Markdown from the templates; device: where a script computes
+- upload: folders to the Hugging Face Hub
 """

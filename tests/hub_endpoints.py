@@ -1,4 +1,7 @@
-"""The Hub's endpoints that `huggingface_hub` calls for model repositories; each answers one request of `hub_server`."""
+"""The Hub's endpoints that `huggingface_hub` calls for repositories; each answers one request of `hub_server`.
+
+The id of a dataset repository begins with `datasets/` here, as its path on the Hub's pages and in its files' URLs does.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,13 @@ import yaml
 if TYPE_CHECKING:
     from hub_server import Handler
 
-LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pkl")  # the Hub decides by .gitattributes; these are its defaults
+LFS_SUFFIXES = (
+    ".safetensors",
+    ".arrow",
+    ".bin",
+    ".pt",
+    ".pkl",
+)  # the Hub decides by .gitattributes; these are its defaults
 
 
 def git_oid(content: bytes) -> str:
@@ -42,12 +51,15 @@ def whoami(request: Handler) -> None:
 
 def create_repo(request: Handler) -> None:
     hub, asked = request.hub, json.loads(request.body)
-    if asked.get("type", "model") != "model":
-        raise HttpError(400, "only model repositories here")
-    repo_id = f"{asked.get('organization') or hub.user}/{asked['name']}"
-    answer = {"url": f"{hub.endpoint}/{repo_id}", "name": repo_id}
+    if asked.get("type", "model") not in ("model", "dataset"):
+        raise HttpError(400, "only model and dataset repositories here")
+    owner = asked.get("organization") or hub.user
+    if owner != hub.user:
+        raise HttpError(403, f"You don't have the rights to create a repository under the namespace {owner!r}")
+    repo_id = "datasets/" * (asked.get("type") == "dataset") + f"{owner}/{asked['name']}"
+    answer = {"url": f"{hub.endpoint}/{repo_id}", "name": repo_id.removeprefix("datasets/")}
     if hub.load(repo_id) is not None:
-        return request.send_json({**answer, "error": "You already created this model repo"}, 409)
+        return request.send_json({**answer, "error": "You already created this repo"}, 409)
     private = asked.get("visibility") == "private" or bool(asked.get("private"))
     repo: dict[str, Any] = {"private": private, "branches": {}, "tags": {}, "commits": {}}
     attributes = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES)
@@ -57,7 +69,7 @@ def create_repo(request: Handler) -> None:
 
 
 def validate_yaml(request: Handler) -> None:
-    """The metadata of a model card has to be a YAML mapping between two `---` lines."""
+    """The metadata of a card has to be a YAML mapping between two `---` lines."""
     content = json.loads(request.body)["content"]
     header = re.match(r"---\r?\n(.*?)\r?\n---", content, re.DOTALL)
     try:
@@ -160,11 +172,13 @@ def commit(request: Handler, repo_id: str, revision: str) -> None:
     request.send_json({"success": True, "commitOid": sha, "commitUrl": f"{hub.endpoint}/{repo_id}/commit/{sha}"})
 
 
-def model_info(request: Handler, repo_id: str, revision: str = "main") -> None:
+def repo_info(request: Handler, repo_id: str, revision: str = "main") -> None:
     repo = request.repo(repo_id)
     sha = request.commit(repo, revision)
     siblings = [{"rfilename": path} for path in repo["commits"][sha]["files"]]
-    answer = {"id": repo_id, "modelId": repo_id, "author": repo_id.split("/")[0], "private": repo["private"]}
+    name = repo_id.removeprefix("datasets/")
+    answer = {"id": name, "author": name.split("/")[0], "private": repo["private"]}
+    answer |= {} if repo_id.startswith("datasets/") else {"modelId": name}
     request.send_json({**answer, "sha": sha, "tags": [], "downloads": 0, "likes": 0, "siblings": siblings})
 
 
@@ -233,24 +247,25 @@ def resolve(request: Handler, repo_id: str, revision: str, path: str) -> None:
     return request.send(302, Location=location, ETag=f'"{entry["oid"]}"', **found, **linked)
 
 
-_REPO = r"(?P<repo_id>[\w.-]+/[\w.-]+)"
-_MODEL = "/api/models/" + _REPO
+_NAME = r"(?P<repo_id>[\w.-]+/[\w.-]+)"
+_REPO = rf"(?P<kind>datasets/)?{_NAME}"
+_API = rf"/api/(?P<kind>models/|datasets/){_NAME}"
 _REVISION = r"(?P<revision>[^/]+)"
 ROUTES = [  # method (GET answers HEAD too), path, whether the token is required, function
     ("GET", "/api/whoami-v2", True, whoami),
     ("POST", "/api/repos/create", True, create_repo),
     ("POST", "/api/validate-yaml", False, validate_yaml),
-    ("POST", f"{_MODEL}/preupload/{_REVISION}", True, preupload),
+    ("POST", f"{_API}/preupload/{_REVISION}", True, preupload),
     ("POST", f"/{_REPO}.git/info/lfs/objects/batch", True, lfs_batch),
     ("PUT", r"/storage/(?P<oid>[0-9a-f]{64})", False, storage_put),
     ("GET", r"/storage/(?P<oid>[0-9a-f]{64})", False, storage_get),
     ("POST", f"/{_REPO}.git/info/lfs/verify", True, lfs_verify),
-    ("POST", f"{_MODEL}/commit/{_REVISION}", True, commit),
-    ("GET", _MODEL, False, model_info),
-    ("GET", f"{_MODEL}/revision/{_REVISION}", False, model_info),
-    ("GET", rf"{_MODEL}/tree/{_REVISION}(?:/(?P<folder>.+))?", False, tree),
-    ("GET", f"{_MODEL}/refs", False, refs),
-    ("POST", f"{_MODEL}/branch/(?P<branch>[^/]+)", True, create_branch),
-    ("POST", f"{_MODEL}/tag/{_REVISION}", True, create_tag),
+    ("POST", f"{_API}/commit/{_REVISION}", True, commit),
+    ("GET", _API, False, repo_info),
+    ("GET", f"{_API}/revision/{_REVISION}", False, repo_info),
+    ("GET", rf"{_API}/tree/{_REVISION}(?:/(?P<folder>.+))?", False, tree),
+    ("GET", f"{_API}/refs", False, refs),
+    ("POST", f"{_API}/branch/(?P<branch>[^/]+)", True, create_branch),
+    ("POST", f"{_API}/tag/{_REVISION}", True, create_tag),
     ("GET", f"/{_REPO}/resolve/{_REVISION}/(?P<path>.+)", False, resolve),
 ]

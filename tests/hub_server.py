@@ -1,7 +1,7 @@
-"""A small Hugging Face Hub on 127.0.0.1, for tests of uploading and downloading models.
+"""A small Hugging Face Hub on 127.0.0.1, for tests of uploading and downloading models and datasets.
 
-It speaks the endpoints that `huggingface_hub` calls for model repositories: whoami, repository creation, upload by
-preupload, Git LFS and commit, model info, tree, refs, branches, tags, and resolve with the LFS redirect to another
+It speaks the endpoints that `huggingface_hub` calls for model and dataset repositories: whoami, repository creation,
+upload by preupload, Git LFS and commit, info, tree, refs, branches, tags, and resolve with the LFS redirect to another
 host. It answers as the Hub does also where a request is wrong: 401 without a token, the `X-Error-Code` headers, 400
 for a body that does not fit, and 404 for an endpoint it does not know, which is noted in `unknown_requests`.
 Xet storage is not offered; the client's Xet upload has no way back to LFS, so it is switched off by its variable.
@@ -15,6 +15,7 @@ import importlib
 import json
 import re
 import secrets
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,10 +33,12 @@ class HubServer:
     """The server's state and life cycle.
 
     Attributes:
+        cut_off: Beginning of "METHOD /path" -> how many such requests find the line cut in the middle of their body.
         endpoint: "http://127.0.0.1:<port>", once started.
         user, token: The one account, and its access token.
         requests: "METHOD /path STATUS" of every answered request, in order.
         unknown_requests: "METHOD /path" of those that no endpoint matched.
+        broken_requests: "METHOD /path" of those whose line was cut.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,6 +48,8 @@ class HubServer:
         self.signature = secrets.token_hex(16)  # of the storage URLs, which carry no token
         self.requests: list[str] = []
         self.unknown_requests: list[str] = []
+        self.broken_requests: list[str] = []
+        self.cut_off: dict[str, float] = {}
         self.lock = threading.RLock()
         (folder / "blobs").mkdir(parents=True, exist_ok=True)
 
@@ -113,13 +118,15 @@ class Handler(BaseHTTPRequestHandler):
     def _dispatch(self) -> None:
         url = urlsplit(self.path)
         self.query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        if self._is_cut_off(f"{self.command} {url.path}"):
+            return
         self.body = self._read_body()
         for method, pattern, writes, answer in ROUTES:
             if method == self.command.replace("HEAD", "GET") and (match := re.fullmatch(pattern, url.path)):
                 try:
                     self._check_token(writes)
                     with self.hub.lock:
-                        answer(self, **{key: unquote(value or "") for key, value in match.groupdict().items()})
+                        answer(self, **path_arguments(match.groupdict()))
                 except HttpError as failure:
                     self._fail(failure)
                 except (KeyError, TypeError, ValueError) as error:
@@ -129,6 +136,21 @@ class Handler(BaseHTTPRequestHandler):
         self._fail(HttpError(404, "no such endpoint"))
 
     do_GET = do_HEAD = do_POST = do_PUT = _dispatch  # noqa: N815
+
+    def _is_cut_off(self, request: str) -> bool:
+        """Whether this request's line is to break: half of the body is read, then the connection is gone."""
+        with self.hub.lock:
+            begun = next(
+                (begin for begin, left in self.hub.cut_off.items() if left > 0 and request.startswith(begin)), None
+            )
+            if begun is None:
+                return False
+            self.hub.cut_off[begun] -= 1
+            self.hub.broken_requests.append(request)
+        self.rfile.read(int(self.headers.get("Content-Length", 0)) // 2)
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+        return True
 
     def _read_body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
@@ -192,6 +214,14 @@ class Handler(BaseHTTPRequestHandler):
         if revision not in repo["branches"]:
             raise HttpError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return dict(repo["commits"][repo["branches"][revision]]["files"])
+
+
+def path_arguments(groups: dict[str, str | None]) -> dict[str, str]:
+    """The parts of a request's path, as an endpoint takes them."""
+    arguments = {name: unquote(value or "") for name, value in groups.items()}
+    if arguments.pop("kind", "") == "datasets/":
+        arguments["repo_id"] = "datasets/" + arguments["repo_id"]
+    return arguments
 
 
 @pytest.fixture

@@ -283,7 +283,9 @@ def test_the_server_refuses_what_the_hub_refuses(hub_server: HubServer, tmp_path
     assert ask(hub_server, "PUT", f"/storage/{'0' * 64}", "x", token=False)[0] == 403
     assert ask(hub_server, "PUT", f"/storage/{'0' * 64}?signature={hub_server.signature}", "x")[0] == 400
     with pytest.raises(BadRequestError):
-        api.create_repo("tester/data", repo_type="dataset")
+        api.create_repo("tester/app", repo_type="space", space_sdk="static")
+    with pytest.raises(HfHubHTTPError, match="403"):
+        api.create_repo("someone/nodules")
     assert list(hub_server.load(REPO)["commits"].values())[-1]["title"] == "initial commit"
 
 
