@@ -1,15 +1,21 @@
 """The noise of a scan, made anew where something is painted: a model's output has less of it than the CT around."""
 
 import numpy as np
+from scipy.ndimage import uniform_filter
 
 CLIPPED_AT = 3.0  # robust standard deviations: edges that a model has not met exactly are no noise
+QUIET_SHARE = 0.3  # of what is known: where the residual is smallest, it is noise and not vessels
+LAGS = 8  # voxels, beyond which noise is not correlated
+BOX = 5  # voxels over which that is judged
 
 
 def noise_like(residual_hu: np.ndarray, known: np.ndarray, white: np.ndarray) -> np.ndarray:
     """Stationary Gaussian noise with the power spectrum of a residual.
 
-    P(k) = |FFT(known · r)|² / Σ known, noise = IFFT(√P · FFT(white)): so its autocorrelation is that of the residual
-    where it is known (Galerne et al. 2011, "Random phase textures", for the case of a whole image).
+    Its autocorrelation at lag d is Σ r(x) r(x + d) over the pairs of which both voxels are known, divided by their
+    number; P is its Fourier transform, tapered, and noise = IFFT(√P · FFT(white)) (Wiener-Khinchin).
+
+    The residual is looked at where it is quietest; fine vessels that a model has lost are no noise.
 
     Args:
         residual_hu: What the model leaves of the CT, (D, H, W), HU.
@@ -20,11 +26,33 @@ def noise_like(residual_hu: np.ndarray, known: np.ndarray, white: np.ndarray) ->
     inside = np.asarray(known) > 0
     if not inside.any():
         return np.zeros(np.shape(residual_hu), np.float32)
+    inside = _quiet(residual_hu, inside)
     values = residual_hu[inside].astype(np.float64)
     middle = np.median(values)
     spread = 1.4826 * np.median(np.abs(values - middle))
     noise = np.zeros(np.shape(residual_hu))
     noise[inside] = np.clip(values - middle, -CLIPPED_AT * spread, CLIPPED_AT * spread)
     noise[inside] -= noise[inside].mean()
-    amplitude = np.abs(np.fft.rfftn(noise)) / np.sqrt(inside.sum())
-    return np.fft.irfftn(amplitude * np.fft.rfftn(white), s=noise.shape, axes=(0, 1, 2)).astype(np.float32)
+
+    def lagged_sum(volume: np.ndarray) -> np.ndarray:
+        return np.fft.irfftn(np.abs(np.fft.rfftn(volume)) ** 2, s=volume.shape, axes=(0, 1, 2))
+
+    autocorrelation = lagged_sum(noise) / np.maximum(lagged_sum(inside.astype(np.float64)), 1)
+    for axis, size in enumerate(noise.shape):
+        lag = np.abs(np.fft.fftfreq(size, 1 / size))
+        taper = np.where(lag < LAGS, 0.5 + 0.5 * np.cos(np.pi * lag / LAGS), 0)
+        autocorrelation = autocorrelation * np.expand_dims(taper, [other for other in range(3) if other != axis])
+    power = np.fft.rfftn(autocorrelation).real.clip(0)
+    made = np.fft.irfftn(np.sqrt(power) * np.fft.rfftn(white), s=noise.shape, axes=(0, 1, 2))
+    return made.astype(np.float32)
+
+
+def _quiet(residual_hu: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The share of the known voxels around which the residual varies least."""
+    weight = uniform_filter(known.astype(np.float64), BOX)
+    masked = np.where(known, residual_hu, 0).astype(np.float64)
+    mean, square = (uniform_filter(masked**power, BOX) / np.maximum(weight, 1e-9) for power in (1, 2))
+    variance = np.where(known & (weight > 0.5), square - mean**2, np.inf)
+    if not np.isfinite(variance).any():
+        return known
+    return variance <= np.quantile(variance[np.isfinite(variance)], QUIET_SHARE)

@@ -27,7 +27,7 @@ from autoencoder.kl import AutoencoderKL3D
 from autoencoder.latents import standardise, unstandardise
 from diffusion.objective import TARGETS, training_scheduler
 from diffusion.pipeline import LesionInpaintPipeline
-from guidance.classifier_guidance import ClassifierGuidance
+from guidance.multi_classifier_guidance import MultiClassifierGuidance
 from imaging.compositing import edge_weight
 from imaging.lesions.mask import grown_mask
 from imaging.semantic_map import inpainting_map
@@ -243,17 +243,19 @@ def test_guide_is_asked_at_every_step_with_what_the_network_sees(monkeypatch: py
     forward = Counted(unet, "forward", monkeypatch)
     ct_hu, lesion_mask = crops()
     plain = pipe(ct_hu, lesion_mask, num_inference_steps=3, generator=seeds(1, 2)).ct
-    assert guide.checked == [] and guide.asked == []
+    assert guide.planned == [] and guide.asked == []
     forward.calls.clear()
-    neutral = pipe(ct_hu, lesion_mask, MALIGNANT, num_inference_steps=3, generator=seeds(1, 2)).ct
+    options = {"num_inference_steps": 3, "guidance_scale": 2.0, "guidance_range": (0.1, 0.9)}
+    neutral = pipe(ct_hu, lesion_mask, MALIGNANT, generator=seeds(1, 2), **options).ct
     assert torch.equal(neutral, plain)  # a gradient of 0
-    assert guide.checked == [(MALIGNANT, 2)] and len(guide.asked) == 3
-    for (noisy, t, attributes, mask, factor), ((sample, t_seen), _) in zip(guide.asked, forward.calls, strict=True):
+    ((wishes, mask, *settings),) = guide.planned
+    assert wishes == MALIGNANT and torch.equal(mask, lesion_mask) and settings == [2.0, (0.1, 0.9)]
+    for (noisy, t, sigma), ((sample, t_seen), _) in zip(guide.asked, forward.calls, strict=True):
         assert torch.equal(noisy, sample[:, :1]) and t == t_seen
-        assert attributes == MALIGNANT and torch.equal(mask, lesion_mask) and factor == 1
+        assert sigma == pytest.approx(float((1 - pipe.scheduler.alphas_cumprod[int(t)]) ** 0.5))
 
 
-def test_guidance_pulls_by_its_scale_and_none_where_it_is_zero():
+def test_guidance_moves_the_lesion_by_the_gradient_times_the_noise_level():
     ct_hu, lesion_mask = crops()
     guide = RecordingGuide(strength=0.2)
     scheduler = DDIMScheduler.from_config(training_scheduler("epsilon", "linear").config)
@@ -264,17 +266,17 @@ def test_guidance_pulls_by_its_scale_and_none_where_it_is_zero():
         options = {"num_inference_steps": 5, "guidance_scale": scale, "blend_mm": 0, "generator": seeds(1, 2)}
         result = pipe(ct_hu, lesion_mask, MALIGNANT, **options).ct
         means.append(float(result[lesion_mask > 0].mean()))
-        assert len(guide.checked) == len(means) and len(guide.asked) == (len(means) - 1) * 5
+        assert len(guide.planned) == len(means) and len(guide.asked) == len(means) * 5
     # the last step moves x̂0 by s σ²/√ᾱ · 0.2 at t = 199, in units of the latent's 0.5 · 750 HU
     alpha_bar = float(scheduler.alphas_cumprod[199])
     shift_hu = (1 - alpha_bar) / alpha_bar**0.5 * 0.2 * 0.5 * 750
     assert_close(np.diff(means), np.array([0.5, 0.5, -2.0]) * shift_hu, rtol=0.01, atol=0)
 
 
-def tiny_guide() -> ClassifierGuidance:
+def tiny_guide() -> MultiClassifierGuidance:
     classifier = {"classes": {"malignancy": ["benign", "malignant"]}, "latent_channels": 1, "channels": (4, 8)}
     torch.manual_seed(0)
-    return randomised(ClassifierGuidance(classifier, neighbourhood_cells=2))
+    return randomised(MultiClassifierGuidance([classifier], neighbourhood_cells=2))
 
 
 def test_saved_pipeline_is_loaded_back_with_guide_and_settings(tmp_path: Path):
@@ -298,13 +300,13 @@ def test_guide_is_found_by_who_knows_the_pipeline_alone(tmp_path: Path):
     code = "import sys; from diffusion import LesionInpaintPipeline as P; assert 'guidance' not in sys.modules; "
     code += f"print(type(P.from_pretrained({str(tmp_path)!r}).guide).__name__)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ended.stdout.strip() == "ClassifierGuidance"
+    assert ended.stdout.strip() == "MultiClassifierGuidance"
 
 
 def test_guide_of_a_package_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pixel_pipeline(guide=tiny_guide()).save_pretrained(tmp_path)
     monkeypatch.setattr("diffusion.hub.entry_points", lambda group: [])
-    with pytest.raises(ValueError, match=r"component 'guide' is from library 'guidance\.classifier_guidance'"):
+    with pytest.raises(ValueError, match=r"component 'guide' is from library 'guidance\.multi_classifier_guidance'"):
         LesionInpaintPipeline.from_pretrained(tmp_path)
 
 
@@ -411,7 +413,7 @@ def test_fault_is_named_before_anything_is_computed(kind: str, message: str, mon
     ("attributes", "message"),
     [
         ({"colour": "red"}, 'attribute "colour" is unknown to this pipeline; known: malignancy'),
-        ({"malignancy": "grim"}, 'malignancy: "grim" is unknown; choose one of benign, malignant'),
+        ({"malignancy": "grim"}, "malignancy: 'grim', expected a number from 1 to 5, or benign, malignant"),
         ({"malignancy": ["benign"] * 3}, "malignancy: 3 values for 2 volumes; give one, or one per volume"),
     ],
 )
@@ -440,7 +442,7 @@ def test_what_is_painted_has_the_noise_of_the_ct_around_it(monkeypatch: pytest.M
     without = pipe(ct_hu, lesion_mask, generator=seeds(1)[0], match_noise=False, **options).ct
     first, again, other = (pipe(ct_hu, lesion_mask, generator=seeds(seed)[0], **options).ct for seed in (1, 1, 2))
     inside = lesion_mask > 0
-    assert without[inside].std() < 1e-3 and first[inside].std() == pytest.approx(40, rel=0.15)
+    assert without[inside].std() < 1e-3 and 25 < first[inside].std() < 44
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert first[inside].mean() == pytest.approx(float(without[inside].mean()), abs=10)
     for made in (without, first):

@@ -26,10 +26,17 @@ def test_noise_has_the_deviation_and_the_correlation_of_the_residual(sigma):
     known[8:16, 8:16, 8:16] = 0
     residual[known == 0] = 1e4  # what is not known has no influence
     made = noise_like(residual, known, white(1))
-    assert made.std() == pytest.approx(40, rel=0.06) and abs(made.mean()) < 2
+    assert 0.75 * 40 < made.std() < 1.05 * 40 and abs(made.mean()) < 2  # the quieter part of it
     outside = np.where(known > 0, residual, 0)
-    np.testing.assert_allclose(autocorrelation(made, 1), autocorrelation(outside, 1), atol=0.1)
+    np.testing.assert_allclose(autocorrelation(made, 1), autocorrelation(outside, 1), atol=0.2)
     assert abs(np.corrcoef(made[known > 0], residual[known > 0])[0, 1]) < 0.1
+
+
+def test_structure_that_the_model_lost_is_no_noise():
+    residual = 10 * white(2)
+    residual[:, :14] *= 8  # vessels of half the volume
+    made = noise_like(residual, np.ones(SHAPE), white(3))
+    assert 7 < made.std() < 11
 
 
 def test_edges_that_the_model_missed_do_not_make_it_noisier():
