@@ -1,5 +1,6 @@
-"""Where a saved model or pipeline comes from: a local folder, or a snapshot of a Hugging Face Hub repository."""
+"""Where a saved model comes from: a local folder, the models that came with the package, or the Hugging Face Hub."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from huggingface_hub.errors import (
 )
 
 from foundation.atomic import recover
+from foundation.config import SHIPPED_PIPELINE
 
+INSTALLED = "lesion_diffusion_models"  # the name under which an installed package has the folder `models`
 SNAPSHOT_PATTERNS = ["*.json", "*.safetensors", "*.md"]  # also in subfolders; no pickles and no code
 
 
@@ -31,7 +34,8 @@ def resolve_folder(
     Without a network (or with `HF_HUB_OFFLINE=1`) the snapshot in the local cache is used.
 
     Args:
-        repo_or_folder: A folder written by `save_pretrained`, returned as it is, or a repository id "owner/name".
+        repo_or_folder: A folder written by `save_pretrained`, returned as it is, the name of a shipped model, or a
+            repository id "owner/name".
         revision: Branch, tag or full commit id; the repository's default branch if None. Not looked at for a folder.
         token: Access token of a private repository; None uses the stored login, False none.
         cache_dir: Root of the cache; None for that of huggingface_hub (`HF_HOME`).
@@ -46,6 +50,14 @@ def resolve_folder(
     recover(folder)
     if folder.is_dir():
         return folder
+    shipped = shipped_folder(str(repo_or_folder))
+    if shipped is not None:
+        return shipped
+    if str(repo_or_folder) == SHIPPED_PIPELINE:
+        raise ValueError(
+            f"{SHIPPED_PIPELINE}: the shipped model is not in this installation; install the package with its models, "
+            "or pass a folder or a repository 'owner/name' as --pipeline"
+        )
     name = f"{str(repo_or_folder)!r}"
     try:
         snapshot = snapshot_download(
@@ -77,3 +89,12 @@ def resolve_folder(
             f"and without HF_HUB_OFFLINE or local_files_only, or pass a local folder. Cause: {error}"
         ) from error
     return Path(snapshot)
+
+
+def shipped_folder(name: str) -> Path | None:
+    """Folder of a model that came with the package, in a checkout or installed; None if there is none of that name."""
+    roots = [Path(__file__).parents[1] / "models"]
+    installed = importlib.util.find_spec(INSTALLED)
+    roots += [Path(place) for place in (installed.submodule_search_locations or ())] if installed else []
+    found = [root / name for root in roots if name and (root / name / "model_index.json").is_file()]
+    return found[0] if found else None

@@ -30,6 +30,7 @@ import jsonargparse
 import yaml
 
 ConfigT = TypeVar("ConfigT")
+SHIPPED_PIPELINE = "lung-nodule-small"  # in `models`: what scripts take where no other pipeline is named
 NUMBER_LIST = re.compile(r"^-?[\d.]+(e-?\d+)?(,\s*-?[\d.]+(e-?\d+)?)+$")
 
 

@@ -1,14 +1,15 @@
-"""The main job from beginning to end on a chest phantom: no data, no network, under three minutes on two cores.
+"""The main job: a lesion learnt from real nodules, inpainted into a chest phantom; no data, no network.
 
 uv run scripts/demo.py
-Trains a small autoencoder and a small diffusion model on phantom nodules, then inpaints a lesion into a phantom scan.
-The models are far too small and too briefly trained to look real; everything else is the real thing.
+uv run scripts/demo.py --ct DICOM_FOLDER_OR_NIFTI    # into a scan of your own
+uv run scripts/demo.py --train true                  # learn from phantom nodules first: every step, two minutes
+The phantom's own lesion, from models that are far too small and too briefly trained to look real, shows the chain.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundation.config import launch, read_arguments
+from foundation.config import SHIPPED_PIPELINE, ExistingPath, ModelSource, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -17,41 +18,77 @@ class DemoConfig:
 
     Attributes:
         out: Folder for everything it makes; the trainings in it are continued when it is run again.
-        nodules: Phantom nodules to train on.
-        crop_size: Edge of the crops in voxels.
-        spacing_mm: Of the crops and of the model's grid.
-        vae_steps: Training steps of the autoencoder.
-        ldm_steps: Training steps of the diffusion model.
+        ct: Scan, a DICOM folder or a NIfTI file; null makes a chest phantom.
+        pipeline: Folder or Hugging Face Hub repository of the pipeline, or the name of one that is shipped.
+        train: Train a small pipeline on phantom nodules instead.
         diameter_mm: Of the lesion.
         seed: Of the scan and the lesion.
+        nodules: Phantom nodules to train on.
+        crop_size: Edge of their crops in voxels.
+        spacing_mm: Of the crops and of the grid of a pipeline that is trained here.
+        vae_steps: Training steps of the autoencoder.
+        ldm_steps: Training steps of the diffusion model.
     """
 
     out: Path = Path("outputs/demo")
+    ct: ExistingPath | None = None
+    pipeline: ModelSource = SHIPPED_PIPELINE
+    train: bool = False
+    diameter_mm: float = 18.0
+    seed: int = 1
     nodules: int = 60
     crop_size: int = 32
     spacing_mm: float = 1.5
     vae_steps: int = 300
     ldm_steps: int = 200
-    diameter_mm: float = 18.0
-    seed: int = 1
 
 
 ARGUMENTS = read_arguments(DemoConfig, __name__)
 
-import encode_latents
 import inpaint
-import train_ldm
-import train_vae
 
-from imaging.dataset.nodules import save_nodule_dataset
-from imaging.files.ct import write_ct
+from imaging.files.ct import read_ct, write_ct
 from imaging.geometry import index_of_point
 from imaging.lesions.sites import find_lesion_sites
-from imaging.phantom.chest import chest_phantom, phantom_image, phantom_nodules
+from imaging.phantom.chest import chest_phantom, phantom_image
 
 
 def main(config: DemoConfig) -> None:
-    """Phantom nodules -> autoencoder -> latents -> diffusion model -> a lesion in a phantom scan."""
+    """A scan, a site in its lung, and the lesion."""
+    pipeline = trained_on_phantoms(config) if config.train else config.pipeline
+    path = config.ct or phantom_scan(config)
+    scan = read_ct(path)
+    site = find_lesion_sites(scan, config.diameter_mm, 1, seed=config.seed)[0]
+    out = config.out / "result"
+    inpaint.main(
+        inpaint.InpaintConfig(
+            ct=path,
+            pipeline=pipeline,
+            out=out,
+            center=index_of_point(scan, site),
+            diameter_mm=config.diameter_mm,
+            seed=config.seed,
+        )
+    )
+    print(f"look at {out / 'overview.png'}")
+
+
+def phantom_scan(config: DemoConfig) -> Path:
+    """A chest phantom with two nodules of its own, as a file."""
+    path = config.out / "scan.nii.gz"
+    write_ct(phantom_image(chest_phantom((96, 160, 160), (2.5, 2.0, 2.0), n_nodules=2, seed=config.seed)), path)
+    return path
+
+
+def trained_on_phantoms(config: DemoConfig) -> str:
+    """Phantom nodules -> autoencoder -> latents -> diffusion model; the folder of its pipeline."""
+    import encode_latents
+    import train_ldm
+    import train_vae
+
+    from imaging.dataset.nodules import save_nodule_dataset
+    from imaging.phantom.chest import phantom_nodules
+
     out, data, latents = config.out, config.out / "nodules", config.out / "latents"
     if not data.exists():
         save_nodule_dataset(
@@ -83,21 +120,7 @@ def main(config: DemoConfig) -> None:
             evaluate_every=config.ldm_steps,
         )
     )
-    phantom = chest_phantom((96, 160, 160), (2.5, 2.0, 2.0), n_nodules=2, seed=config.seed)
-    scan = phantom_image(phantom)
-    write_ct(scan, out / "scan.nii.gz")
-    site = find_lesion_sites(scan, config.diameter_mm, 1, seed=config.seed)[0]
-    inpaint.main(
-        inpaint.InpaintConfig(
-            ct=out / "scan.nii.gz",
-            pipeline=str(out / "ldm/pipeline"),
-            out=out / "result",
-            center=index_of_point(scan, site),
-            diameter_mm=config.diameter_mm,
-            seed=config.seed,
-        )
-    )
-    print(f"look at {out / 'result/overview.png'}; the scan with the lesion is {out / 'result/ct.nii.gz'}")
+    return str(out / "ldm/pipeline")
 
 
 if __name__ == "__main__":

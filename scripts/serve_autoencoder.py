@@ -9,7 +9,7 @@ import logging
 import os
 from dataclasses import dataclass
 
-from foundation.config import ModelSource, launch, read_arguments
+from foundation.config import SHIPPED_PIPELINE, ModelSource, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class ServeConfig:
     """The service.
 
     Attributes:
-        model: Folder or Hugging Face Hub repository of the autoencoder, or of a pipeline that has it.
+        model: Folder or Hugging Face Hub repository of the autoencoder, or of a pipeline that has it; or the
+            name of a shipped one.
         host: Address to listen on; one that other machines can reach needs a token.
         port: Port; 0 takes a free one.
         token: What clients must present; none takes the environment variable LESION_DIFFUSION_TOKEN.
@@ -33,7 +34,7 @@ class ServeConfig:
         verbose: Log one line per request.
     """
 
-    model: ModelSource
+    model: ModelSource = SHIPPED_PIPELINE
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = None
