@@ -7,7 +7,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -96,6 +96,11 @@ def to_html(blocks: Sequence[Block], title: str, folder: Path) -> str:
 
     page = _environment(autoescape=True).get_template("document.html.jinja")
     return page.render(blocks=blocks, title=title, png_of=png_of)
+
+
+def from_template(name: str, **values: Any) -> str:
+    """Another page, such as a model's card: a Markdown template of `templates`; a value that is missing raises."""
+    return _environment(autoescape=False).get_template(name).render(**values)
 
 
 def _environment(autoescape: bool) -> Environment:

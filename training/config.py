@@ -30,6 +30,9 @@ class TrainingConfig:
         max_minutes: Stop cleanly after this time; the same command goes on.
         budget_minutes: Training time in all, over continuations, evaluations and checkpoints not counted: a run that
             has spent it is finished with the steps that it has.
+        push_to_hub: Repository "OWNER/NAME" on the Hugging Face Hub that the finished model goes to, with its card;
+            null pushes nothing. The access token is that of `HF_TOKEN` or of `hf auth login`.
+        hub_private: Whether that repository is, or has to be, private.
     """
 
     data: ExistingFolder
@@ -49,3 +52,5 @@ class TrainingConfig:
     checkpoint_every: int = 200
     max_minutes: float | None = None
     budget_minutes: float | None = None
+    push_to_hub: str | None = None
+    hub_private: bool = True

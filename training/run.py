@@ -26,11 +26,16 @@ from training.checkpoint import load_checkpoint, read_progress, save_checkpoint
 from training.config import TrainingConfig
 from training.curves import plot_curves
 from training.draws import DrawSampler, generator
+from training.model_card import write_model_card
+from training.sharing import check_push, push_result
 
 logger = logging.getLogger(__name__)
 
 MOST_SKIPPED = 20  # steps in a row that are left out because they are not finite
-FREE_ON_RESUME = ("out", "max_minutes", "workers", "log_every", "checkpoint_every", "evaluate_every")
+FREE_ON_RESUME = (
+    *("out", "max_minutes", "workers", "log_every", "checkpoint_every", "evaluate_every"),
+    *("push_to_hub", "hub_private"),
+)
 
 
 class TrainingRun:
@@ -45,7 +50,8 @@ class TrainingRun:
         if run.finished:
             run.save("model", lambda averaged: averaged)
 
-    Raises: ValueError: If the folder holds a run with another config, naming the fields that differ.
+    Raises: ValueError: If the folder holds a run with another config, naming the fields that differ, or the result is
+        to be pushed and cannot be (`training.sharing`).
     """
 
     def __init__(self, config: TrainingConfig) -> None:
@@ -70,6 +76,7 @@ class TrainingRun:
         self._bar: tqdm | None = None
         self._stop = False
         if self.accelerator.is_main_process:
+            check_push(config)
             _claim_folder(config)
         self.accelerator.wait_for_everyone()
         self.accelerator.init_trackers("tensorboard")
@@ -257,17 +264,24 @@ class TrainingRun:
             model.train()
 
     def save(self, name: str, make: Callable[[nn.Module], Any]) -> None:
-        """Write the folder `<out>/<name>`, complete or not at all: what a run leaves when it is finished.
+        """Write the folder `<out>/<name>` with its card, complete or not at all: what a finished run leaves, or pushes.
 
         Args:
             name: Of the folder.
             make: From the averaged model to what is saved, an object with `save_pretrained`; main process only.
         """
         if self.accelerator.is_main_process:
+            config, folder = self.config, self.config.out / name
+
+            def write(temporary: Path) -> None:
+                made.save_pretrained(temporary)
+                write_model_card(temporary, config.out, config.push_to_hub)
+
             with self.averaged() as model:
                 made = make(model)
-                write_atomically(self.config.out / name, lambda temporary: made.save_pretrained(temporary))
-            print(f"saved: {self.config.out / name}")
+                write_atomically(folder, write)
+            print(f"saved: {folder}")
+            push_result(config, folder)
         self.accelerator.wait_for_everyone()
 
     def _averaged_tensors(self) -> list[nn.Parameter]:
