@@ -40,6 +40,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 def recover(path: Path) -> None:
     """Put back a folder that a killed writer had moved aside; whoever looks for a folder calls this first."""
+    if not path.name:
+        return  # "." or "/": nobody moves these aside
     aside = path.with_name(ASIDE + path.name)
     if aside.exists():
         if path.exists():

@@ -24,6 +24,7 @@ from huggingface_hub.utils import validate_repo_id
 Kind = Literal["model", "dataset"]
 Result = TypeVar("Result")
 PATTERNS = ["*.json", "*.safetensors", "*.arrow", "*.csv", "*.md"]  # what a folder of this project is made of
+NOT_SENT = ["*cache-*.arrow"]  # what Datasets computes beside its files
 WAITS_S = (2.0, 10.0)  # before the second and the third try
 TRY_AGAIN = (408, 429)  # and what is 500 or above: the Hub's own trouble
 
@@ -94,6 +95,7 @@ def push_folder(
             revision=revision,
             commit_message=message,
             allow_patterns=PATTERNS,
+            ignore_patterns=list(NOT_SENT),  # the client adds its own to the list
         )
         return str(pushed.commit_url)
 

@@ -53,8 +53,8 @@ class PrepareLidcConfig:
         window_width, window_level: Window of already windowed lab files and of the pictures, HU.
         source: Name stored with each LIDC row.
         workers: Processes.
-        push_to_hub: Repository on the Hugging Face Hub to upload the dataset and its card to.
-        private: Whether a repository that this creates there is private.
+        push_to_hub: Repository "OWNER/NAME" on the Hugging Face Hub to upload the dataset and its card to.
+        private: Whether that repository is, or has to be, private.
     """
 
     out: Path
@@ -103,12 +103,13 @@ class PrepareLidcConfig:
 
 ARGUMENTS = read_arguments(PrepareLidcConfig, __name__)
 
-from datasets import Array3D, DatasetDict
-from huggingface_hub import DatasetCard
+from datasets import Array3D
 from tqdm import tqdm
 
 from foundation.atomic import write_atomically
+from foundation.upload import prepare_repository
 from imaging.dataset.card import DatasetSummary, dataset_card
+from imaging.dataset.hub import push_dataset
 from imaging.dataset.lab_files import read_lab_nodule
 from imaging.dataset.nodules import crop_size_of, load_nodules, nodule_features, save_nodule_dataset
 from imaging.dataset.qc_report import qc_page
@@ -132,6 +133,8 @@ EXTRA = {
 
 def main(config: PrepareLidcConfig) -> None:
     check_config(config)
+    if config.push_to_hub is not None:
+        prepare_repository(config.push_to_hub, "dataset", config.private)
     work = config.out / "work"
     work.mkdir(parents=True, exist_ok=True)
     scans, left_out = find_all_scans(config)
@@ -165,8 +168,8 @@ def main(config: PrepareLidcConfig) -> None:
     )
     print({split: len(nodules) for split, nodules in dataset.items()}, "nodules;", len(left_out), "entries left out")
     print(f"wrote {config.out}; look at {config.out / 'qc.html'}")
-    if config.push_to_hub:
-        push(dataset, card, config.push_to_hub, config.private)
+    if config.push_to_hub is not None:
+        print(f"pushed: {push_dataset(config.out / 'dataset', config.push_to_hub, config.private)}")
 
 
 def check_config(config: PrepareLidcConfig) -> None:
@@ -315,15 +318,6 @@ def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -
 def write_text(path: Path, text: str) -> None:
     """Write a file that appears complete or not at all."""
     write_atomically(path, lambda temporary: temporary.write_text(text, newline=""))
-
-
-def push(dataset: DatasetDict, card: str, repository: str, private: bool) -> None:
-    """Upload the dataset, then add the card to the one that the upload made (which describes the columns)."""
-    dataset.push_to_hub(repository, private=private)
-    made = DatasetCard.load(repository)
-    own = DatasetCard(card)
-    own.data = type(made.data)(**(made.data.to_dict() | own.data.to_dict()))
-    own.push_to_hub(repository)
 
 
 if __name__ == "__main__":

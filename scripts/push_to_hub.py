@@ -1,57 +1,91 @@
-"""Push a pipeline, or an autoencoder alone, to a Hugging Face Hub repository.
+"""Push a pipeline, an autoencoder alone, or a prepared dataset to a Hugging Face Hub repository, with its card.
 
 python scripts/push_to_hub.py --pipeline runs/classifier/pipeline --repo owner/name
 python scripts/push_to_hub.py --pipeline runs/vae/model --repo owner/autoencoder
-Load it anywhere with `LesionInpaintPipeline.from_pretrained("owner/name")`, or an autoencoder with
-`load_autoencoder("owner/autoencoder")`.
+python scripts/push_to_hub.py --dataset data/nodules --repo owner/nodules
+The access token is that of HF_TOKEN or of `hf auth login`. Load the result anywhere with
+`LesionInpaintPipeline.from_pretrained("owner/name")` or `load_autoencoder("owner/autoencoder")`; a dataset with
+`hf download owner/nodules --repo-type dataset --local-dir data/nodules`, and then `--data data/nodules`.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from foundation.config import ExistingFolder, launch, read_arguments
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PushConfig:
-    """What goes where.
+    """What goes where; give either `pipeline` or `dataset`.
 
     Attributes:
         pipeline: Folder of the pipeline or of the autoencoder.
-        repo: Repository "owner/name"; made if it does not exist.
-        private: Make it private.
+        dataset: Folder of the prepared dataset.
+        repo: Repository "OWNER/NAME"; made if it does not exist.
+        report: Folder of a report of evaluate.py or evaluate_vae.py, whose figures the model's card quotes; the card is
+            written anew.
+        private: Whether the repository is, or has to be, private.
+        revision: Existing branch; null is the default one.
         message: Commit message.
-        token: Access token; none uses the stored login or HF_TOKEN.
     """
 
-    pipeline: ExistingFolder
+    pipeline: ExistingFolder | None = None
+    dataset: ExistingFolder | None = None
     repo: str
+    report: ExistingFolder | None = None
     private: bool = True
-    message: str = "Upload the model"
-    token: str | None = None
+    revision: str | None = None
+    message: str = "Upload"
+
+    def __post_init__(self) -> None:
+        if (self.pipeline is None) == (self.dataset is None):
+            raise ValueError("give either --pipeline (also for an autoencoder) or --dataset")
+        if self.report is not None and self.pipeline is None:
+            raise ValueError(f"report {self.report}: goes with --pipeline, whose card quotes it")
 
 
 ARGUMENTS = read_arguments(PushConfig, __name__)
 
 from autoencoder.loading import load_autoencoder
 from diffusion import LesionInpaintPipeline
+from foundation.upload import prepare_repository, push_folder
+from imaging.dataset.hub import push_dataset
+from training.model_card import write_model_card
 
 
 def main(config: PushConfig) -> None:
-    """Load, which checks that the folder is complete, and push."""
+    """Check that the folder is complete, write its card where there is none, and push."""
+    if config.dataset is not None:
+        print("note: nodule_id and patient_id go along as they are; real names have no place in them")
+        url = push_dataset(config.dataset, config.repo, config.private, config.revision, config.message)
+    else:
+        url = push_model(config)
+    print(f"pushed: {url}")
+
+
+def push_model(config: PushConfig) -> str:
+    """Push the pipeline or autoencoder; the commit's address."""
     folder = config.pipeline
+    assert folder is not None  # checked by the config
+    check_complete(folder)
+    prepare_repository(config.repo, private=config.private)
+    if config.report is not None or not (folder / "README.md").is_file():
+        run = folder.parent if (folder.parent / "config.yaml").is_file() else None
+        write_model_card(folder, run, config.repo, config.report)
+    return push_folder(folder, config.repo, private=config.private, revision=config.revision, message=config.message)
+
+
+def check_complete(folder: Path) -> None:
+    """Load the model. Raises ValueError if the folder holds none, or one that is damaged."""
     if (folder / "model_index.json").is_file():
-        model = LesionInpaintPipeline.from_pretrained(folder)
+        LesionInpaintPipeline.from_pretrained(folder)
     elif (folder / "config.json").is_file():
-        model = load_autoencoder(folder)
+        load_autoencoder(folder)
     else:
         raise ValueError(
             f"{folder}: not a folder of a pipeline (no model_index.json) or of an autoencoder (no config.json); train "
             "one with train_ldm.py or train_vae.py"
         )
-    url = model.push_to_hub(
-        config.repo, private=config.private, commit_message=config.message, token=config.token, safe_serialization=True
-    )
-    print(f"pushed: {url}")
 
 
 if __name__ == "__main__":

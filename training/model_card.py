@@ -242,6 +242,8 @@ def _limits(folder: Path, is_pipeline: bool) -> Iterator[str]:
     if "window_width" in window and "window_level" in window:
         low, high = (window["window_level"] + sign * window["window_width"] / 2 for sign in (-1, 1))
         yield f"It sees and makes values from {low:g} to {high:g} HU; what lies outside is clipped."
+    if not is_pipeline:
+        yield "A reconstruction is smoother than its original; `scripts/evaluate_vae.py` says by how much."
     if is_pipeline:
         index = json.loads((folder / "model_index.json").read_text())
         if "crop_size" in index and "spacing_mm" in index:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from imaging.dataset.licence import LIDC_LICENCE, is_lidc
 from imaging.dataset.nodules import AIR_HU, RATINGS
 from imaging.dataset.rows import SPLITS
 
@@ -67,23 +68,32 @@ def hu_percentiles(counts: np.ndarray, percents: Sequence[float] = (1, 5, 25, 50
 
 
 def dataset_card(
-    name: str, summary: DatasetSummary, settings: Mapping[str, Any], label_table: str, left_out: Mapping[str, int]
+    name: str,
+    summary: DatasetSummary,
+    settings: Mapping[str, Any] | None = None,
+    label_table: str | None = None,
+    left_out: Mapping[str, int] | None = None,
 ) -> str:
     """The card (README.md with the Hub's header) of a prepared dataset.
 
     Args:
         name: Title.
         summary: All rows counted.
-        settings: Options of the preparation, in the order in which to show them.
-        label_table: From `label_policy.label_table`.
-        left_out: Kind -> number of things left out.
+        settings: Options of the preparation, in the order in which to show them; None if they are not known.
+        label_table: From `label_policy.label_table`; None leaves it out.
+        left_out: Kind -> number of things left out; None if it is not known.
     """
+    lidc = [is_lidc([row["source"]], [row["patient_id"]]) for row in summary.rows]
     lines = [
         "---",
-        "license: cc-by-3.0",
+        f"license: {LIDC_LICENCE if all(lidc) else 'other'}",
         f"pretty_name: {name}",
         "tags: [medical, CT, lung nodule, 3D, inpainting]",
         f"size_categories: ['{_size_category(len(summary.rows))}']",
+        "configs:",  # which files are which split, for Datasets and the Hub's viewer
+        "- config_name: default",
+        "  data_files:",
+        *(f"  - {{split: {split}, path: {split}/*.arrow}}" for split in SPLITS if _has(summary, split)),
         "---",
         "",
         f"# {name}",
@@ -98,10 +108,7 @@ def dataset_card(
         "",
         "## Labels",
         "",
-        "Nodules before any label was left out, by the mean malignancy rating (1 to 5) of the readers who marked them:",
-        "",
-        label_table,
-        "",
+        *(_label_lines(label_table) if label_table is not None else []),
         "Ratings of the nodules in this dataset:",
         "",
         "| rating | nodules | mean | standard deviation |",
@@ -130,26 +137,42 @@ def dataset_card(
         "",
         "## Preparation",
         "",
-        *(f"- `{key}`: {value}" for key, value in settings.items()),
-        "",
-        "Left out, each with its reason in `left_out.csv`: "
-        + (", ".join(f"{number} x {kind}" for kind, number in sorted(left_out.items())) or "nothing")
-        + ".",
-        "",
+        *(f"- `{key}`: {value}" for key, value in (settings or {}).items()),
+        *([""] if settings else []),
+        *(_left_out_lines(left_out) if left_out is not None else []),
         f"SHA-256 over ids, splits and voxels, in the order of writing: `{summary.digest.hexdigest()}`",
         "",
         "## Licence and citation",
         "",
-        "LIDC-IDRI is published by The Cancer Imaging Archive under CC BY 3.0",
-        "(https://doi.org/10.7937/K9/TCIA.2015.LO9QL9SX); this derivative keeps that licence. Rows of another `source`",
-        "are under the terms of that source. Please cite:",
-        "",
-        "```bibtex",
-        CITATION,
-        "```",
+        *(_LIDC_LINES if any(lidc) else ["The rows' licence is not recorded; settle it before publishing them."]),
         "",
     ]
     return "\n".join(lines)
+
+
+_LIDC_LINES = [
+    "LIDC-IDRI is published by The Cancer Imaging Archive under CC BY 3.0",
+    "(https://doi.org/10.7937/K9/TCIA.2015.LO9QL9SX); this derivative keeps that licence. Rows of another `source`",
+    "are under the terms of that source. Please cite:",
+    "",
+    "```bibtex",
+    CITATION,
+    "```",
+]
+
+
+def _label_lines(label_table: str) -> list[str]:
+    counted = "by the mean malignancy rating (1 to 5) of the readers who marked them:"
+    return [f"Nodules before any label was left out, {counted}", "", label_table, ""]
+
+
+def _left_out_lines(left_out: Mapping[str, int]) -> list[str]:
+    listed = ", ".join(f"{number} x {kind}" for kind, number in sorted(left_out.items())) or "nothing"
+    return [f"Left out, each with its reason in `left_out.csv`: {listed}.", ""]
+
+
+def _has(summary: DatasetSummary, split: str) -> bool:
+    return any(row["split"] == split for row in summary.rows)
 
 
 def _count_table(summary: DatasetSummary) -> list[str]:

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from datasets import DatasetDict
 from dicom_factory import write_dicom_series
-from huggingface_hub import DatasetCard
+from huggingface_hub import snapshot_download
 from lidc_factory import RATINGS, nodule, outline, roi, write_annotation
 
 import imaging.lidc.run
@@ -208,15 +207,17 @@ def test_a_folder_of_something_else_is_not_written_to(archive):
         main(make_config(archive, archive))
 
 
-def test_the_uploaded_card_keeps_the_columns_that_the_upload_described(archive, tmp_path, monkeypatch):
-    uploads, cards = [], []
-    made = "---\ndataset_info:\n  splits: [train, test]\nlicense: other\n---\nmade by the upload\n"
-    monkeypatch.setattr(DatasetDict, "push_to_hub", lambda self, name, private: uploads.append((name, private, self)))
-    monkeypatch.setattr(DatasetCard, "load", lambda name: DatasetCard(made))
-    monkeypatch.setattr(DatasetCard, "push_to_hub", lambda self, name: cards.append(self))
-    main(make_config(archive, tmp_path / "out", push_to_hub="lab/nodules", semantic_maps=False))
-    ((name, private, dataset),) = uploads
-    assert (name, private, set(dataset)) == ("lab/nodules", True, set(SPLITS))
-    header = cards[0].data.to_dict()
-    assert header["dataset_info"] == {"splits": ["train", "test"]} and header["license"] == "cc-by-3.0"
-    assert "SHA-256" in cards[0].text and "made by the upload" not in cards[0].text
+def test_the_dataset_is_uploaded_as_its_files_with_its_card(archive, tmp_path, hub_server):
+    main(make_config(archive, tmp_path / "out", push_to_hub="tester/nodules", semantic_maps=False))
+    assert hub_server.load("datasets/tester/nodules")["private"]
+    copy = Path(snapshot_download("tester/nodules", repo_type="dataset", local_dir=tmp_path / "copy"))
+    assert (copy / "README.md").read_text() == (tmp_path / "out" / "README.md").read_text()
+    for split in SPLITS:
+        mine, other = load_nodules(tmp_path / "out" / "dataset", split), load_nodules(copy, split)
+        assert mine["nodule_id"] == other["nodule_id"] and len(mine)
+
+
+def test_an_upload_that_cannot_succeed_ends_the_preparation_before_it_starts(archive, tmp_path, hub_server):
+    with pytest.raises(ValueError, match="repository 'nodules': expected OWNER/NAME"):
+        main(make_config(archive, tmp_path / "out", push_to_hub="nodules"))
+    assert not (tmp_path / "out").exists()
