@@ -15,7 +15,8 @@ GLCM_COUNT, GLRLM_COUNT = 24, 16
 BIN_WIDTH_HU = 25.0  # pyradiomics' default for CT: 60 grey levels over the lung window
 MISSING = (
     "pyradiomics is not installed, so GLCM and GLRLM are left out; "
-    "install it (pip install pyradiomics==3.0.1, Python 3.11)"
+    "install it into Python 3.11 (pip install numpy versioneer 'setuptools<81', then pip install --no-build-isolation "
+    "pyradiomics==3.0.1; uv run does so by itself)"
 )
 
 
