@@ -120,7 +120,9 @@ def make_sets(config: FewStepsConfig) -> tuple[str, ...]:
     for sampler in samplers:
         sampler_of(sampler, pipeline.scheduler)  # refused before anything is made
     config.out.mkdir(parents=True, exist_ok=True)
-    inpaint_nodules.claim_folder(config.out, neutral, weights_of(neutral, pipeline, folder))
+    inpaint_nodules.claim_folder(
+        config.out, {**inpaint_nodules.settings_of(neutral), **weights_of(neutral, pipeline, folder)}
+    )
     for sampler in samplers:
         for calls in sorted(config.calls):
             wanted = set_config(config, sampler, calls)

@@ -154,7 +154,8 @@ def claim(config: SeamConfig, weights: Mapping[str, Any]) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     shared = {field.name: getattr(config, field.name, None) for field in fields(inpaint_nodules.InpaintNodulesConfig)}
     of_every_sample = shared | {"samples": 1, "paint_margin_mm": None, "blend_mm": 0.0}  # neither is one setting here
-    inpaint_nodules.claim_folder(config.out, inpaint_nodules.InpaintNodulesConfig(**of_every_sample), weights)
+    made = inpaint_nodules.InpaintNodulesConfig(**of_every_sample)
+    inpaint_nodules.claim_folder(config.out, {**inpaint_nodules.settings_of(made), **weights})
 
 
 def chosen_lesions(config: SeamConfig) -> tuple[list[int], list[Lesion]]:
