@@ -41,9 +41,7 @@ def prepare_repository(repo: str, kind: Kind = "model", private: bool = True) ->
             write there, or the repository is public and should be private.
         OSError: If the Hub cannot be reached or has trouble, after several tries.
     """
-    check_repository_name(repo)
-    if get_token() is None:
-        raise ValueError(f"{repo}: no access token; set HF_TOKEN, or log in with `hf auth login`")
+    check_target(repo)
     api = HfApi()
 
     def ready() -> bool | None:
@@ -54,8 +52,8 @@ def prepare_repository(repo: str, kind: Kind = "model", private: bool = True) ->
         raise ValueError(f"{repo}: is public already; choose another repository, or say that it may be: private false")
 
 
-def check_repository_name(repo: str) -> None:
-    """Raise ValueError unless it is OWNER/NAME, as the Hub takes it."""
+def check_target(repo: str) -> None:
+    """Raise ValueError unless it is OWNER/NAME, as the Hub takes it, and there is an access token; asks nobody."""
     try:
         validate_repo_id(repo)
     except HFValidationError:
@@ -64,6 +62,8 @@ def check_repository_name(repo: str) -> None:
         well_formed = repo.count("/") == 1
     if not well_formed:
         raise ValueError(f"repository {repo!r}: expected OWNER/NAME, of letters, digits, '-', '_' and '.'")
+    if get_token() is None:
+        raise ValueError(f"{repo}: no access token; set HF_TOKEN, or log in with `hf auth login`")
 
 
 def push_folder(

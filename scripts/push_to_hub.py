@@ -48,7 +48,7 @@ ARGUMENTS = read_arguments(PushConfig, __name__)
 
 from autoencoder.loading import load_autoencoder
 from diffusion import LesionInpaintPipeline
-from foundation.upload import prepare_repository, push_folder
+from foundation.upload import check_target, prepare_repository, push_folder
 from imaging.dataset.hub import push_dataset
 from training.model_card import write_model_card
 
@@ -67,6 +67,7 @@ def push_model(config: PushConfig) -> str:
     """Push the pipeline or autoencoder; the commit's address."""
     folder = config.pipeline
     assert folder is not None  # checked by the config
+    check_target(config.repo)
     check_complete(folder)
     prepare_repository(config.repo, private=config.private)
     if config.report is not None or not (folder / "README.md").is_file():

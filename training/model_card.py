@@ -127,10 +127,12 @@ def without_places(value: Any) -> Any:
 
 
 def _header(data: DataRecord | None, is_pipeline: bool, tags: list[str]) -> str:
-    stated = data is not None and data.is_lidc
-    licence = {"license": "apache-2.0"} if stated else {"license": "other", "license_name": "not-stated"}
-    task = {"pipeline_tag": "image-to-image"} if is_pipeline else {}
-    return str(ModelCardData(**licence, library_name="lesion-diffusion", tags=tags, **task).to_yaml())
+    facts: dict[str, Any] = {"library_name": "lesion-diffusion", "tags": tags, "license": "apache-2.0"}
+    if data is None or not data.is_lidc:
+        facts |= {"license": "other", "license_name": "not-stated"}
+    if is_pipeline:
+        facts["pipeline_tag"] = "image-to-image"
+    return str(ModelCardData(**facts).to_yaml())
 
 
 def _config_of(run: Path | None) -> tuple[dict[str, Any], str]:

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from hub_server import HubServer
+from tiny_models import pixel_pipeline, pixel_unet
 
 from autoencoder import AutoencoderKL3D
 from autoencoder.loading import load_autoencoder
+from diffusion import LesionInpaintPipeline
 from foundation.config import launch, parse_config
 from imaging.dataset.nodules import save_nodule_dataset
 from imaging.phantom.chest import phantom_nodules
@@ -60,6 +63,16 @@ def test_a_dataset_goes_into_a_dataset_repository(hub_server, tmp_path, capsys):
     assert not hub_server.load(f"datasets/{REPO}")["private"] and hub_server.load(REPO) is None
     assert readme(hub_server, f"datasets/{REPO}").startswith("---\nlicense: other\n")
     assert "patient_id go along as they are" in capsys.readouterr().out
+
+
+def test_stock_diffusers_fails_on_a_pushed_pipeline_whose_card_begins_with_what_to_install(hub_server, tmp_path):
+    pixel_pipeline(pixel_unet(), crop_size=8).save_pretrained(tmp_path / "pipeline")
+    push("--pipeline", tmp_path / "pipeline")
+    with pytest.raises(ValueError, match=r"diffusion\.unet"):  # the module that it would have to import
+        DiffusionPipeline.from_pretrained(REPO)
+    opening = readme(hub_server, REPO).split("```")[0]
+    assert "install the Python package `lesion-diffusion`" in opening and "DiffusionPipeline.from_pretrained" in opening
+    assert LesionInpaintPipeline.from_pretrained(REPO).config["crop_size"] == 8
 
 
 @pytest.mark.parametrize(
