@@ -71,19 +71,36 @@ Lesion = tuple[int, int]  # row of the dataset, sample
 
 
 def main(config: InpaintNodulesConfig) -> None:
-    """Load, inpaint the batches that are missing, assemble."""
+    """Load, make the set, say what came of it."""
     check_output(config.out)
     nodules = load_nodules(config.data, config.split)
     pipeline, folder = load_pipeline(config)
+    made, left_out = make_set(config, nodules, pipeline, weights_of(config, pipeline, folder))
+    failed = f", {left_out} left out: {left_out_file(config.out)}" if left_out else ""
+    print(f"synthetic lesions: {made} in {config.out}{failed}")
+
+
+def make_set(
+    config: InpaintNodulesConfig, nodules: Dataset, pipeline: LesionInpaintPipeline, weights: Mapping[str, Any]
+) -> tuple[int, int]:
+    """Inpaint the batches that are missing and assemble the set in `config.out`.
+
+    Args:
+        config: What to inpaint.
+        nodules: Its data's split.
+        pipeline, weights: What paints, and its record from `weights_of`.
+    Returns: Lesions in the set, and lesions left out.
+    Raises: ValueError: If no lesion at all could be made, or an unfinished run of other settings is in the way.
+    """
     pipeline.set_progress_bar_config(disable=True)
     made = config.out.with_name(f".{config.out.name}.lesions")
-    claim_folder(made, config, {"device": pipeline.device.type, **weights_of(config, pipeline, folder)})
+    claim_folder(made, {**settings_of(config), "device": pipeline.device.type, **weights})
 
     count = min(config.lesions or len(nodules), len(nodules))
     chosen = [int(index) for index in np.linspace(0, len(nodules) - 1, count)]
     wanted = [(index, sample) for index in chosen for sample in range(config.samples)]
     batches = [wanted[start : start + config.batch_size] for start in range(0, len(wanted), config.batch_size)]
-    with tqdm(total=len(wanted), desc="lesions") as bar:
+    with tqdm(total=len(wanted), desc=config.out.name) as bar:
         for number, batch in enumerate(batches):
             if not batch_file(made, number).exists():
                 keep(batch_file(made, number), painted(pipeline, nodules, batch, config))
@@ -95,24 +112,35 @@ def main(config: InpaintNodulesConfig) -> None:
         shutil.rmtree(made)
         first = next(iter(left_out.values()))
         raise ValueError(f"{config.data}: none of {len(wanted)} lesions could be made; the first: {first}")
-    listed = config.out.with_name(f"{config.out.name}_left_out.csv")
+    listed = left_out_file(config.out)
     listed.unlink(missing_ok=True)
     if left_out:
         write_atomically(listed, lambda temporary: write_table(temporary, nodules, left_out))
     save_nodule_dataset(rows(nodules, files, config.samples), config.out, crop_size_of(nodules))
     shutil.rmtree(made)
-    failed = f", {len(left_out)} left out: {listed}" if left_out else ""
-    print(f"synthetic lesions: {len(wanted) - len(left_out)} in {config.out}{failed}")
+    return len(wanted) - len(left_out), len(left_out)
 
 
-def claim_folder(made: Path, config: InpaintNodulesConfig, found: Mapping[str, Any]) -> None:
-    """Make the folder of finished batches, or check that it is of the same settings; ValueError naming what differs.
+def left_out_file(out: Path) -> Path:
+    """Where the lesions of a set that could not be made are listed."""
+    return out.with_name(f"{out.name}_left_out.csv")
 
-    `found` is what the settings stand for at present: weights and device. The batch size is a setting too, as a lesion
-    depends on its batch by rounding.
+
+def settings_of(config: InpaintNodulesConfig) -> dict[str, Any]:
+    """What lesions depend on: all options but where they go, and those that are recorded as what they stand for.
+
+    The batch size is among them, as a lesion depends on its batch by rounding.
     """
-    settings = {name: value for name, value in config_dict(config).items() if name not in ("out", "vae", "device")}
-    settings |= found
+    return {name: value for name, value in config_dict(config).items() if name not in ("out", "vae", "device")}
+
+
+def claim_folder(made: Path, settings: Mapping[str, Any]) -> None:
+    """Make the folder of finished work, or check that it is of the same settings; ValueError naming what differs.
+
+    Args:
+        made: Folder.
+        settings: As plain types; of weights and device, what they are at present.
+    """
     path = made / "settings.json"
     if path.exists():
         earlier = json.loads(path.read_text())
