@@ -5,6 +5,7 @@
 - features: all feature vectors of a set, measured once
 - texture: Gabor-64
 - radiomics: GLCM-24 and GLRLM-16
+- appearance: some forty figures of the image, which a judge of character is told
 - hu_and_seam: mean and deviation of HU; the jump at the mask's border
 - set_comparison: distances between a synthetic and the real set, beside real vs real in the same splits
 - shared_masks: which synthetic lesions share a mask or a patient with a real one

@@ -80,7 +80,7 @@ def mean_interval(
         level: Coverage aimed at.
     Returns: Lower and upper end, in the values' unit.
     """
-    by_patient = list(_rows_by_patient(patients).values())
+    by_patient = list(patient_rows(patients).values())
     means = []
     for _ in range(repeats):
         drawn = rng.choice(len(by_patient), len(by_patient))
@@ -157,6 +157,7 @@ def flat(features: np.ndarray) -> np.ndarray:
     return features.reshape(-1, features.shape[-1])
 
 
-def _rows_by_patient(patients: Sequence[str]) -> dict[str, np.ndarray]:
+def patient_rows(patients: Sequence[str]) -> dict[str, np.ndarray]:
+    """Patient -> the row numbers of its lesions."""
     ids = np.asarray(patients)
     return {patient: np.flatnonzero(ids == patient) for patient in np.unique(ids)}
