@@ -1,0 +1,176 @@
+"""Asked against judged and achieved: two classes, graded wishes, and what changes that was not asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.guided.asked_sets import AskedSet, Character
+from evaluation.guided.wishes import CLASS_WISH
+from evaluation.statistics.agreement import auroc, group_aurocs, group_spearmans, patient_interval, spearman
+from evaluation.statistics.resampling import mean_interval
+from imaging.lesions.attributes import MEASURED
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """Lesions asked for as benign and as malignant in the same masks, at one scale; intervals are 95 % over patients.
+
+    Attributes:
+        scale: Of the guidance.
+        lesions: Of each class.
+        auroc, low, high: Of the judge's whole verdict, in which the volume of the mask, shared by both, is noise.
+        equal_size, equal_low, equal_high: AUROC of what the image adds to volume.
+        within_mask, within_low, within_high: Share of masks whose malignant lesion is judged the more malignant.
+        share_benign, share_malignant: Share of each class whose image speaks for the asked class at its volume.
+    """
+
+    scale: float
+    lesions: int
+    auroc: float
+    low: float | None
+    high: float | None
+    equal_size: float
+    equal_low: float | None
+    equal_high: float | None
+    within_mask: float
+    within_low: float
+    within_high: float
+    share_benign: float
+    share_malignant: float
+
+
+@dataclass(frozen=True)
+class RankRow:
+    """A graded wish at one scale: what was asked against what was judged (a rating) or achieved (HU).
+
+    Attributes:
+        attribute, scale, lesions: What, how strongly, and of how many lesions in all.
+        rho, low, high: Rank correlation over all lesions, 95 % over patients; None where all are alike.
+        within_mask: Mean over the masks of the rank correlation within each.
+        slope: Of a line through achieved over asked; 1 for exact obedience.
+        error_hu: Mean absolute difference in HU; None of ratings.
+        means: Asked number -> mean of what was found.
+    """
+
+    attribute: str
+    scale: float
+    lesions: int
+    rho: float | None
+    low: float | None
+    high: float | None
+    within_mask: float | None
+    slope: float
+    error_hu: float | None
+    means: dict[float, float]
+
+
+@dataclass(frozen=True)
+class LeakRow:
+    """What changes when a value is asked for, against the same noise unasked.
+
+    Attributes:
+        attribute, value, scale: What was asked, its label, how strongly.
+        changes: Judged attribute or HU figure -> mean change, in standard deviations of real lesions.
+    """
+
+    attribute: str
+    value: str
+    scale: float
+    changes: dict[str, float]
+
+
+def class_row(benign: AskedSet, malignant: AskedSet, repeats: int, seed: int) -> ClassRow:
+    """Figures of malignancy at one scale.
+
+    Args:
+        benign, malignant: Asked for in the same masks; unasked lesions may stand for both, then the AUROC is 0.5.
+        repeats: Resamples of the intervals.
+        seed: Of them.
+    """
+    sides = (benign.character, malignant.character)
+    whole = np.concatenate([side.judgement.whole(CLASS_WISH) for side in sides])
+    added = np.concatenate([side.judgement.added(CLASS_WISH) for side in sides])
+    positive = np.repeat([False, True], [len(side.lesions) for side in sides])
+    masks = [mask for side in sides for mask in side.masks]
+    patients = [patient for side in sides for patient in side.patients]
+    patient_of = dict(zip(masks, patients, strict=True))
+    within = group_aurocs(added, positive, masks)
+    values = np.array(list(within.values()))
+    rng = np.random.default_rng(seed)
+    within_low, within_high = mean_interval(values, [patient_of[mask] for mask in within], repeats, rng)
+
+    def interval(scores: np.ndarray) -> tuple[float | None, float | None]:
+        rng = np.random.default_rng(seed)
+        return patient_interval(lambda i: auroc(scores[i], positive[i]), patients, repeats, rng) or (None, None)
+
+    low, high = interval(whole)
+    equal_low, equal_high = interval(added)
+    return ClassRow(
+        scale=malignant.scale,
+        lesions=int(positive.sum()),
+        auroc=auroc(whole, positive),
+        low=low,
+        high=high,
+        equal_size=auroc(added, positive),
+        equal_low=equal_low,
+        equal_high=equal_high,
+        within_mask=float(values.mean()),
+        within_low=within_low,
+        within_high=within_high,
+        share_benign=float((added[~positive] < 0).mean()),
+        share_malignant=float((added[positive] > 0).mean()),
+    )
+
+
+def rank_row(sets: Sequence[AskedSet], repeats: int, seed: int) -> RankRow:
+    """Figures of a graded wish at one scale.
+
+    Args:
+        sets: One for each asked value of the attribute.
+        repeats: Resamples of the interval.
+        seed: Of them.
+    """
+    attribute = sets[0].attribute
+    asked = np.concatenate([np.full(len(one.character.lesions), one.value.number) for one in sets])
+    found = np.concatenate([one.character.value(attribute) for one in sets])
+    patients = [patient for one in sets for patient in one.character.patients]
+    masks = [mask for one in sets for mask in one.character.masks]
+    rng = np.random.default_rng(seed)
+    interval = patient_interval(lambda i: spearman(asked[i], found[i]), patients, repeats, rng) or (None, None)
+    within = group_spearmans(asked, found, masks)
+    rho = spearman(asked, found)
+    return RankRow(
+        attribute=attribute,
+        scale=sets[0].scale,
+        lesions=len(masks),
+        rho=None if np.isnan(rho) else rho,
+        low=interval[0],
+        high=interval[1],
+        within_mask=float(np.mean(list(within.values()))) if within else None,
+        slope=float(np.polyfit(asked, found, 1)[0]),
+        error_hu=float(np.abs(found - asked).mean()) if attribute in MEASURED else None,
+        means={one.value.number: float(one.character.value(attribute).mean()) for one in sets},
+    )
+
+
+def leak_row(asked: AskedSet, unasked: Character, spread: dict[str, float]) -> LeakRow:
+    """Mean changes against the same noise unasked.
+
+    Args:
+        asked: Lesions asked for a value.
+        unasked: The lesions of the same masks and seeds, asked for nothing; those without a partner do not count.
+        spread: Standard deviation of each judged attribute and HU figure over real lesions.
+    """
+    names = sorted(set(unasked.lesions) & set(asked.character.lesions))
+    rows, before = asked.character.rows(names), unasked.rows(names)
+    changes = {
+        name: float((asked.character.value(name)[rows] - unasked.value(name)[before]).mean() / spread[name])
+        for name in asked.character.names
+    }
+    return LeakRow(asked.attribute, asked.value.label, asked.scale, changes)
+
+
+def real_spread_of(real: Character) -> dict[str, float]:
+    """Standard deviation of each judged attribute and HU figure over real lesions; 1 where they are all alike."""
+    return {name: float(real.value(name).std()) or 1.0 for name in real.names}
