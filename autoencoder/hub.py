@@ -1,6 +1,5 @@
 """Where a saved model comes from: a local folder, the models that came with the package, or the Hugging Face Hub."""
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -15,8 +14,8 @@ from huggingface_hub.errors import (
 
 from foundation.atomic import recover
 from foundation.config import SHIPPED_PIPELINE
+from foundation.shipped import shipped
 
-INSTALLED = "lesion_diffusion_models"  # the name under which an installed package has the folder `models`
 SNAPSHOT_PATTERNS = ["*.json", "*.safetensors", "*.md"]  # also in subfolders; no pickles and no code
 
 
@@ -50,9 +49,9 @@ def resolve_folder(
     recover(folder)
     if folder.is_dir():
         return folder
-    shipped = shipped_folder(str(repo_or_folder))
-    if shipped is not None:
-        return shipped
+    own = shipped_folder(str(repo_or_folder))
+    if own is not None:
+        return own
     if str(repo_or_folder) == SHIPPED_PIPELINE:
         raise ValueError(
             f"{SHIPPED_PIPELINE}: the shipped model is not in this installation; install the package with its models, "
@@ -93,8 +92,5 @@ def resolve_folder(
 
 def shipped_folder(name: str) -> Path | None:
     """Folder of a model that came with the package, in a checkout or installed; None if there is none of that name."""
-    roots = [Path(__file__).parents[1] / "models"]
-    installed = importlib.util.find_spec(INSTALLED)
-    roots += [Path(place) for place in (installed.submodule_search_locations or ())] if installed else []
-    found = [root / name for root in roots if name and (root / name / "model_index.json").is_file()]
-    return found[0] if found else None
+    folder = shipped("models") / name
+    return folder if name and (folder / "model_index.json").is_file() else None

@@ -53,7 +53,7 @@ class FewStepsConfig:
             the pipeline.
         calls: Calls of the network; the largest is each sampler's reference.
         paint_margin_mm: What is painted around the lesion; null takes the margin of the training.
-        blend_mm: Width over which the change is blended in.
+        blend_mm: Width over which the change is blended in; null takes the margin.
         batch_size: Lesions at a time.
         repeats: Patient-wise splits.
         seed: Of the noise and of the splits.
@@ -70,7 +70,7 @@ class FewStepsConfig:
     samplers: tuple[str, ...] | None = None
     calls: tuple[int, ...] = (2, 4, 8, 16, 32, 64, 250)
     paint_margin_mm: float | None = None
-    blend_mm: float = 1.0
+    blend_mm: float | None = None
     batch_size: int = 8
     repeats: int = 200
     seed: int = 0

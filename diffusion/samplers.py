@@ -61,6 +61,11 @@ def sampler_of(name: SamplerName, scheduler: Any) -> Any:
     return kind.from_config(scheduler.config, **settings)
 
 
+def usual_sampler(scheduler: Any) -> Any:
+    """What a training leaves in its pipeline: the sampler that needs fewest calls (benchmarks/few_steps.md)."""
+    return scheduler if is_flow(scheduler) else sampler_of("dpm-solver++", scheduler)
+
+
 def set_steps(scheduler: Any, count: int, device: torch.device | str | None = None) -> None:
     """Spread `count` network calls over the schedule.
 

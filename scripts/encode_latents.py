@@ -36,7 +36,7 @@ class EncodeConfig:
     out: Path
     variants: int = 8
     variants_in_context: int = 8
-    paint_margin_mm: float = 2.0
+    paint_margin_mm: float = 3.0
     seed: int = 0
     device: str = "auto"
 

@@ -105,7 +105,7 @@ class LdmConfig(TrainingConfig):
     forget_each: float = 0.5
     background_weight: float = 0.2
     evaluate_crops: int = 6
-    evaluate_steps: int = 25
+    evaluate_steps: int = 16
 
     def __post_init__(self) -> None:
         if not 0 <= self.whole_share <= 1 or (self.whole_share > 0 and self.model.num_labels == 2):
@@ -145,6 +145,7 @@ from diffusion.attributes import forgotten
 from diffusion.conditioning import BLANK, blank, blank_whole, changed_mask, condition_channels
 from diffusion.objective import TARGETS, alphas_of, training_scheduler
 from diffusion.one_step_gan import OneStepGAN
+from diffusion.samplers import usual_sampler
 from diffusion.stage_two import StageTwo, TextureLoss
 from diffusion.time_weights import TIME_POLICIES, weights_over_time
 from evaluation.image_quality import mse
@@ -177,6 +178,7 @@ def main(config: LdmConfig) -> None:
         load_initial(unet, config.initial)
     scheduler = training_scheduler(config.target, config.noise_schedule, zero_terminal_snr=config.zero_terminal_snr)
     T = scheduler.config["num_train_timesteps"]
+    sampler = scheduler if config.objective == "gan" else usual_sampler(scheduler)
 
     run = TrainingRun(config)
     if config.objective == "gan":
@@ -203,11 +205,11 @@ def main(config: LdmConfig) -> None:
 
         if run.evaluation_due():
             with run.averaged() as averaged:
-                pipeline = pipeline_of(vae, averaged.unet, scheduler, row)
+                pipeline = pipeline_of(vae, averaged.unet, sampler, row)
                 picture = config.out / "samples" / f"step_{run.step:06d}.png"
                 run.log(evaluate(pipeline, config, picture))
     if run.finished:
-        run.save("pipeline", lambda averaged: pipeline_of(vae, averaged.unet, scheduler, row))
+        run.save("pipeline", lambda averaged: pipeline_of(vae, averaged.unet, sampler, row))
 
 
 @torch.no_grad()
@@ -273,10 +275,10 @@ def logged(run: TrainingRun, losses: dict[str, Tensor], t: Tensor, scheduler) ->
     return values
 
 
-def pipeline_of(vae, unet, scheduler, row: dict) -> LesionInpaintPipeline:
+def pipeline_of(vae, unet, sampler, row: dict) -> LesionInpaintPipeline:
     """The pipeline on the grid of the encoded dataset."""
     size, spacing_mm, margin_mm = row["ct_hu"].shape[0], float(row["spacing_mm"][0]), float(row["paint_margin_mm"])
-    return LesionInpaintPipeline(vae, unet, scheduler, crop_size=size, spacing_mm=spacing_mm, paint_margin_mm=margin_mm)
+    return LesionInpaintPipeline(vae, unet, sampler, crop_size=size, spacing_mm=spacing_mm, paint_margin_mm=margin_mm)
 
 
 def evaluate(pipeline: LesionInpaintPipeline, config: LdmConfig, picture: Path) -> dict[str, float]:

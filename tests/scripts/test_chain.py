@@ -119,7 +119,11 @@ def test_every_training_leaves_model_config_curves_and_pictures(chain):
     assert next(line["held_out/psnr_db"] for line in metrics if "held_out/psnr_db" in line) > 5
     assert LesionInpaintPipeline.from_pretrained(chain.ldm / "pipeline").guide is None
     guided = LesionInpaintPipeline.from_pretrained(chain.classifier / "pipeline")
-    assert guided.guide.config["classifier"]["classes"] == {"malignancy": ["benign", "malignant"]}
+    assert guided.guide.attributes == ("malignancy", "lobulation", "spiculation", "texture")
+    assert guided.guide.classes == {"malignancy": ["benign", "malignant"]} and "malignancy" not in guided.guide.refused
+    report = json.loads((chain.classifier / "report/report.json").read_text())
+    assert set(report["figures"]) == set(guided.guide.attributes) == set(guided.guide.config["figures"])
+    assert report["figures"]["malignancy"]["control"] is not None
     assert guided.config["crop_size"] == 16 and guided.config["spacing_mm"] == 2
 
 
@@ -142,7 +146,7 @@ def test_latents_are_encoded_in_variants_and_standardised_on_the_training_split(
     nodule = read_nodule(nodules, nodules["nodule_id"][:].index(row["nodule_id"]))
     np.testing.assert_array_equal(row["ct_hu"], nodule["ct_hu"])
     np.testing.assert_array_equal(row["lesion_mask"], nodule["lesion_mask"])
-    np.testing.assert_array_equal(row["paint_mask"], grown_mask(nodule["lesion_mask"], 2.0, nodule["spacing_mm"]))
+    np.testing.assert_array_equal(row["paint_mask"], grown_mask(nodule["lesion_mask"], 3.0, nodule["spacing_mm"]))
     crop = (row["ct_hu"], row["lesion_mask"], row["paint_mask"], row["spacing_mm"], row["valid_mask"])
     np.testing.assert_array_equal(row["semantic_map"], inpainting_map(*crop, row["malignancy"]))
     for row in rows[::5]:
@@ -215,7 +219,7 @@ def masks(scan, drawn, tmp_path_factory):
         ("--center {center} --diameter-mm 40", "the model's grid 32 mm; expected at most 24 mm"),
         (
             "--mask {good} --attributes.malignancy evil",
-            'malignancy: "evil" is unknown; choose one of benign, malignant',
+            "malignancy: 'evil', expected a number from 1 to 5, or benign, malignant",
         ),
         ("--mask {good} --attributes.age old", 'attribute "age" is unknown to this pipeline; known: malignancy'),
         ("--mask {good} --attributes.age old --pipeline {ldm}", '"age" is unknown to this pipeline; known: none'),
@@ -256,20 +260,20 @@ def test_an_encoded_folder_is_not_overwritten_and_both_classes_are_needed(chain,
 
 
 def test_a_pushed_pipeline_comes_back_from_the_hub_with_its_guide(chain, hub_server):
-    push_main(PushConfig(chain.classifier / "pipeline", "tester/nodules", token=hub_server.token))
+    push_main(PushConfig(pipeline=chain.classifier / "pipeline", repo="tester/nodules"))
     loaded = LesionInpaintPipeline.from_pretrained("tester/nodules", token=hub_server.token)
     local = LesionInpaintPipeline.from_pretrained(chain.classifier / "pipeline")
     for name in ("vae", "unet", "guide"):
         mine, other = getattr(local, name).state_dict(), getattr(loaded, name).state_dict()
         assert mine.keys() == other.keys() and all(torch.equal(mine[key], other[key]) for key in mine)
-    push_main(PushConfig(chain.vae / "model", "tester/autoencoder", token=hub_server.token))
+    push_main(PushConfig(pipeline=chain.vae / "model", repo="tester/autoencoder"))
     vae = load_autoencoder("tester/autoencoder", token=hub_server.token)
     weights, expected = vae.state_dict(), local.vae.state_dict()
     assert vae.config["latents_std"] == local.vae.config["latents_std"]
     assert weights.keys() == expected.keys() and all(torch.equal(weights[key], expected[key]) for key in weights)
     assert isinstance(load_autoencoder("tester/nodules", token=hub_server.token), AutoencoderKL3D)  # out of a pipeline
     with pytest.raises(ValueError, match=r"not a folder of a pipeline \(no model_index\.json\)"):
-        push_main(PushConfig(chain.ldm, "tester/nodules"))
+        push_main(PushConfig(pipeline=chain.ldm, repo="tester/nodules"))
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def test_guided_lesions_stay_in_the_range_of_prepared_data_and_outside_is_the_sc
     assert len(made) == len(given)
     for index in range(len(given)):
         row = read_nodule(given, index)
-        inside, painted = row["lesion_mask"] > 0, grown_mask(row["lesion_mask"], 2.0, row["spacing_mm"]) > 0
+        inside, painted = row["lesion_mask"] > 0, grown_mask(row["lesion_mask"], 3.0, row["spacing_mm"]) > 0
         assert np.array_equal(made[row["nodule_id"]][~painted], row["ct_hu"][~painted])
         assert (made[row["nodule_id"]][inside] != row["ct_hu"][inside]).mean() > 0.5
     assert min(volume.min() for volume in made.values()) >= -1024

@@ -1,0 +1,69 @@
+"""Make a trained pipeline small enough to come with the package: half precision, its sampler, its card.
+
+uv run scripts/ship_pipeline.py --pipeline runs/shipped/ldm_2/pipeline --run runs/shipped/ldm_2 \
+    --report runs/shipped/report --out models/lung-nodule-small
+configs/shipped/ has the trainings, in order: vae_1, vae_2, ldm_1, ldm_2; each head is its command.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffusion.settings import SamplerName
+from foundation.config import ExistingFolder, ModelSource, launch, read_arguments
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShipConfig:
+    """What to ship.
+
+    Attributes:
+        pipeline: Folder or repository of the pipeline.
+        out: Folder to write; what is there is replaced.
+        scheduler: Sampler that is saved with it, see `diffusion.samplers`.
+        run: Folder of its training, for the card.
+        report: Folder of an evaluation report whose figures the card quotes.
+        paint_margin_mm: Margin that the pipeline paints by default; null keeps that of the training.
+        most_mb: Largest size, MB; above it nothing is written.
+    """
+
+    pipeline: ModelSource
+    out: Path
+    scheduler: SamplerName = "dpm-solver++"
+    run: ExistingFolder | None = None
+    report: ExistingFolder | None = None
+    paint_margin_mm: float | None = None
+    most_mb: float = 30.0
+
+
+ARGUMENTS = read_arguments(ShipConfig, __name__)
+
+import torch
+
+from diffusion import LesionInpaintPipeline
+from diffusion.samplers import sampler_of
+from foundation.atomic import write_atomically
+from training.model_card import write_model_card
+
+
+def main(config: ShipConfig) -> None:
+    """Load, halve, save."""
+    pipeline = LesionInpaintPipeline.from_pretrained(config.pipeline)
+    pipeline.scheduler = sampler_of(config.scheduler, pipeline.scheduler)
+    if config.paint_margin_mm is not None:
+        pipeline.register_to_config(paint_margin_mm=config.paint_margin_mm)
+    pipeline.to(torch.float16)
+    weights = [p for m in pipeline.components.values() if isinstance(m, torch.nn.Module) for p in m.parameters()]
+    size_mb = sum(tensor.numel() * tensor.element_size() for tensor in weights) / 1e6
+    if size_mb > config.most_mb:
+        raise ValueError(f"{config.pipeline}: {size_mb:.1f} MB in half precision, expected at most {config.most_mb:g}")
+
+    def write(folder: Path) -> None:
+        pipeline.save_pretrained(folder)
+        write_model_card(folder, config.run, config.out.name, config.report)
+
+    write_atomically(config.out, write)
+    print(f"shipped: {config.out}, {size_mb:.1f} MB")
+
+
+if __name__ == "__main__":
+    launch(main, ARGUMENTS)
