@@ -78,15 +78,15 @@ def run(installed: Path, folder: Path, *argv: object) -> subprocess.CompletedPro
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_every_module_script_config_template_and_weight(wheel):
+def test_the_wheel_holds_every_module_template_and_weight_and_the_folders_that_are_no_packages(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for room in ROOMS:
         for path in (ROOT / room).rglob("*"):
             if path.suffix in (".py", ".jinja", ".safetensors"):
                 assert str(path.relative_to(ROOT)) in names
-    for folder, suffix in (("scripts", ".py"), ("configs", ".yaml")):
-        for path in (ROOT / folder).rglob("*" + suffix):
-            assert f"lesion_diffusion/{path.relative_to(ROOT)}" in names
+    for folder in SETTINGS["package-dir"].values():
+        files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        assert files and {f"lesion_diffusion/{path.relative_to(ROOT)}" for path in files} <= names
     assert not [name for name in names if name.startswith(("scripts/", "configs/", "tests/"))]
 
 
