@@ -5,10 +5,12 @@
 
 - *decoder*: the real crop, encoded and decoded, takes the lesion's place; no diffusion
 - *margin*: how far around the lesion's mask is painted; 0 paints the mask itself
-- *blend*: the width over which the generated lesion is blended in
+- *blend*: the width over which the generated lesion is blended in, from the painted border inwards: where it is wider
+  than the margin, the real lesion that was there shows through and flatters every figure
 - *paste*: what is blended in. The value: the generated HU. The difference: generated minus the reconstruction of the
   crop that was there, so that what the autoencoder cannot show (the scan's noise, bone above the window) stays; here
-  that holds the real lesion's own fine detail. The elsewhere: the same residual, taken from another part of the crop
+  that holds the real lesion's own fine detail. Elsewhere: the same residual, taken from another part of the crop. The
+  membrane: the generated HU and the smoothest offset with which they meet the scan at the border
 
 The seam score (`evaluation.lesions.hu_and_seam.seam_score`) is taken where the recorded lesion mask ends and where the
 painted region ends, of real and synthetic CT at the same borders, and compared as every distance of sets is: synthetic
@@ -27,6 +29,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))  # the same lesio
 import inpaint_nodules
 import numpy as np
 import torch
+from scipy.sparse import coo_array, diags
+from scipy.sparse.linalg import cg
 from tqdm import tqdm
 
 from diffusion import LesionInpaintPipeline
@@ -46,7 +50,7 @@ from imaging.lesions.mask import grown_mask
 from imaging.window import AIR_HU, to_hu, to_norm
 from training.draws import generator
 
-Paste = Literal["value", "difference", "elsewhere"]
+Paste = Literal["value", "difference", "elsewhere", "membrane"]
 PAINTED = "Painted seam"  # kind of features: the seam where the painted region ends
 AT_PAINTED = SetMetric("Painted seam WD", PAINTED, wasserstein_per_feature, tested=True)
 SHOWN = (
@@ -121,6 +125,8 @@ def main(config: SeamConfig) -> None:
     questions = experiments(margin_mm, config.blend_mm, config.margins_mm, config.blends_mm)
     wanted = list(dict.fromkeys(experiment for asked in questions.values() for experiment in asked))
 
+    width, level = pipeline.vae.config["window_width"], pipeline.vae.config["window_level"]
+    window_hu = (level - width / 2, level + width / 2)
     reconstructed = np.concatenate(list(tqdm(reconstructions(pipeline, real, config.batch_size), "reconstructions")))
     features, problems = measure_features(real, "real", config.workers)
     metrics = [metric for metric in set_metrics(features) if metric.name in SHOWN] + [AT_PAINTED]
@@ -136,7 +142,8 @@ def main(config: SeamConfig) -> None:
                     generated = samples(pipeline, config, indices, margin)
                 source = generated
             made = [
-                pasted(*volumes, experiment) for volumes in zip(real, source, reconstructed, paint_masks, strict=True)
+                pasted(*volumes, experiment, window_hu)
+                for volumes in zip(real, source, reconstructed, paint_masks, strict=True)
             ]
             found, failed = measured(made, paint_masks, features, metrics, config)
             results[experiment] = found
@@ -185,7 +192,7 @@ def experiments(
         "paste": [
             Experiment("generated", margin, blend_mm, paste)
             for margin in both
-            for paste in ("value", "difference", "elsewhere")
+            for paste in ("value", "difference", "elsewhere", "membrane")
         ],
     }
 
@@ -254,7 +261,12 @@ def paint_mask_of(lesion: Lesion, margin_mm: float) -> np.ndarray:
 
 
 def pasted(
-    lesion: Lesion, source_hu: np.ndarray, reconstruction_hu: np.ndarray, paint_mask: np.ndarray, experiment: Experiment
+    lesion: Lesion,
+    source_hu: np.ndarray,
+    reconstruction_hu: np.ndarray,
+    paint_mask: np.ndarray,
+    experiment: Experiment,
+    window_hu: tuple[float, float],
 ) -> Lesion:
     """The real lesion's crop with a volume pasted into its painted region; outside it every voxel stays.
 
@@ -264,19 +276,57 @@ def pasted(
         reconstruction_hu: The crop itself, encoded and decoded.
         paint_mask: (D, H, W), 0 or 1.
         experiment: Blend width and way of pasting.
+        window_hu: Lowest and highest HU that the autoencoder shows.
     """
-    weight = edge_weight(paint_mask, np.array(lesion.spacing_mm), experiment.blend_mm)
     raised = np.maximum(lesion.ct_hu, AIR_HU)
-    residual = raised - reconstruction_hu
-    kept = {"value": np.zeros_like(residual), "difference": residual, "elsewhere": elsewhere(residual)}
-    difference = source_hu + kept[experiment.paste] - raised
-    made = composite(lesion.ct_hu.astype(np.int16), difference, weight)
+    shown = np.clip(raised, *window_hu)  # bone is not an offset that continues into the lesion
+    change = source_hu - raised
+    if experiment.paste == "difference":
+        change = source_hu - reconstruction_hu
+    elif experiment.paste == "elsewhere":
+        change = change + elsewhere(shown - reconstruction_hu)
+    elif experiment.paste == "membrane":
+        change = change + membrane(shown - source_hu, paint_mask > 0, lesion.valid_mask)
+    weight = edge_weight(paint_mask, np.array(lesion.spacing_mm), experiment.blend_mm)
+    made = composite(lesion.ct_hu.astype(np.int16), change, weight)
     return replace(lesion, ct_hu=made.astype(np.float32))
 
 
 def elsewhere(volume: np.ndarray) -> np.ndarray:
     """The volume moved by half its size along every axis, and around: what is in the middle comes from the corners."""
     return np.roll(volume, [size // 2 for size in volume.shape], axis=tuple(range(volume.ndim)))
+
+
+def membrane(offset: np.ndarray, inside: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """The smoothest continuation h of an offset from around a region into it: ∇²h = 0 inside, h = offset at the border.
+
+    With it the gradient of a source is pasted in place of its values (Pérez et al. 2003, eq. 4), per voxel.
+
+    Args:
+        offset: (D, H, W); looked at beside the region only.
+        inside: The region, bool (D, H, W).
+        valid: Where the scan is, bool; no offset is taken from elsewhere, and none at the volume's border.
+    Returns: float64 (D, H, W), 0 outside the region, and in parts of it that touch no valid voxel.
+    """
+    count = int(inside.sum())
+    index = np.full(inside.shape, -1)
+    index[inside] = np.arange(count)
+    known = valid & ~inside
+    neighbours, border, pairs = np.zeros(count), np.zeros(count), []
+    for axis in range(inside.ndim):
+        places, offsets, fixed = (np.moveaxis(array, axis, 0) for array in (index, offset, known))
+        for one, other in ((slice(None, -1), slice(1, None)), (slice(1, None), slice(None, -1))):
+            own, beside = places[one], places[other]
+            pairs.append(np.stack([own, beside])[:, (own >= 0) & (beside >= 0)])
+            at_border = (own >= 0) & fixed[other]
+            np.add.at(border, own[at_border], offsets[other][at_border])
+            np.add.at(neighbours, own[at_border], 1)
+    rows, columns = np.concatenate(pairs, axis=1)
+    neighbours += np.bincount(rows, minlength=count)
+    laplacian = diags(np.maximum(neighbours, 1)) - coo_array((np.ones(len(rows)), (rows, columns)), (count, count))
+    result = np.zeros(inside.shape)
+    result[inside] = cg(laplacian.tocsr(), border, rtol=1e-6)[0]
+    return result
 
 
 def painted_seam(lesions: Sequence[Lesion], paint_masks: Sequence[np.ndarray]) -> FeatureSet:
@@ -326,7 +376,8 @@ def document(
         f"{lesions} lesions ({config.split}), scheduler {config.scheduler}, {config.steps} steps. Seam: mean score of "
         "synthetic and of real CT at the same border, HU, then the Wasserstein distance to the real lesions of other "
         "patients over real vs real in the same splits, with its 95 % interval; 1 or less is the aim. At the painted "
-        "border, which differs with the margin, real vs real is taken there too. Texture: the same ratio.",
+        "border, which differs with the margin, real vs real is taken there too. Texture: the same ratio. Where the "
+        "blend is wider than the margin, and where a difference is pasted, the real lesion shows through.",
         "",
         f"Real vs real: seam {number(floor_mean(first['Seam WD']))} HU, "
         + ", ".join(f"{name} {number(floor_mean(first[metric]))}" for name, metric in zip(short, texture, strict=True))

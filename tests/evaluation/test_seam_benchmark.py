@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from benchmarks.seam import Experiment, experiments, paint_mask_of, painted_seam, pasted
+from benchmarks.seam import Experiment, experiments, membrane, paint_mask_of, painted_seam, pasted
 from evaluation.lesions.lesion_sets import Lesion
 from imaging.lesions.mask import grown_mask
 
 SHAPE = (8, 10, 12)
+WINDOW_HU = (-1150.0, 350.0)
 
 
 def real_lesion() -> Lesion:
@@ -24,9 +25,10 @@ def test_value_takes_the_place_of_the_scan_in_the_painted_region_alone():
     paint_mask = paint_mask_of(lesion, 2.0)
     assert np.array_equal(paint_mask, grown_mask(lesion.lesion_mask, 2.0, (1, 1, 1)) * lesion.valid_mask)
     source = np.full(SHAPE, -321.4)
-    made = pasted(lesion, source, np.zeros(SHAPE), paint_mask, Experiment("generated", 2.0, 0.0))
+    made = pasted(lesion, source, np.zeros(SHAPE), paint_mask, Experiment("generated", 2.0, 0.0), WINDOW_HU)
     assert np.array_equal(made.ct_hu, np.where(paint_mask > 0, -321, lesion.ct_hu))
-    blended = pasted(lesion, source, np.zeros(SHAPE), paint_mask, Experiment("generated", 2.0, 3.0)).ct_hu
+    smooth = Experiment("generated", 2.0, 3.0)
+    blended = pasted(lesion, source, np.zeros(SHAPE), paint_mask, smooth, WINDOW_HU).ct_hu
     assert np.array_equal(blended[paint_mask == 0], lesion.ct_hu[paint_mask == 0])
     assert (blended != made.ct_hu)[paint_mask > 0].mean() > 0.5
 
@@ -36,21 +38,44 @@ def test_difference_to_the_reconstruction_keeps_what_the_autoencoder_cannot_show
     paint_mask = paint_mask_of(lesion, 1.0)
     reconstruction = np.random.default_rng(1).uniform(-1100, 300, SHAPE)
     difference = Experiment("generated", 1.0, 0.0, "difference")
-    same = pasted(lesion, reconstruction, reconstruction, paint_mask, difference).ct_hu
+    same = pasted(lesion, reconstruction, reconstruction, paint_mask, difference, WINDOW_HU).ct_hu
     assert np.array_equal(same, np.where(paint_mask > 0, np.maximum(lesion.ct_hu, -1024), lesion.ct_hu))
-    brighter = pasted(lesion, reconstruction + 50, reconstruction, paint_mask, difference).ct_hu
+    brighter = pasted(lesion, reconstruction + 50, reconstruction, paint_mask, difference, WINDOW_HU).ct_hu
     inside = paint_mask > 0
     assert np.array_equal(brighter[inside], np.maximum(lesion.ct_hu, -1024)[inside] + 50)
 
 
 def test_residual_of_elsewhere_comes_from_half_the_crop_away():
     lesion = real_lesion()
-    reconstruction = np.maximum(lesion.ct_hu, -1024) - 7
+    reconstruction = np.clip(lesion.ct_hu, -1024, 350) - 7
     reconstruction[7, 9, 11] -= 10  # half of (8, 10, 12) from (3, 4, 5)
-    made = pasted(
-        lesion, np.zeros(SHAPE), reconstruction, lesion.lesion_mask, Experiment("generated", 0.0, 0.0, "elsewhere")
-    )
+    other = Experiment("generated", 0.0, 0.0, "elsewhere")
+    made = pasted(lesion, np.zeros(SHAPE), reconstruction, lesion.lesion_mask, other, WINDOW_HU)
     assert made.ct_hu[3, 4, 5] == 17 and made.ct_hu[4, 5, 6] == 7
+
+
+def test_membrane_is_harmonic_and_meets_the_offset_around_it():
+    z, y, x = np.meshgrid(*map(np.arange, SHAPE), indexing="ij")
+    linear = 3.0 * z - 2 * y + x  # a linear function is its own smoothest continuation
+    inside = np.zeros(SHAPE, bool)
+    inside[2:6, 3:7, 4:8] = True
+    everywhere = np.ones(SHAPE, bool)
+    found = membrane(np.where(inside, 99, linear), inside, everywhere)
+    assert np.allclose(found, np.where(inside, linear, 0), atol=1e-3)
+    at_edge = np.zeros(SHAPE, bool)
+    at_edge[:3] = True  # nothing is beyond the volume, so the offset of the other side fills it
+    assert np.allclose(membrane(np.full(SHAPE, 5.0), at_edge, everywhere)[:3], 5, atol=1e-3)
+    assert not membrane(linear, inside, np.zeros(SHAPE, bool)).any()
+
+
+def test_membrane_takes_a_constant_offset_away_and_keeps_the_texture():
+    lesion = real_lesion()
+    lesion.ct_hu[:] = -800
+    paint_mask = paint_mask_of(lesion, 2.0)
+    texture = np.random.default_rng(2).normal(0, 30, SHAPE) * (paint_mask > 0)
+    way = Experiment("generated", 2.0, 0.0, "membrane")
+    made = pasted(lesion, -750 + texture, np.zeros(SHAPE), paint_mask, way, WINDOW_HU).ct_hu
+    assert np.abs(made - (-800 + texture)).max() <= 0.51  # whole HU
 
 
 def test_step_at_the_painted_border_is_seen_there_and_not_at_the_lesions():
@@ -67,8 +92,8 @@ def test_each_cause_is_asked_with_the_other_settings_as_usual():
     assert [one.margin_mm for one in asked["margin"]] == [0, 2, 4]
     assert {(one.margin_mm, one.blend_mm) for one in asked["blend"]} == {(0, 0), (0, 3), (2, 0), (2, 3)}
     assert {one.source for one in asked["decoder"]} == {"reconstruction"}
-    assert asked["margin"][1] == asked["paste"][3] == Experiment("generated", 2.0, 1.0)
-    assert len(experiments(0.0, 1.0, (0,), (1,))["paste"]) == 3
+    assert asked["margin"][1] == asked["paste"][4] == Experiment("generated", 2.0, 1.0)
+    assert len(experiments(0.0, 1.0, (0,), (1,))["paste"]) == 4
 
 
 @pytest.mark.parametrize("margin_mm", [0.0, 3.0])

@@ -1,0 +1,57 @@
+"""Benchmarks that inpaint run from end to end on the tiny chain, and make nothing twice."""
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import few_steps, seam
+
+
+@pytest.mark.slow
+def test_few_steps_compares_samplers_and_continues(chain, tmp_path, monkeypatch):
+    config = few_steps.FewStepsConfig(
+        pipeline=str(chain.ldm / "pipeline"),
+        data=chain.nodules,
+        out=tmp_path / "few",
+        samplers=("ddim", "unipc"),
+        calls=(2, 1),
+        repeats=10,
+        device="cpu",
+    )
+    few_steps.main(config)
+    text = (config.out / "few_steps.md").read_text()
+    assert "6 synthetic and 6 real lesions (validation)" in text and text.count("| unipc | 2 | 0.0 |") == 1
+    assert text.count("| ddim | 1 |") == 2 and (config.out / "few_steps.png").stat().st_size > 10_000
+
+    monkeypatch.setattr(few_steps.inpaint_nodules, "painted", lambda *_: pytest.fail("made twice"))
+    few_steps.main(config)
+    assert (config.out / "few_steps.md").read_text() == text
+    with pytest.raises(ValueError, match=r"other settings \(seed: 0 -> 1\)"):
+        few_steps.main(replace(config, seed=1))
+    with pytest.raises(ValueError, match='"flow-euler" does not fit this pipeline'):
+        few_steps.main(replace(config, samplers=("flow-euler",)))
+    with pytest.raises(ValueError, match="at least two numbers from 1 on"):
+        few_steps.main(replace(config, calls=(4,)))
+
+
+@pytest.mark.slow
+def test_seam_asks_for_every_cause_and_continues(chain, tmp_path, monkeypatch):
+    config = seam.SeamConfig(
+        pipeline=str(chain.ldm / "pipeline"),
+        data=chain.nodules,
+        out=tmp_path / "seam",
+        margins_mm=(0, 2),
+        blends_mm=(0, 1),
+        steps=1,
+        repeats=10,
+        device="cpu",
+    )
+    seam.main(config)
+    text = (config.out / "seam.md").read_text()
+    assert [text.count(f"| {cause} |") for cause in ("decoder", "margin", "blend", "paste")] == [4, 2, 4, 8]
+
+    monkeypatch.setattr(seam.LesionInpaintPipeline, "generate", lambda *_, **__: pytest.fail("made twice"))
+    seam.main(config)
+    assert (config.out / "seam.md").read_text() == text
+    with pytest.raises(ValueError, match=r"other settings \(steps: 1 -> 2\)"):
+        seam.main(replace(config, steps=2))
