@@ -25,6 +25,7 @@ WITHOUT_INPUT = {"demo", "plot_time_weights"}
 MISSING = {  # the last option names what is not there
     "encode_latents": "--vae owner/name --out out --data data/nowhere",
     "evaluate": "--real . --out out --synthetic ours=.,theirs=data/nowhere",
+    "evaluate_guidance": "--data . --judge . --out out --pipeline runs/ldm/nowhere",
     "evaluate_vae": "--data . --out out --vae kl=owner/name,vq=./nowhere",
     "inpaint": "--pipeline owner/name --out out --center 1,2,3 --diameter-mm 9 --ct nowhere.nii.gz",
     "inpaint_nodules": "--data . --out out --pipeline runs/ldm/nowhere",
@@ -33,8 +34,10 @@ MISSING = {  # the last option names what is not there
     "prepare_scans": "--out out --scans nowhere",
     "push_to_hub": "--repo owner/name --pipeline runs/nowhere",
     "reconstruct_scan": "--vae owner/name --out out --ct nowhere",
+    "run_baselines": "--budget-minutes 1 --out out --data nowhere",
     "serve_autoencoder": "--model /no/where",
     "train_classifier": "--data . --out out --pipeline runs/ldm/nowhere",
+    "train_judge": "--out out --data nowhere",
     "train_ldm": "--vae owner/name --out out --data nowhere",
     "train_nodule_net": "--out out.safetensors --dataset nowhere",
     "train_vae": "--data . --out out --scans nowhere",
@@ -98,6 +101,11 @@ def test_every_script_with_an_input_looks_for_it():
 @pytest.mark.parametrize(
     ("script", "argv", "sentence"),
     [
+        (
+            "evaluate_guidance",
+            "--data . --judge . --pipeline a/b --out out --wishes [colour]",
+            "wishes colour: expected some of malignancy, spiculation",
+        ),
         ("inpaint", "--ct . --pipeline a/b --out out --center 1,2,3", "give either --mask, or --center z,y,x together"),
         (
             "inpaint_nodules",
@@ -106,6 +114,7 @@ def test_every_script_with_an_input_looks_for_it():
         ),
         ("prepare_lidc", "--out out", "nothing to read; pass --dicom-root"),
         ("prepare_scans", "--scans . --out out --spacing-mm 0", "spacing_mm 0.0: expected a positive number"),
+        ("run_baselines", "--data . --out out --budget-minutes 0", "budget_minutes 0.0: expected a time above 0"),
         ("serve_autoencoder", "--model a/b --max-queue 0", "max_queue 0, expected at least 1"),
     ],
 )
@@ -120,10 +129,10 @@ def test_an_imported_script_reads_no_command_line_and_no_file_is_imported_twice(
 import json, sys
 from pathlib import Path
 sys.path.append("scripts")
-import demo, train_classifier
+import demo, train_classifier, train_ldm, train_vae
 files = [m.__file__ for m in sys.modules.values() if str(getattr(m, "__file__", None)).startswith(str(Path.cwd()))]
 ours = [file for file in files if ".venv" not in file]
-arguments = [module.ARGUMENTS for module in (demo, demo.train_vae, demo.train_ldm, demo.inpaint, train_classifier)]
+arguments = [module.ARGUMENTS for module in (demo, train_vae, train_ldm, demo.inpaint, train_classifier)]
 print(json.dumps([arguments, len(ours), len(set(ours)), "torch" in sys.modules]))
 """
     command = [sys.executable, "-c", program, "--no-such-option"]

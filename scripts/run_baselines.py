@@ -1,0 +1,377 @@
+"""Train the baselines and our method for equal time, inpaint the test masks with each, and print one table of them.
+
+uv run scripts/run_baselines.py --budget-minutes 30 --data data/nodules --latents data/latents --vae runs/vae/model \
+    --out runs/baselines
+A method is a config in configs/baselines; what says `vae: identity` there works on voxels, through the same code. The
+same command goes on wherever it was stopped, and more --methods can be asked for later.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from diffusion.settings import SamplerName
+from foundation.config import ExistingFolder, WeightsSource, config_dict, launch, parse_config, read_arguments
+from foundation.shipped import shipped
+
+CONFIGS = shipped("configs") / "baselines"
+ORDER = ("ddpm_pixel", "snr", "film", "uncertainty", "step_aware", "conditional_gan", "spade_gan", "ldm_concat", "ours")
+IDENTITY = "identity"  # a config's vae: pixel space
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselinesConfig:
+    """The comparison.
+
+    Attributes:
+        data: Prepared dataset.
+        out: Folder for everything; what is finished there is not done again.
+        budget_minutes: Training time of each method, however often the command is continued.
+        methods: Names of configs, such as ours,snr; "all" takes every one.
+        latents: `data` encoded, for methods in latent space.
+        vae: Folder of the autoencoder of the latents.
+        configs: Folder of the methods' configs, `<method>.yaml`.
+        pixel_variants: Variants of each training nodule for methods on voxels; one takes 2 MB of disk at 48 voxels.
+        split: Whose masks are inpainted and whose lesions they are compared with; "validation" to try things out.
+        lesions: Masks of the split to use, evenly spaced; null takes all.
+        steps: Denoising steps; a GAN takes one.
+        scheduler: Sampler of the diffusion models, see `diffusion.samplers`.
+        batch_size: Lesions inpainted at a time.
+        inception: Weights for the FID: fid or torchvision (fetched once), a local state dict, or none.
+        seed: Of everything random.
+        workers: Processes for texture features.
+    """
+
+    data: ExistingFolder
+    out: Path
+    budget_minutes: float
+    methods: str = "all"
+    latents: ExistingFolder | None = None
+    vae: ExistingFolder | None = None
+    configs: ExistingFolder = CONFIGS
+    pixel_variants: int = 2
+    split: Literal["test", "validation"] = "test"
+    lesions: int | None = None
+    steps: int = 16
+    scheduler: SamplerName = "dpm-solver++"
+    batch_size: int = 8
+    inception: WeightsSource = "fid"
+    seed: int = 0
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.budget_minutes) and self.budget_minutes > 0):
+            raise ValueError(f"budget_minutes {self.budget_minutes}: expected a time above 0")
+        if "," in str(self.out):
+            raise ValueError(f"out {self.out}: expected a path without a comma, which separates the sets to compare")
+        for name in ("pixel_variants", "lesions", "steps", "batch_size", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} {value}: expected at least 1")
+        if self.configs.is_dir():
+            self.chosen()
+
+    def chosen(self) -> list[str]:
+        """Names of the methods. Raises ValueError for one that has no config, naming those that have."""
+        files = sorted(path.stem for path in self.configs.glob("*.yaml"))
+        known = [*(name for name in ORDER if name in files), *(name for name in files if name not in ORDER)]
+        names = known if self.methods == "all" else list(filter(None, self.methods.split(",")))
+        unknown = [name for name in names if name not in known]
+        if unknown or not names or len(set(names)) < len(names):
+            fault = f"{unknown[0]!r} is unknown" if unknown else "expected each name once, and at least one"
+            raise ValueError(f"methods {self.methods}: {fault}; known in {self.configs}: {', '.join(known)}")
+        return names
+
+
+ARGUMENTS = read_arguments(BaselinesConfig, __name__)
+
+import contextlib
+import io
+import json
+import shutil
+import time
+from dataclasses import replace
+from typing import NoReturn
+
+import encode_latents
+import evaluate
+import inpaint_nodules
+import train_ldm
+
+from autoencoder.identity import IdentityAutoencoder
+from autoencoder.latent_dataset import load_latents, read_latent
+from autoencoder.loading import load_autoencoder, weights_sha256
+from diffusion.sampling import load_pipeline
+from evaluation.reports.baseline_table import Cost, baseline_blocks
+from foundation.atomic import recover, write_atomically
+from foundation.document import to_markdown
+from imaging.dataset.nodules import crop_size_of, load_nodules, read_nodule
+from imaging.window import WINDOW_LEVEL, WINDOW_WIDTH
+from training.checkpoint import read_progress
+
+PLANNED_SHARE = 0.95  # of the budget; the rest is for a machine that slows down, as at its end a run is cut off
+LEAST_MEASURED_S, MOST_MEASURED_S = 5.0, 30.0
+NEVER = 10**9  # steps
+
+
+def main(config: BaselinesConfig) -> None:
+    """Measure every method's speed, train, inpaint, compare."""
+    methods = {name: method_of(config, name) for name in config.chosen()}
+    check_inputs(config, methods)
+    if any(method.vae == str(pixel_folder(config) / "model") for method in methods.values()):
+        prepare_pixels(config)
+    for name, method in methods.items():
+        claim(config.out / name / "method.json", settings_of(method), f"delete {config.out / name}")
+        if (config.out / name / "sampling.json").exists():
+            claim_sampling(config, name, method)
+    runs = {name: planned(name, method) for name, method in methods.items()}
+    for number, (name, run) in enumerate(runs.items(), start=1):
+        print(f"{name}, {number} of {len(runs)}: {run.steps} steps in {config.budget_minutes:g} minutes", flush=True)
+        train(run)
+        inpaint(config, name, run)
+    compare(config, list(runs))
+    costs = {name: cost_of(config, name, run) for name, run in runs.items()}
+    table = to_markdown(baseline_blocks(json.loads((config.out / "report/report.json").read_text()), costs))
+    write_atomically(config.out / "table1.md", lambda temporary: temporary.write_text(table))
+    print(f"\n{table}\nwrote {config.out / 'table1.md'}")
+
+
+def method_of(config: BaselinesConfig, name: str) -> train_ldm.LdmConfig:
+    """A method's training, but for the number of its steps, which `planned` sets."""
+    file = config.configs / f"{name}.yaml"
+    given = {"--vae": config.vae or "none", "--config": file, "--data": config.data, "--out": config.out / name}
+    method = parse_config(train_ldm.LdmConfig, [str(part) for option in given.items() for part in option])
+    if method.vae == IDENTITY:
+        data, vae = pixel_folder(config) / "latents", pixel_folder(config) / "model"
+    elif config.latents is None or config.vae is None:
+        raise ValueError(f"{file}: a method in latent space; give --latents and --vae, or choose other --methods")
+    else:
+        data, vae = config.latents, config.vae
+    return replace(method, data=data, vae=str(vae), seed=config.seed, budget_minutes=config.budget_minutes)
+
+
+def pixel_folder(config: BaselinesConfig) -> Path:
+    """The identity autoencoder and what it "encodes"."""
+    return config.out / "pixel"
+
+
+def check_inputs(config: BaselinesConfig, methods: Mapping[str, train_ldm.LdmConfig]) -> None:
+    """Refuse, before anything is computed, inputs that do not belong together."""
+    nodules = load_nodules(config.data, config.split)
+    size, patients = crop_size_of(load_nodules(config.data, "train")), set(nodules["patient_id"][:])
+    factors = {str(config.vae): load_autoencoder(config.vae).factor} if config.vae else {}
+    for name, method in methods.items():
+        multiple = factors.get(method.vae, 1) * 2 ** (len(method.model.channels) - 1)
+        if size % multiple:
+            raise ValueError(f"{config.data}: crops of {size} voxels, {name} needs a multiple of {multiple}")
+    if config.latents is not None:
+        encoded = load_latents(config.latents, "train")
+        if crop_size_of(encoded) != size:
+            raise ValueError(f"{config.latents}: crops of {crop_size_of(encoded)} voxels, in {config.data} of {size}")
+        seen = sorted(patients & set(encoded["patient_id"][:]))
+        if seen:
+            raise ValueError(
+                f"{config.latents}: trains on {len(seen)} patients of the {config.split} split of {config.data}, such "
+                f"as {seen[0]}; encode that dataset again with scripts/encode_latents.py"
+            )
+
+
+def prepare_pixels(config: BaselinesConfig) -> None:
+    """Make the identity autoencoder and its encoded dataset, with the window and the margin of the latents.
+
+    Its latents are ct_norm as it is, [-1, 1], so that the source's losses have the source's relative size.
+    """
+    folder = pixel_folder(config)
+    window, margin_mm = (WINDOW_WIDTH, WINDOW_LEVEL), encode_latents.EncodeConfig.paint_margin_mm
+    if config.vae is not None and config.latents is not None:
+        own = load_autoencoder(config.vae).config
+        window = (own["window_width"], own["window_level"])
+        margin_mm = float(read_latent(load_latents(config.latents, "train"), 0)["paint_margin_mm"])
+    vae = {"window_width": window[0], "window_level": window[1], "latents_mean": [0.0], "latents_std": [1.0]}
+    encoding = {"data": str(config.data), "variants": config.pixel_variants, "paint_margin_mm": margin_mm}
+    settings = vae | encoding | {"seed": config.seed}
+    claim(folder / "settings.json", settings, f"delete {folder} and the methods that were trained on it")
+    for part in ("model", "latents"):
+        recover(folder / part)
+    if not (folder / "model").exists():
+        write_atomically(folder / "model", IdentityAutoencoder(**vae).save_pretrained)
+    if not (folder / "latents").exists():
+        encode_latents.main(
+            encode_latents.EncodeConfig(
+                data=config.data,
+                vae=str(folder / "model"),
+                out=folder / "latents",
+                variants=config.pixel_variants,
+                variants_in_context=config.pixel_variants,
+                paint_margin_mm=margin_mm,
+                seed=config.seed,
+            )
+        )
+
+
+def claim(path: Path, settings: Mapping[str, Any], remedy: str) -> None:
+    """Write down the settings of a stage, or check that what is there was made with the same ones.
+
+    Raises: ValueError: Naming what differs.
+    """
+    if not path.exists():
+        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(settings, indent=2)))
+        return
+    earlier = json.loads(path.read_text())
+    differing = [name for name in {**earlier, **settings} if earlier.get(name) != settings.get(name)]
+    if differing:
+        changes = "; ".join(f"{name}: {earlier.get(name)} -> {settings.get(name)}" for name in differing)
+        raise ValueError(
+            f"{path}: made with other settings ({changes}); go back to those, {remedy}, or take another --out"
+        )
+
+
+def settings_of(method: train_ldm.LdmConfig) -> dict[str, Any]:
+    """What a training depends on, but for its number of steps, which the budget gives."""
+    settings = {name: value for name, value in config_dict(method).items() if name not in ("out", "steps")}
+    return settings | {"vae_sha256": weights_sha256(method.vae)}
+
+
+def planned(name: str, method: train_ldm.LdmConfig) -> train_ldm.LdmConfig:
+    """The training with as many steps as its budget has time for, so that the learning rate ends with the budget.
+
+    Speed is measured once and kept: a continued run has the schedule it began with.
+    """
+    path = method.out / "plan.json"
+    if not path.exists():
+        print(f"{name}: measuring its speed ...", end=" ", flush=True)
+        rate = steps_per_second(method)
+        print(f"{rate:.3g} steps a second", flush=True)
+        plan = {"steps_per_second": rate, "steps": max(1, int(PLANNED_SHARE * 60 * method.budget_minutes * rate))}
+        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(plan, indent=2)))
+    plan = json.loads(path.read_text())
+    a_minute = max(1, round(60 * plan["steps_per_second"]))
+    return replace(method, steps=plan["steps"], evaluate_every=NEVER, checkpoint_every=a_minute)
+
+
+def steps_per_second(method: train_ldm.LdmConfig) -> float:
+    """Speed of a training, measured over a twentieth of its budget, which is not charged for it."""
+    seconds = min(max(60 * method.budget_minutes / 20, LEAST_MEASURED_S), MOST_MEASURED_S)
+    out = method.out / "speed"
+    shutil.rmtree(out, ignore_errors=True)
+    trial = replace(method, out=out, steps=NEVER, evaluate_every=NEVER, checkpoint_every=NEVER, budget_minutes=None)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # a bar without an end
+        train_ldm.main(replace(trial, max_minutes=0.0))  # the first step makes ready what the others find
+        first = read_progress(out / "checkpoint")
+        train_ldm.main(replace(trial, max_minutes=seconds / 60))
+        last = read_progress(out / "checkpoint")
+    shutil.rmtree(out)
+    measured = last.seconds - first.seconds
+    if measured < seconds / 2:
+        stop()
+    return (last.step - first.step) / measured
+
+
+def train(run: train_ldm.LdmConfig) -> None:
+    """Train to the end, or leave on a signal, after which the same command goes on."""
+    pipeline = run.out / "pipeline"
+    recover(pipeline)
+    if not pipeline.exists():
+        train_ldm.main(run)
+    if not pipeline.exists():
+        stop()
+
+
+def stop() -> NoReturn:
+    """End after a signal that a training has answered."""
+    print("stopped; the same command goes on")
+    raise SystemExit(0)
+
+
+def calls_of(config: BaselinesConfig, method: train_ldm.LdmConfig) -> int:
+    """Network calls for a lesion."""
+    return 1 if method.objective == "gan" else config.steps
+
+
+def sampler_of(config: BaselinesConfig, method: train_ldm.LdmConfig) -> SamplerName:
+    """A GAN's one step is the training scheduler's."""
+    return "default" if method.objective == "gan" else config.scheduler
+
+
+def claim_sampling(config: BaselinesConfig, name: str, method: train_ldm.LdmConfig) -> None:
+    """Check or write down what the lesions of a method depend on, its training apart."""
+    folder = config.out / name
+    settings: dict[str, Any] = {name: getattr(config, name) for name in ("split", "lesions", "batch_size", "seed")}
+    settings |= {"data": str(config.data), "steps": calls_of(config, method), "scheduler": sampler_of(config, method)}
+    remedy = f"delete {folder / 'lesions'}, {folder / '.lesions.lesions'} and {folder / 'sampling.json'}"
+    claim(folder / "sampling.json", settings, remedy)
+
+
+def inpaint(config: BaselinesConfig, name: str, run: train_ldm.LdmConfig) -> None:
+    """Paint a lesion into every mask, and measure how long one takes."""
+    folder = config.out / name
+    sampling = inpaint_nodules.InpaintNodulesConfig(
+        data=config.data,
+        pipeline=str(run.out / "pipeline"),
+        out=folder / "lesions",
+        split=config.split,
+        lesions=config.lesions,
+        steps=calls_of(config, run),
+        scheduler=sampler_of(config, run),
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+    recover(sampling.out)
+    if not sampling.out.exists():
+        claim_sampling(config, name, run)
+        (config.out / "report/report.json").unlink(missing_ok=True)  # it is of other lesions
+        inpaint_nodules.main(sampling)
+    timing = folder / "timing.json"
+    if not timing.exists():
+        seconds = seconds_per_lesion(sampling)
+        write_atomically(timing, lambda temporary: temporary.write_text(json.dumps({"seconds_per_lesion": seconds})))
+
+
+def seconds_per_lesion(sampling: inpaint_nodules.InpaintNodulesConfig) -> float:
+    """Wall-clock of painting the first lesion alone, everything loaded."""
+    pipeline, _ = load_pipeline(sampling)
+    pipeline.set_progress_bar_config(disable=True)
+    given = [read_nodule(load_nodules(sampling.data, sampling.split), 0)]
+    maps = inpaint_nodules.maps_of(given, pipeline, sampling.paint_margin_mm)
+    options = dict(sampling.call_options())
+    seconds = math.nan
+    for steps in (1, sampling.steps):  # the first call makes ready what the second finds
+        begun = time.monotonic()
+        pipeline(**inpaint_nodules.masks_of(given), semantic_map=maps, **(options | {"num_inference_steps": steps}))
+        seconds = time.monotonic() - begun
+    return seconds
+
+
+def compare(config: BaselinesConfig, names: list[str]) -> None:
+    """Evaluate all methods together, unless the report there is of the same ones."""
+    report = config.out / "report"
+    wanted = evaluate.EvaluateConfig(
+        real=config.data,
+        out=report,
+        synthetic=",".join(f"{name}={config.out / name / 'lesions'}" for name in names),
+        train=config.data,
+        real_split=config.split,
+        inception=config.inception,
+        lpips_backbone="none",
+        seed=config.seed,
+        workers=config.workers,
+    )
+    recover(report)
+    if (report / "report.json").exists():
+        made = json.loads((report / "report.json").read_text())["settings"]
+        if all(made[name] == value for name, value in config_dict(wanted).items() if name not in ("out", "workers")):
+            return
+    write_atomically(report, lambda temporary: evaluate.main(replace(wanted, out=temporary)))
+
+
+def cost_of(config: BaselinesConfig, name: str, run: train_ldm.LdmConfig) -> Cost:
+    """What a finished method took."""
+    steps, seconds = read_progress(run.out / "checkpoint")
+    lesion = json.loads((config.out / name / "timing.json").read_text())["seconds_per_lesion"]
+    return Cost(steps, run.steps, seconds / 60, calls_of(config, run), lesion)
+
+
+if __name__ == "__main__":
+    launch(main, ARGUMENTS)

@@ -1,0 +1,251 @@
+"""Every baseline from one command: killed at each stage and continued, and one table at the end."""
+
+import functools
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from datasets import DatasetDict
+
+from autoencoder import AutoencoderKL3D
+from evaluation.reports.baseline_table import SOURCE_TABLE
+from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
+from scripts import run_baselines
+from scripts.run_baselines import CONFIGS, ORDER, BaselinesConfig, claim, main, method_of, planned, steps_per_second
+
+SMALL = {"batch_size": 2, "warmup_steps": 1, "evaluate_crops": 1, "evaluate_steps": 1, "log_every": 1}
+PIXEL = {"vae": "identity", "target": "x0", "noise_schedule": "linear"}
+METHODS = {
+    "snr": PIXEL | {"texture": {"dog": 0.3, "gate": 1.0, "time_policy": "snr"}},
+    "conditional_gan": PIXEL | {"objective": "gan"},
+    "ours": {"model": {"map_channels": 4}},
+}
+STEPS_PER_SECOND = 2 / 60  # a checkpoint every second step
+
+
+class Killed(BaseException):
+    """No exception that a script may handle."""
+
+
+@pytest.fixture(scope="module")
+def inputs(phantom_dataset, tmp_path_factory) -> dict[str, Path]:
+    """Phantom nodules, each a patient of its own; an untrained autoencoder, latents, configs of three tiny methods."""
+    root = tmp_path_factory.mktemp("inputs")
+    splits = [load_nodules(phantom_dataset, split) for split in ("train", "validation", "test")]
+    rows = [read_nodule(nodules, index) for nodules in splits for index in range(len(nodules))]
+    save_nodule_dataset(({**row, "patient_id": row["nodule_id"]} for row in rows), root / "nodules", 16)
+    torch.manual_seed(0)
+    statistics = {"latents_mean": [0.0, 0.1], "latents_std": [0.5, 0.4]}
+    AutoencoderKL3D(channels=(4, 8), blocks_per_level=1, latent_channels=2, **statistics).save_pretrained(root / "vae")
+    encoding = {"variants": 1, "variants_in_context": 1, "paint_margin_mm": 3.0}
+    run_baselines.encode_latents.main(
+        run_baselines.encode_latents.EncodeConfig(root / "nodules", str(root / "vae"), root / "latents", **encoding)
+    )
+    (root / "configs").mkdir()
+    for name, method in METHODS.items():
+        model = {"channels": [4, 8], "blocks_per_level": 1, "map_channels": 0} | method.get("model", {})
+        (root / f"configs/{name}.yaml").write_text(yaml.safe_dump(SMALL | method | {"model": model}))
+    return {"data": root / "nodules", "latents": root / "latents", "vae": root / "vae", "configs": root / "configs"}
+
+
+@pytest.fixture
+def config(inputs, tmp_path) -> BaselinesConfig:
+    options = {"split": "validation", "steps": 2, "batch_size": 4, "inception": "none", "pixel_variants": 1}
+    return BaselinesConfig(**inputs, **options, out=tmp_path / "out", budget_minutes=1.6)  # three steps
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A machine of known speed, few resamples, no pictures."""
+    monkeypatch.setattr(run_baselines, "steps_per_second", lambda method: STEPS_PER_SECOND)
+    monkeypatch.setattr("training.run.plot_curves", lambda metrics, picture: None)
+    for draw in ("draw_distributions", "draw_lesions", "draw_copies"):
+        monkeypatch.setattr(run_baselines.evaluate, draw, lambda *_: None)
+    few = functools.partial(run_baselines.evaluate.EvaluateConfig, repeats=10, permutations=10)
+    monkeypatch.setattr(run_baselines.evaluate, "EvaluateConfig", few)
+
+
+def files(out: Path) -> dict[str, bytes]:
+    """Weights and lesions by path."""
+    found = [*out.rglob("pipeline/**/*.safetensors"), *out.rglob("*.arrow")]
+    return {str(path.relative_to(out)): path.read_bytes() for path in found}
+
+
+def figures(out: Path) -> str:
+    """The table but for its times."""
+    return (out / "table1.md").read_text().split("## Further")[0]
+
+
+def dies(monkeypatch, module, function: str, call: int) -> None:
+    """Let the process die in this call of a function, as often as it is started."""
+    real, calls = getattr(module, function), []
+
+    def dying(*arguments, **options):
+        calls.append(function)
+        if len(calls) == call:
+            raise Killed
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(module, function, dying)
+
+
+@pytest.mark.slow
+def test_killed_at_every_stage_and_continued_it_ends_with_the_same_bytes_and_a_full_table(
+    config, quick, monkeypatch, capsys
+):
+    undisturbed = replace(config, out=config.out.with_name("undisturbed"))
+    main(undisturbed)
+    printed = capsys.readouterr().out
+
+    training = run_baselines.train_ldm.TrainingRun
+    update = training.update
+    for module, function, call in (
+        (run_baselines.encode_latents, "encoded", 3),
+        (training, "update", 3),  # after the checkpoint of step 2
+        (run_baselines.inpaint_nodules, "painted", 2),
+        (run_baselines, "seconds_per_lesion", 1),
+        (training, "update", 2),  # of the next method
+        (run_baselines.evaluate, "draw_lesions", 1),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            dies(patch, module, function, call)
+            main(config)
+    assert not (config.out / "table1.md").exists()
+    with monkeypatch.context() as patch:  # all is trained and painted; only the report is missing
+        patch.setattr(training, "update", None)
+        patch.setattr(run_baselines.inpaint_nodules, "painted", None)
+        main(config)
+    assert files(config.out) == files(undisturbed.out) and len(files(config.out)) > 8
+    assert figures(config.out) == figures(undisturbed.out)
+    assert training.update is update
+
+    table = (config.out / "table1.md").read_text()
+    assert table in capsys.readouterr().out and "conditional_gan, 2 of 3: 3 steps in 1.6 minutes" in printed
+    rows = {line.split("|")[1].strip(): line for line in figures(config.out).splitlines() if line.startswith("| ")}
+    source = [f"source: {name} (other data)" for name in SOURCE_TABLE]
+    assert list(rows) == ["set", "---", *METHODS, "real vs real", *source]
+    report = json.loads((config.out / "report/report.json").read_text())
+    gabor = next(r for r in report["distances"] if (r["method"], r["metric"]) == ("ours", "Gabor WD"))
+    assert f"{gabor['value']:.3g} ({gabor['std']:.3g})" in rows["ours"]
+    assert f"{gabor['floor']['mean']:.3g} ({gabor['floor']['std']:.3g})" in rows["real vs real"]
+    mse = next(r for r in report["pairs"] if (r["method"], r["metric"]) == ("snr", "MSE"))
+    assert rows["snr"].endswith(f"{100 * mse['mean']:.3g} ({100 * mse['std']:.3g}) |")
+    assert "FID and KID: switched off" in table
+    further = [[cell.strip() for cell in line.split("|")] for line in table.split("## Further")[1].splitlines()]
+    steps_and_calls = {cells[1]: (cells[-5], cells[-3]) for cells in further if len(cells) > 5}
+    assert steps_and_calls["snr"] == steps_and_calls["ours"] == ("3", "2")
+    assert steps_and_calls["conditional_gan"] == ("3", "1") and steps_and_calls["real vs real"] == ("–", "–")
+
+    with monkeypatch.context() as patch:  # a method more or less only makes the table anew
+        patch.setattr(run_baselines.train_ldm, "main", None)
+        main(replace(config, methods="ours"))
+        assert "| snr |" not in figures(config.out) and "| ours |" in figures(config.out)
+    for change, message in (
+        ({"budget_minutes": 2.0}, r"snr/method\.json: made with other settings \(budget_minutes: 1\.6 -> 2\.0\); go"),
+        ({"seed": 1}, r"pixel/settings\.json: made with other settings \(seed: 0 -> 1\)"),
+        ({"steps": 3}, r"snr/sampling\.json: made with other settings \(steps: 2 -> 3\); go back to those, delete .*/"),
+        ({"lesions": 2}, r"snr/sampling\.json: .* \(lesions: None -> 2\)"),
+        ({"pixel_variants": 2}, r"pixel/settings\.json: .* \(variants: 1 -> 2\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            main(replace(config, **change))
+
+
+def test_a_signal_ends_it_after_the_step_in_hand(config, quick, monkeypatch, capsys):
+    update = run_baselines.train_ldm.TrainingRun.update
+
+    def signalled(run, loss, logs=None):
+        update(run, loss, logs)
+        if run.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(run_baselines.train_ldm.TrainingRun, "update", signalled)
+    with pytest.raises(SystemExit) as end:
+        main(replace(config, methods="ours"))
+    assert end.value.code == 0 and "stopped; the same command goes on" in capsys.readouterr().out
+    assert run_baselines.read_progress(config.out / "ours/checkpoint").step == 1
+    assert not (config.out / "ours/lesions").exists()
+
+
+def test_steps_are_planned_from_the_measured_speed_once(config, monkeypatch):
+    monkeypatch.setattr(run_baselines, "LEAST_MEASURED_S", 0.3)
+    method = method_of(replace(config, budget_minutes=0.05), "ours")
+    rate = steps_per_second(method)
+    assert 1 < rate < 1000 and list(method.out.iterdir()) == []
+    monkeypatch.setattr(run_baselines, "steps_per_second", lambda method: 2.0)
+    run = planned("ours", replace(method, budget_minutes=30.0))
+    assert run.steps == 0.95 * 30 * 60 * 2 and run.checkpoint_every == 120 and run.budget_minutes == 30
+    monkeypatch.setattr(run_baselines, "steps_per_second", lambda method: 3.0)
+    assert planned("ours", replace(method, budget_minutes=30.0)) == run
+
+
+def test_voxel_methods_see_ct_norm_itself_with_the_margin_of_the_latents(config):
+    run_baselines.prepare_pixels(config)
+    vae = run_baselines.load_autoencoder(config.out / "pixel/model")
+    row = run_baselines.read_latent(run_baselines.load_latents(config.out / "pixel/latents", "train"), 0)
+    assert vae.factor == 1 and row["latent_mean"].shape == (1, 16, 16, 16) and not row["latent_std"].any()
+    expected = run_baselines.encode_latents.to_norm(row["ct_hu"].astype("float32"))
+    assert abs(row["latent_mean"][0] - expected).max() < 1e-6
+    assert row["paint_margin_mm"] == 3.0
+
+
+def test_every_config_of_the_project_is_a_method_of_the_source_or_ours(inputs, tmp_path):
+    config = BaselinesConfig(**inputs | {"configs": CONFIGS}, out=tmp_path, budget_minutes=1.0)
+    assert config.chosen() == list(ORDER)
+    methods = {name: method_of(config, name) for name in ORDER}
+    pixel = {name for name, method in methods.items() if Path(method.vae) == tmp_path / "pixel/model"}
+    assert pixel == set(ORDER) - {"ldm_concat", "ours"}
+    assert all(methods[name].target == "x0" and methods[name].model.map_channels == 0 for name in pixel - {"spade_gan"})
+    texture = {name: methods[name].texture for name in ORDER}
+    policies = {name: (t.time_policy, t.dog, t.gate) for name, t in texture.items() if t.time_policy != "constant"}
+    assert policies == {
+        "snr": ("snr", 0.3, 1.0),
+        "film": ("film", 1.0, 1.0),
+        "uncertainty": ("uncertainty", 1.0, 1.0),
+        "step_aware": ("step_aware", 0.0, 0.3),  # the squared error alone
+    }
+    gans = {name for name in ORDER if methods[name].objective == "gan"}
+    assert gans == {"conditional_gan", "spade_gan"} and all(methods[name].evaluate_steps == 1 for name in gans)
+    assert methods["ours"].model.map_channels > 0 == methods["ldm_concat"].model.map_channels
+    assert replace(methods["ours"].model, map_channels=0, num_labels=2) == methods["ldm_concat"].model
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": "ours,nothing"}, r"'nothing' is unknown; known in .*configs: snr, conditional_gan, ours"),
+        ({"methods": "ours,ours"}, r"methods ours,ours: expected each name once"),
+        ({"methods": ""}, r"expected each name once, and at least one"),
+        ({"budget_minutes": 0.0}, r"budget_minutes 0\.0: expected a time above 0"),
+        ({"budget_minutes": float("nan")}, r"budget_minutes nan: expected a time above 0"),
+        ({"steps": 0}, r"steps 0: expected at least 1"),
+        ({"lesions": 0}, r"lesions 0: expected at least 1"),
+        ({"out": Path("a,b")}, r"out a,b: expected a path without a comma"),
+        ({"vae": None}, r"ours\.yaml: a method in latent space; give --latents and --vae"),
+    ],
+)
+def test_bad_input_is_named_before_anything_is_made(config, change, message):
+    with pytest.raises(ValueError, match=message):
+        main(replace(config, **change))
+    assert not config.out.exists()
+
+
+def test_latents_of_patients_that_are_to_be_judged_are_refused(config, tmp_path, inputs):
+    test_patients = set(load_nodules(inputs["data"], "test")["patient_id"][:])
+    encoded = run_baselines.load_latents(inputs["latents"], "train")
+    leaking = encoded.map(lambda row: {"patient_id": min(test_patients)})
+    DatasetDict({"train": leaking}).save_to_disk(tmp_path / "leaking")
+    with pytest.raises(ValueError, match=r"leaking: trains on 1 patients of the test split of .*encode that dataset"):
+        main(replace(config, latents=tmp_path / "leaking", split="test"))
+
+
+def test_a_claim_names_what_differs_and_the_remedy(tmp_path):
+    claim(tmp_path / "a.json", {"steps": 1, "data": "x"}, "delete it")
+    claim(tmp_path / "a.json", {"steps": 1, "data": "x"}, "delete it")
+    with pytest.raises(ValueError, match=r"\(data: x -> y; seed: None -> 0\); go back to those, delete it, or"):
+        claim(tmp_path / "a.json", {"steps": 1, "data": "y", "seed": 0}, "delete it")
