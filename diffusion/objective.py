@@ -164,6 +164,13 @@ def mask_consistency_loss(
     return (1 - alpha_bar) * (margin + error(output.detach()) - error(other)).clamp_min(0)
 
 
+def noise_level(scheduler: Any, timestep: Tensor) -> Tensor:
+    """σ_t of x_t at a timestep as the scheduler gives it, scalar: √(1-ᾱ_t), or a flow's σ."""
+    if is_flow(scheduler):
+        return timestep / scheduler.config["num_train_timesteps"]
+    return (1 - scheduler.alphas_cumprod.to(timestep.device)[timestep.long()]).sqrt()
+
+
 def guided_output(scheduler: Any, output: Tensor, timestep: Tensor, gradient: Tensor) -> Tensor:
     """Move the U-Net's output along the gradient of log p(y | x_t), as if it had predicted the guided noise.
 

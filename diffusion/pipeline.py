@@ -4,7 +4,7 @@ import inspect
 import math
 import numbers
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,9 @@ from autoencoder.hub import resolve_folder
 from autoencoder.latents import standardise, unstandardise
 from diffusion.attributes import Wish, wished
 from diffusion.conditioning import blank, condition_of
+from diffusion.guide import Plan, Scales, attribute_scales, check_range, is_finite
 from diffusion.hub import import_component_modules
-from diffusion.objective import guided_output
+from diffusion.objective import guided_output, noise_level
 from diffusion.samplers import set_steps
 from imaging.compositing import composite, edge_weight
 from imaging.files.hounsfield import check_hu
@@ -64,8 +65,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
             `RemoteAutoencoder(url)`, with which the pipeline cannot be saved.
         unet: Stage 2: `SPADEUNet3D`.
         scheduler: Any Diffusers scheduler built from the training scheduler's config.
-        guide: Optional classifier guidance with `attributes`, the names that it knows, `check(attributes, batch)` and
-            `gradient(...)`.
+        guide: Optional classifier guidance, a `diffusion.guide.Guide`.
         crop_size: Edge of the model's grid in voxels, used for whole scans.
         spacing_mm: Spacing of the model's grid, isotropic, used for whole scans.
         paint_margin_mm: Margin that the U-Net was trained with.
@@ -134,7 +134,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
         ct: "np.ndarray | Tensor | sitk.Image",
         mask: Any,
         attributes: Attributes | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: Scales = 1.0,
+        guidance_range: Sequence[float] | None = None,
         cfg_scale: float = 1.0,
         num_inference_steps: int = 50,
         generator: Generators = None,
@@ -152,9 +153,12 @@ class LesionInpaintPipeline(DiffusionPipeline):
                 grid of `crop_size` voxels around the mask), or crops on the model's grid, (B, 1, D, H, W).
             mask: The lesion: 0 and one positive value, which is taken as 1; geometry or shape of `ct`.
             attributes: Wanted character, for example `{"malignancy": "malignant", "mean_hu": -450}`: what the U-Net was
-                trained to take (`unet.config.attributes`) or the guide classifies (`guide.attributes`). One value for
-                all, or a list with one per volume, None where nothing is asked for.
-            guidance_scale: Strength s of the guide, the classifier's gradient; 0 switches it off.
+                trained to take (`unet.config.attributes`) or the guide classifies (`guide.attributes`); what both know
+                is asked of both. One value for all, or a list with one per volume, None where nothing is asked for.
+            guidance_scale: Strength s of the guide, the classifiers' gradient: one number, or one for each attribute by
+                name, `{"malignancy": 2, "spiculation": 0.5}`, 1 where it has none; 0 switches it off.
+            guidance_range: (low, high), which timesteps are guided, as shares of all with 0 clean and 1 noise; None
+                takes the guide's own.
             cfg_scale: Classifier-free guidance w of the U-Net's own attributes: ε̂ = ε(∅) + w (ε(a) - ε(∅)) (Ho &
                 Salimans 2022); 1 asks once, anything else twice a step.
             num_inference_steps: Denoising steps.
@@ -173,10 +177,11 @@ class LesionInpaintPipeline(DiffusionPipeline):
         Raises: ValueError: If shapes, sizes, values or attributes do not fit; before anything is computed.
         """
         margin_mm = self.config["paint_margin_mm"] if paint_margin_mm is None else paint_margin_mm
-        check_numbers(num_inference_steps, guidance_scale, cfg_scale, blend_mm, margin_mm)
+        check_numbers(num_inference_steps, guidance_scale, cfg_scale, blend_mm, margin_mm, guidance_range)
         options: dict[str, Any] = {
             "attributes": attributes,
             "guidance_scale": guidance_scale,
+            "guidance_range": guidance_range,
             "cfg_scale": cfg_scale,
             "match_noise": match_noise,
             "num_inference_steps": num_inference_steps,
@@ -231,7 +236,9 @@ class LesionInpaintPipeline(DiffusionPipeline):
         return LesionInpaintOutput(ct=result, lesion_mask=mask, paint_mask=paint_mask)
 
     @torch.no_grad()
-    def synthesize(self, semantic_map: Any, num_inference_steps: int = 50, generator: Generators = None) -> np.ndarray:
+    def synthesize(
+        self, semantic_map: Any, num_inference_steps: int = 50, generator: Generators = None
+    ) -> np.ndarray:
         """Crops from their semantic map alone: LSDM's task, in 3D. The U-Net must have been trained for it.
 
         Args:
@@ -271,7 +278,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
         valid_mask: Tensor,
         semantic_map: Tensor | None = None,
         attributes: Attributes | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: Scales = 1.0,
+        guidance_range: Sequence[float] | None = None,
         cfg_scale: float = 1.0,
         match_noise: bool = True,
         num_inference_steps: int = 50,
@@ -284,14 +292,13 @@ class LesionInpaintPipeline(DiffusionPipeline):
         device, config, factor = self._execution_device, self.vae.config, self.vae.factor
         window = (config["window_width"], config["window_level"])
         self._check_generators(generator, ct_hu.shape[0])
-        asked, for_guide = self._wishes(attributes or {}, ct_hu.shape[0])
+        lesion_mask, paint_mask = lesion_mask.to(device), paint_mask.to(device)
+        asked, plan = self._wishes(attributes or {}, lesion_mask, guidance_scale, guidance_range)
         asked = None if asked is None else asked.to(device)
-        guided = bool(for_guide) and guidance_scale != 0
         free = asked is not None and cfg_scale != 1 and bool(asked.isfinite().any())
         if semantic_map is None:
             semantic_map = self._map_of(ct_hu, lesion_mask, paint_mask, valid_mask)
         modulation = self.unet.modulate(semantic_map.to(device))
-        lesion_mask, paint_mask = lesion_mask.to(device), paint_mask.to(device)
         ct_norm = to_norm(ct_hu.to(device, torch.float32), *window).to(self.unet.dtype)
         blanked = self.vae.encode(blank(ct_norm, paint_mask)).latent_dist.mode()
         condition = condition_of(standardise(blanked, config), lesion_mask, paint_mask, valid_mask.to(device), factor)
@@ -309,9 +316,9 @@ class LesionInpaintPipeline(DiffusionPipeline):
             if free:
                 unasked = self.unet(sample, t, modulation=modulation).sample
                 output = unasked + cfg_scale * (output - unasked)
-            if guided:
-                gradient = self.guide.gradient(noisy, t, for_guide, lesion_mask, factor)
-                output = guided_output(self.scheduler, output, t, guidance_scale * gradient)
+            if plan is not None and plan.covers(float(t) / self.scheduler.config["num_train_timesteps"]):
+                gradient = self.guide.gradient(noisy, t, noise_level(self.scheduler, t), plan, self.vae)
+                output = guided_output(self.scheduler, output, t, gradient)
             latent = self.scheduler.step(output, t, latent, **step_options).prev_sample
         generated = self.vae.decode(unstandardise(latent, config)).sample
         made_hu = to_hu(generated.float().clamp(-1, 1), *window)
@@ -352,10 +359,17 @@ class LesionInpaintPipeline(DiffusionPipeline):
         if empty:
             raise ValueError(f"mask of volume {empty[0]} is empty; it says where the lesion is painted")
 
-    def _wishes(self, attributes: Attributes, batch: int) -> tuple[Tensor | None, Attributes]:
-        """What the U-Net is told, (B, its attributes), None where it has none; and what the guide is asked for."""
+    def _wishes(
+        self,
+        attributes: Attributes,
+        lesion_mask: Tensor,
+        guidance_scale: Scales,
+        guidance_range: Sequence[float] | None,
+    ) -> tuple[Tensor | None, Plan | None]:
+        """What the U-Net is told, (B, its attributes), None where it has none; and what the guide makes of its part."""
         of_unet = tuple(self.unet.config.get("attributes") or ())
         of_guide = tuple(self.guide.attributes) if self.guide is not None else ()
+        attribute_scales(guidance_scale, of_guide)
         for name in attributes:
             if name not in (*of_unet, *of_guide):
                 known = ", ".join(dict.fromkeys((*of_unet, *of_guide))) or "none"
@@ -364,11 +378,11 @@ class LesionInpaintPipeline(DiffusionPipeline):
                     "train_ldm.py (model.attributes) or train_classifier.py"
                 )
         own = {name: wish for name, wish in attributes.items() if name in of_unet}
-        asked = wished(own, of_unet, batch) if of_unet else None
+        asked = wished(own, of_unet, len(lesion_mask)) if of_unet else None
         for_guide = {name: wish for name, wish in attributes.items() if name in of_guide}
-        if for_guide:
-            self.guide.check(for_guide, batch)
-        return asked, for_guide
+        if not for_guide:
+            return asked, None
+        return asked, self.guide.plan(for_guide, lesion_mask, self.vae, guidance_scale, guidance_range)
 
     def _check_generators(self, generator: Generators, batch: int) -> None:
         if isinstance(generator, list) and len(generator) != batch:
@@ -389,18 +403,27 @@ class LesionInpaintPipeline(DiffusionPipeline):
 
 
 def check_numbers(
-    num_inference_steps: Any, guidance_scale: Any, cfg_scale: Any, blend_mm: Any, paint_margin_mm: Any
+    num_inference_steps: Any,
+    guidance_scale: Any,
+    cfg_scale: Any,
+    blend_mm: Any,
+    paint_margin_mm: Any,
+    guidance_range: Any = None,
 ) -> None:
     """Raise ValueError, naming the value, unless steps are a whole number from 1 and the others finite and in range."""
     steps = num_inference_steps
     if not isinstance(steps, numbers.Integral) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"num_inference_steps {steps!r}, expected a whole number of at least 1")
+    scales = {"guidance_scale": guidance_scale}
+    if isinstance(guidance_scale, Mapping):
+        scales = {f'guidance_scale of "{name}"': value for name, value in guidance_scale.items()}
     for name, value, low in (
-        ("guidance_scale", guidance_scale, -math.inf),
+        *((name, value, -math.inf) for name, value in scales.items()),
         ("cfg_scale", cfg_scale, -math.inf),
         ("blend_mm", blend_mm, 0.0),
         ("paint_margin_mm", paint_margin_mm, 0.0),
     ):
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not (number and math.isfinite(value) and value >= low):
+        if not (is_finite(value) and value >= low):
             raise ValueError(f"{name} {value!r}, expected a finite number{' of at least 0' if low == 0 else ''}")
+    if guidance_range is not None:
+        check_range(guidance_range)

@@ -21,7 +21,10 @@ class SamplingConfig:
         out: Folder for the results.
         vae: Autoencoder that takes the place of the pipeline's: URL of serve_autoencoder, folder or repository.
         attributes: Wanted character, for example `--attributes.malignancy malignant --attributes.mean_hu -450`.
-        guidance_scale: Strength of the guide; 0 switches it off.
+        guidance_scale: Strength of the guide, one number or one for each attribute, for example
+            `--guidance-scale '{malignancy: 2, spiculation: 0.5}'`; 0 switches it off.
+        guidance_range: Which timesteps are guided, low,high as shares of all, 0 clean and 1 noise; null takes the
+            guide's own.
         cfg_scale: Classifier-free guidance of what the U-Net itself is asked for; 1 is none.
         scheduler: Sampler, see `diffusion.samplers`; "default" is the one that was saved with the pipeline.
         steps: Denoising steps, each one call of the network.
@@ -37,7 +40,8 @@ class SamplingConfig:
     out: Path
     vae: ModelSource | None = None
     attributes: dict[str, float | str] = field(default_factory=dict)
-    guidance_scale: float = 1.0
+    guidance_scale: float | dict[str, float] = 1.0
+    guidance_range: tuple[float, float] | None = None
     cfg_scale: float = 1.0
     scheduler: SamplerName = "default"
     steps: int = 50
@@ -53,6 +57,7 @@ class SamplingConfig:
         return {
             "attributes": self.attributes or None,
             "guidance_scale": self.guidance_scale,
+            "guidance_range": self.guidance_range,
             "cfg_scale": self.cfg_scale,
             "num_inference_steps": self.steps,
             "paint_margin_mm": self.paint_margin_mm,
@@ -75,7 +80,14 @@ def load_pipeline(config: SamplingConfig) -> "tuple[LesionInpaintPipeline, Path]
     from diffusion.samplers import sampler_of
     from foundation.device import torch_device
 
-    check_numbers(config.steps, config.guidance_scale, config.cfg_scale, config.blend_mm, config.paint_margin_mm or 0.0)
+    check_numbers(
+        config.steps,
+        config.guidance_scale,
+        config.cfg_scale,
+        config.blend_mm,
+        config.paint_margin_mm or 0.0,
+        config.guidance_range,
+    )
     device = torch_device(config.device)
     folder = resolve_folder(config.pipeline, config.revision)
     replaced = {"vae": load_autoencoder(config.vae)} if config.vae else {}

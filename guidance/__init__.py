@@ -1,6 +1,10 @@
-"""Attribute classifiers on noisy latents, and the guide that steers sampling with them.
+"""Attribute classifiers on noisy lesions, and the guide that steers sampling with them.
 
-- classifier: NoduleClassifier3D; classifier_guidance: its gradient near the lesion
+- classifier: NoduleClassifier3D, its heads, and how well what they say agrees with a value
+- lesion_crop: what it looks at, of the noisy latent or of the image decoded from it
+- wishes: what is asked for, as numbers
+- multi_classifier_guidance: the gradient near the lesion, of several attributes in LSDM's order
+- classifier_training: labels, balanced sampling, and the training step with a label-shuffled control
 """
 
 from typing import TYPE_CHECKING
@@ -9,15 +13,15 @@ from foundation.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from guidance.classifier import NoduleClassifier3D
-    from guidance.classifier_guidance import ClassifierGuidance
+    from guidance.multi_classifier_guidance import MultiClassifierGuidance
 else:
     __getattr__ = lazy_exports(
         __name__,
         {
-            "ClassifierGuidance": "guidance.classifier_guidance",
+            "MultiClassifierGuidance": "guidance.multi_classifier_guidance",
             "NoduleClassifier3D": "guidance.classifier",
         },
     )
 
 
-__all__ = ["ClassifierGuidance", "NoduleClassifier3D"]
+__all__ = ["MultiClassifierGuidance", "NoduleClassifier3D"]

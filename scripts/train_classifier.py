@@ -1,15 +1,19 @@
-"""Train the malignancy classifier on noisy latents, and add it to a pipeline as its guide.
+"""Train the attribute classifiers on noisy lesions, and add them to a pipeline as its guide.
 
 uv run scripts/train_classifier.py --config configs/classifier.yaml --data data/latents \
     --pipeline runs/ldm/pipeline --out runs/classifier
-The same command continues an interrupted run. The guided pipeline is saved in <out>/pipeline.
+The same command continues an interrupted run. The guided pipeline is saved in <out>/pipeline, what its classifiers tell
+of held-out nodules in <out>/report.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Literal
 
-from foundation.config import ModelSource, launch, read_arguments
-from imaging.dataset.label_policy import LabelPolicy, malignancy_label
+from foundation.config import ModelSource, config_dict, launch, read_arguments
+from imaging.dataset.label_policy import LabelPolicy
 from training.config import TrainingConfig
+
+Head = Literal["malignancy", "lobulation", "spiculation", "texture"]
 
 
 @dataclass(frozen=True)
@@ -17,14 +21,21 @@ class ClassifierModelConfig:
     """Arguments of `NoduleClassifier3D`.
 
     Attributes:
+        space: What is looked at: "latent", or "decoded", the image made of the noisy latent, which costs a decoding a
+            step.
+        cells: Edge of the crop around the lesion, in latent cells.
         channels: Width of each level.
         blocks_per_level: Residual blocks at each level.
         dropout: On the pooled features.
+        sees_mask: Whether the lesion's mask is an input.
     """
 
+    space: Literal["latent", "decoded"] = "latent"
+    cells: int = 8
     channels: tuple[int, ...] = (32, 64, 128)
     blocks_per_level: int = 1
     dropout: float = 0.1
+    sees_mask: bool = True
 
 
 @dataclass(frozen=True)
@@ -34,13 +45,34 @@ class ClassifierConfig(TrainingConfig):
     Attributes:
         pipeline: Folder or repository of the pipeline that receives the guide; it is not changed, the guided one goes
             to `out`.
+        heads: Attributes that are learnt: malignancy in two classes, the others as ratings.
         model: The classifier.
         label_policy: Which mean malignancy is benign and malignant; see `imaging.dataset.label_policy`.
+        control: Whether a control with shuffled labels is trained beside it. Without one the guide guides what is
+            better than guessing.
+        shuffles: Shuffles that the control learns at a time.
+        allow: Attributes that are guided even if their classifier does not beat the control.
+        guidance_range: Shares of the timesteps that are guided, low <= t / T < high.
+        resamples: Of the intervals' bootstrap.
     """
 
     pipeline: ModelSource = "runs/ldm/pipeline"
+    heads: tuple[Head, ...] = ("malignancy", "lobulation", "spiculation", "texture")
     model: ClassifierModelConfig = field(default_factory=ClassifierModelConfig)
     label_policy: LabelPolicy = "exclude_between"
+    control: bool = True
+    shuffles: int = 8
+    allow: tuple[Head, ...] = ()
+    guidance_range: tuple[float, float] = (0.0, 0.8)
+    resamples: int = 1000
+
+    def __post_init__(self) -> None:
+        if not self.heads or len(set(self.heads)) < len(self.heads) or not set(self.allow) <= set(self.heads):
+            raise ValueError(
+                f"heads {list(self.heads)}, allow {list(self.allow)}: expected different heads, and allow among them"
+            )
+        if self.shuffles < 1:
+            raise ValueError(f"shuffles {self.shuffles}: expected at least 1; control false trains no control")
 
 
 ARGUMENTS = read_arguments(ClassifierConfig, __name__)
@@ -48,93 +80,193 @@ ARGUMENTS = read_arguments(ClassifierConfig, __name__)
 import numpy as np
 import torch
 from accelerate.utils import set_seed
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
-from torch.nn import functional as F
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
 
 from diffusion import LesionInpaintPipeline
-from diffusion.conditioning import mask_coverage
-from guidance import ClassifierGuidance, NoduleClassifier3D
+from diffusion.guide import check_range
+from diffusion.objective import add_noise, network_times
+from evaluation.reports.guide_report import save_guide_report
+from evaluation.statistics.attribute_figures import AttributeFigures, attribute_figures, auroc, spearman
+from guidance import MultiClassifierGuidance, NoduleClassifier3D
+from guidance.classifier_training import (
+    CLASSES,
+    ClassifierTraining,
+    attribute_targets,
+    balanced_weights,
+    control_name,
+    shuffled_targets,
+)
 from training.data import LatentNodules
-from training.draws import diffusion_draw, normal
+from training.draws import diffusion_draw, generator, normal
 from training.run import TrainingRun
 
-CLASSES = {"malignancy": ["benign", "malignant"]}
-JUDGED_AT = (0, 250, 500)  # timesteps at which the held-out nodules are classified
+JUDGED_AT = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)  # shares of T at which the held-out nodules are told
+NOISE_DRAWS = 4  # of each held-out nodule for the report; the curves have one
+JUDGED_BATCH = 32
+
+
+class LabelledNodules(Dataset):
+    """Encoded nodules with the targets of the heads, and those of the control's.
+
+    Args:
+        config: Of the run.
+        split: "train" or "validation".
+    Raises: ValueError: If a head's attribute has fewer than two levels in the split.
+    """
+
+    def __init__(self, config: ClassifierConfig, split: str) -> None:
+        self.nodules = LatentNodules(config.data, split)
+        columns = self.nodules.latents.select_columns(["nodule_id", "patient_id", *config.heads]).to_pandas()
+        ratings = {name: columns[name].tolist() for name in config.heads}
+        self.patients: list[str] = columns["patient_id"].tolist()
+        self.heads = config.heads
+        self.targets = attribute_targets(ratings, config.label_policy)
+        for name, column in zip(config.heads, self.targets.T, strict=True):
+            levels, counts = np.unique(np.rint(column[np.isfinite(column)]), return_counts=True)
+            if len(levels) < 2:
+                found = dict(zip(levels.tolist(), counts.tolist(), strict=True))
+                raise ValueError(
+                    f"{config.data}: {split} has {name} {found} (level: nodules; label policy {config.label_policy}); "
+                    f"two levels are needed: leave {name} out of heads, or add nodules"
+                )
+        numbers = range(config.shuffles if config.control else 0)
+        names = columns["nodule_id"].tolist()
+        self.shuffled = [shuffled_targets(self.targets, names, generator(config.seed, "labels", k)) for k in numbers]
+
+    def __len__(self) -> int:
+        return len(self.nodules)
+
+    def __getitem__(self, item: tuple[int, int]) -> dict:
+        """A row of `LatentNodules` with `targets` and `control_targets`, by head."""
+        row = self.nodules[item]
+        row["targets"] = dict(zip(self.heads, torch.from_numpy(self.targets[item[0]]), strict=True))
+        row["control_targets"] = {
+            control_name(name, k): torch.tensor(targets[item[0], index])
+            for index, name in enumerate(self.heads)
+            for k, targets in enumerate(self.shuffled)
+        }
+        return row
 
 
 def main(config: ClassifierConfig) -> None:
     """Train, evaluate, checkpoint and save."""
     set_seed(config.seed)
+    check_range(config.guidance_range)
     pipeline = LesionInpaintPipeline.from_pretrained(config.pipeline)
-    train, labels = labelled(config, "train")
-    watched, watched_labels = labelled(config, "validation")
-    latent_channels = pipeline.unet.config["latent_channels"]
+    train, watched = LabelledNodules(config, "train"), LabelledNodules(config, "validation")
     classifier = NoduleClassifier3D(
-        CLASSES, latent_channels, tuple(config.model.channels), config.model.blocks_per_level, config.model.dropout
+        classes={name: CLASSES[name] for name in config.heads if name in CLASSES},
+        regressions=[name for name in config.heads if name not in CLASSES],
+        latent_channels=pipeline.unet.config["latent_channels"],
+        **asdict(config.model),
     )
-    scheduler, factor = pipeline.scheduler, pipeline.vae.factor
-    class_of = {name: index for index, name in enumerate(CLASSES["malignancy"])}
-    weights = [1 / labels.count(label) for label in labels]  # both classes are drawn equally often
+    model = ClassifierTraining(classifier, config.shuffles if config.control else 0)
+    scheduler, T = pipeline.scheduler, pipeline.scheduler.config["num_train_timesteps"]
 
     run = TrainingRun(config)
-    run.prepare(classifier)
-    for batch in run.batches(train, weights):
-        x0, noise, t = diffusion_draw(batch, len(scheduler.alphas_cumprod), config.seed, run.device)
-        wanted = [class_of[malignancy_label(float(rating), config.label_policy)] for rating in batch["malignancy"]]
-        target = torch.tensor(wanted, device=run.device)
-        coverage = mask_coverage(batch["lesion_mask"], factor)
-        logits = run.model(scheduler.add_noise(x0, noise, t), t, coverage)["malignancy"]
-        loss = F.cross_entropy(logits, target)
-        run.update(loss, {"accuracy": (logits.argmax(1) == target).float().mean()})
+    run.prepare(model, {"control": config.learning_rate} if config.control else None)  # its gradient is its own
+    vae = pipeline.vae.to(run.device).requires_grad_(False)
+    for batch in run.batches(train, balanced_weights(train.targets).tolist()):
+        x0, noise, rows = diffusion_draw(batch, T, config.seed, run.device)
+        loss, losses = run.model(vae, scheduler, on_device(batch, run.device), x0, noise, rows)
+        run.update(loss, losses)
 
         if run.evaluation_due():
             with run.averaged() as averaged:
-                run.log(
-                    evaluate(averaged, watched, [class_of[label] for label in watched_labels], scheduler, factor, run)
-                )
+                scores = held_out_scores(averaged, watched, vae, scheduler, 1, run.device)
+                run.log(curves(scores, watched, T))
     if run.finished:
-        run.save("pipeline", lambda averaged: guided(pipeline, averaged))
+        run.save("pipeline", lambda averaged: guided(pipeline, averaged, watched, config))
 
 
-def labelled(config: ClassifierConfig, split: str) -> tuple[LatentNodules, list[str]]:
-    """The nodules of a split that the policy calls benign or malignant, with their labels; ValueError without both."""
-    latents = LatentNodules(config.data, split, ("malignancy",))
-    ratings = latents.latents["malignancy"]
-    names = [malignancy_label(rating, config.label_policy) for rating in ratings]
-    kept = [index for index, name in enumerate(names) if name]
-    if {names[index] for index in kept} != set(CLASSES["malignancy"]):
-        found = {name: names.count(name) for name in CLASSES["malignancy"]}
-        raise ValueError(f"{config.data}: {split} has {found} under policy {config.label_policy}; both are needed")
-    latents.keep(kept)
-    return latents, [names[index] for index in kept]
+def on_device(batch: dict, device: torch.device) -> dict:
+    """The batch with its targets on the device, too."""
+    moved = {
+        name: {head: values.to(device) for head, values in batch[name].items()}
+        for name in ("targets", "control_targets")
+    }
+    return {**batch, **moved}
 
 
 @torch.no_grad()
-def evaluate(
-    model, watched: LatentNodules, targets: list[int], scheduler, factor: int, run: TrainingRun
-) -> dict[str, float]:
-    """AUC and balanced accuracy on the held-out nodules at the timesteps `JUDGED_AT`; noise from a fixed seed."""
+def held_out_scores(
+    model: ClassifierTraining, watched: LabelledNodules, vae, scheduler, draws: int, device: torch.device
+) -> dict[str, np.ndarray]:
+    """What every head says of the held-out nodules: probability of the second class, or rating.
+
+    Returns: Head, those of the control among them -> (levels `JUDGED_AT`, draws of noise, N); noise from a fixed seed.
+    """
+    T = scheduler.config["num_train_timesteps"]
+    said: dict[str, list[list[list[Tensor]]]] = {}
+    for first in range(0, len(watched), JUDGED_BATCH):
+        numbers = range(first, min(first + JUDGED_BATCH, len(watched)))
+        batch = default_collate([watched.nodules[(number, number)] for number in numbers])
+        x0, mask = batch["latent_mean"].to(device), batch["lesion_mask"].to(device)
+        for level, share in enumerate(JUDGED_AT):
+            rows = torch.full((len(x0),), int(share * T), device=device)
+            for draw in range(draws):
+                noise = normal(x0.shape[1:], draw, "noise", torch.tensor(numbers), device)
+                noisy, times = add_noise(scheduler, x0, noise, rows), network_times(scheduler, rows)
+                own, control = model.said(noisy, times, mask, vae)
+                for name, value in {**own, **control}.items():
+                    scores = value.float().softmax(1)[:, 1] if value.ndim == 2 else value.float()
+                    lists = said.setdefault(name, [[[] for _ in range(draws)] for _ in JUDGED_AT])
+                    lists[level][draw].append(scores.cpu())
+    return {
+        name: np.array([[torch.cat(parts).numpy() for parts in draws_of] for draws_of in levels])
+        for name, levels in said.items()
+    }
+
+
+def curves(scores: dict[str, np.ndarray], watched: LabelledNodules, T: int) -> dict[str, float]:
+    """AUROC or Spearman of each head by timestep, for the log; undefined ones are left out."""
     values = {}
-    for t in JUDGED_AT:
-        scores = []
-        for position in range(len(watched)):
-            row = watched[(position, position)]
-            x0 = row["latent_mean"][None].to(run.device)
-            noise = normal(x0.shape[1:], 0, "noise", torch.tensor([position]), run.device)
-            step = torch.tensor([t], device=run.device)
-            noisy = scheduler.add_noise(x0, noise, step) if t else x0
-            logits = model(noisy, step, mask_coverage(row["lesion_mask"][None].to(run.device), factor))["malignancy"]
-            scores.append(logits.softmax(1)[0, 1].item())
-        values[f"held_out_auc_t{t}"] = float(roc_auc_score(targets, scores))
-        values[f"held_out_balanced_accuracy_t{t}"] = float(balanced_accuracy_score(targets, np.array(scores) > 0.5))
+    for index, name in enumerate(watched.heads):
+        truth = watched.targets[:, index]
+        known = np.isfinite(truth)
+        measure, label = (auroc, "auroc") if name in CLASSES else (spearman, "spearman")
+        for share, figure in zip(JUDGED_AT, measure(scores[name][:, 0, known], truth[known]), strict=True):
+            if np.isfinite(figure):
+                values[f"held_out/{name}_{label}_t{int(share * T)}"] = float(figure)
     return values
 
 
-def guided(pipeline: LesionInpaintPipeline, classifier: NoduleClassifier3D) -> LesionInpaintPipeline:
-    """The pipeline with the classifier as its guide."""
-    guide = ClassifierGuidance.of(classifier, num_train_timesteps=len(pipeline.scheduler.alphas_cumprod))
+def guided(
+    pipeline: LesionInpaintPipeline, model: ClassifierTraining, watched: LabelledNodules, config: ClassifierConfig
+) -> LesionInpaintPipeline:
+    """The pipeline with the classifier and its figures as its guide; the report is written."""
+    device = next(model.parameters()).device
+    scheduler = pipeline.scheduler
+    scores = held_out_scores(model, watched, pipeline.vae, scheduler, NOISE_DRAWS, device)
+    T = scheduler.config["num_train_timesteps"]
+    low, high = config.guidance_range
+    decisive = [int(share * T) for share in JUDGED_AT if low <= share < high] or [int(share * T) for share in JUDGED_AT]
+    figures: dict[str, AttributeFigures] = {}
+    for index, name in enumerate(config.heads):
+        control = [scores[control_name(name, k)] for k in range(config.shuffles)] if config.control else None
+        figures[name] = attribute_figures(
+            scores[name],
+            None if control is None else np.concatenate(control, axis=1),
+            watched.targets[:, index],
+            watched.patients,
+            [int(share * T) for share in JUDGED_AT],
+            decisive,
+            name in CLASSES,
+            config.resamples,
+            config.seed,
+        )
+    guide = MultiClassifierGuidance.of(
+        [model.classifier],
+        guidance_range=list(config.guidance_range),
+        figures={name: f.for_guide() for name, f in figures.items()},
+        allowed=list(config.allow),
+    )
+    save_guide_report(config.out / "report", figures, guide.refused, config_dict(config))
+    for name, reason in guide.refused.items():
+        print(f"{name}: will not be guided ({reason})")
     pipeline.register_modules(guide=guide.cpu())
-    return pipeline
+    return pipeline.to("cpu")
 
 
 if __name__ == "__main__":

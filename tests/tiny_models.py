@@ -78,11 +78,12 @@ class RecordingGuide:
     attributes = ("malignancy",)
 
     def __init__(self, strength: float = 0.0) -> None:
-        self.strength, self.checked, self.asked = strength, [], []
+        self.strength, self.planned, self.asked = strength, [], []
 
-    def check(self, attributes: Any, batch: int) -> None:
-        self.checked.append((attributes, batch))
+    def plan(self, attributes: Any, lesion_mask: Tensor, vae: Any, guidance_scale: Any, guidance_range: Any) -> Any:
+        self.planned.append((attributes, lesion_mask, guidance_scale, guidance_range))
+        return SimpleNamespace(covers=lambda share: True, scale=guidance_scale)
 
-    def gradient(self, noisy_latent: Tensor, timestep: Tensor, attributes: Any, lesion_mask: Tensor, factor: int):
-        self.asked.append((noisy_latent.clone(), timestep, attributes, lesion_mask, factor))
-        return torch.full_like(noisy_latent, self.strength)
+    def gradient(self, noisy_latent: Tensor, timestep: Tensor, noise_level: Tensor, plan: Any, vae: Any) -> Tensor:
+        self.asked.append((noisy_latent.clone(), timestep, float(noise_level)))
+        return torch.full_like(noisy_latent, self.strength * plan.scale)

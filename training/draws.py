@@ -23,6 +23,7 @@ STREAMS = (
     "whole",
     "other mask",
     "attributes",
+    "labels",
 )
 
 

@@ -13,7 +13,7 @@ from autoencoder.service.served_model import ServedAutoencoder
 from diffusion.objective import training_scheduler
 from diffusion.pipeline import LesionInpaintPipeline
 from guidance.classifier import NoduleClassifier3D
-from guidance.classifier_guidance import ClassifierGuidance
+from guidance.multi_classifier_guidance import MultiClassifierGuidance
 
 CLASSES = {"malignancy": ["benign", "malignant"]}
 MODELS = {
@@ -22,7 +22,7 @@ MODELS = {
     "identity": IdentityAutoencoder,
     "unet": tiny_unet,
     "classifier": lambda: NoduleClassifier3D(CLASSES, channels=(4, 8)),
-    "guide": lambda: ClassifierGuidance({"classes": CLASSES, "latent_channels": 1, "channels": (4, 8)}),
+    "guide": lambda: MultiClassifierGuidance([{"classes": CLASSES, "latent_channels": 1, "channels": (4, 8)}]),
 }
 
 

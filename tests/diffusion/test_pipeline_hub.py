@@ -8,7 +8,7 @@ from tiny_models import pixel_pipeline, randomised, tiny_unet
 from torch import Tensor
 
 from diffusion.pipeline import LesionInpaintPipeline
-from guidance.classifier_guidance import ClassifierGuidance
+from guidance.multi_classifier_guidance import MultiClassifierGuidance
 
 REPO = "tester/lesions"
 
@@ -16,8 +16,8 @@ REPO = "tester/lesions"
 def pipeline(seed: int) -> LesionInpaintPipeline:
     torch.manual_seed(seed)
     guide = randomised(
-        ClassifierGuidance(
-            {"classes": {"malignancy": ["benign", "malignant"]}, "latent_channels": 1, "channels": (4, 8)}
+        MultiClassifierGuidance(
+            [{"classes": {"malignancy": ["benign", "malignant"]}, "latent_channels": 1, "channels": (4, 8)}]
         )
     )
     unet = tiny_unet(latent_channels=1, condition_channels=4, map_factor=1)
@@ -44,7 +44,7 @@ def test_pushed_pipeline_comes_back_by_revision_and_paints_the_same(
     for revision, pushed in ((sha, first), ("v1", first), (None, second), ("main", second)):
         loaded = LesionInpaintPipeline.from_pretrained(REPO, revision=revision)
         assert torch.equal(painted(loaded), painted(pushed))
-    assert isinstance(loaded.guide, ClassifierGuidance)
+    assert isinstance(loaded.guide, MultiClassifierGuidance)
     assert loaded.config["crop_size"] == 8 and loaded.config["spacing_mm"] == 0.9
     assert not torch.equal(painted(first), painted(second))
 
