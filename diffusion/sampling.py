@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion.settings import SamplerName
-from foundation.config import ModelSource
+from foundation.config import SHIPPED_PIPELINE, ModelSource
 
 if TYPE_CHECKING:
     from diffusion.pipeline import LesionInpaintPipeline
@@ -17,7 +17,7 @@ class SamplingConfig:
     """Fields of every script that paints lesions.
 
     Attributes:
-        pipeline: Folder or Hugging Face Hub repository of the pipeline.
+        pipeline: Folder or Hugging Face Hub repository of the pipeline, or the name of one that is shipped.
         out: Folder for the results.
         vae: Autoencoder that takes the place of the pipeline's: URL of serve_autoencoder, folder or repository.
         attributes: Wanted character, for example `--attributes.malignancy malignant --attributes.mean_hu -450`.
@@ -29,24 +29,25 @@ class SamplingConfig:
         scheduler: Sampler, see `diffusion.samplers`; "default" is the one that was saved with the pipeline.
         steps: Denoising steps, each one call of the network.
         paint_margin_mm: What is painted around the lesion; null takes the margin of the training.
-        blend_mm: Width over which the change is blended in from the border of what is painted inwards.
+        blend_mm: Width over which the change is blended in from the border of what is painted inwards; null takes the
+            margin.
         match_noise: Whether what is painted is given noise like that of the CT around it.
         seed: Of everything random.
         revision: Branch, tag or commit of a Hub repository.
         device: "auto", "cpu" or "cuda".
     """
 
-    pipeline: ModelSource
     out: Path
+    pipeline: ModelSource = SHIPPED_PIPELINE
     vae: ModelSource | None = None
     attributes: dict[str, float | str] = field(default_factory=dict)
     guidance_scale: float | dict[str, float] = 1.0
     guidance_range: tuple[float, float] | None = None
     cfg_scale: float = 1.0
     scheduler: SamplerName = "default"
-    steps: int = 50
+    steps: int = 16
     paint_margin_mm: float | None = None
-    blend_mm: float = 1.0
+    blend_mm: float | None = None
     match_noise: bool = True
     seed: int = 0
     revision: str | None = None
@@ -84,7 +85,7 @@ def load_pipeline(config: SamplingConfig) -> "tuple[LesionInpaintPipeline, Path]
         config.steps,
         config.guidance_scale,
         config.cfg_scale,
-        config.blend_mm,
+        config.blend_mm or 0.0,
         config.paint_margin_mm or 0.0,
         config.guidance_range,
     )

@@ -121,7 +121,13 @@ def test_pipeline_hands_its_grid_and_every_option_to_the_model(monkeypatch: pyte
     monkeypatch.setattr(pipe, "generate", generate)
     wish = {"malignancy": "benign"}
     pipe(ct, ball(ct, (8, 25, 28), 12), wish, guidance_scale=2.0, num_inference_steps=np.int64(7))
-    numbers = {"guidance_scale": 2.0, "cfg_scale": 1.0, "match_noise": True, "num_inference_steps": 7}
+    numbers = {
+        "guidance_scale": 2.0,
+        "cfg_scale": 1.0,
+        "match_noise": True,
+        "num_inference_steps": 7,
+        "guidance_range": None,
+    }
     options = {"attributes": wish, "generator": None} | numbers
     assert calls == [((1, 1, 36, 36, 36), options)]
 
@@ -287,8 +293,8 @@ def test_guide_of_a_scan_is_asked_as_for_crops():
     ct, guide = oblique_scan(), RecordingGuide()
     mask = ball(ct, (8, 25, 28), 11)
     pixel_pipeline(guide=guide, crop_size=24)(ct, mask, {"malignancy": "benign"}, num_inference_steps=2)
-    assert guide.checked == [({"malignancy": "benign"}, 1)] and len(guide.asked) == 2
-    assert guide.asked[0][3].shape == (1, 1, 24, 24, 24)
+    assert [wish for wish, *_ in guide.planned] == [{"malignancy": "benign"}] and len(guide.asked) == 2
+    assert guide.planned[0][1].shape == (1, 1, 24, 24, 24)
 
 
 @pytest.mark.slow
