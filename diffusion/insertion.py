@@ -53,8 +53,20 @@ def inpaint_scan(
     crop = {"ct_hu": ct_hu, "lesion_mask": lesion_mask, "paint_mask": paint_mask, "valid_mask": valid_mask}
     painted = sitk.GetImageFromArray(grown_mask(lesion, margin_mm, ct.GetSpacing()[::-1]))
     painted.CopyInformation(ct)
-    result = paste_difference(ct, grid, paint(crop) - ct_hu, soft_edge(painted, blend_mm))
+    around = _around(painted)  # a whole scan's weights would be as large as two scans
+    patch = paste_difference(ct[around], grid, paint(crop) - ct_hu, soft_edge(painted[around], blend_mm))
+    result = sitk.Image(ct)
+    result[around] = patch
+    for key in ct.GetMetaDataKeys():
+        result.SetMetaData(key, ct.GetMetaData(key))
     return result, painted
+
+
+def _around(mask: sitk.Image) -> tuple[slice, ...]:
+    """Slices (x, y, z) around the mask, with a voxel to spare where the scan has one."""
+    inside = sitk.GetArrayViewFromImage(mask) > 0
+    occupied = [np.flatnonzero(inside.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
+    return tuple(slice(max(int(o[0]) - 1, 0), int(o[-1]) + 2) for o in occupied)
 
 
 def _middle(mask: sitk.Image, grid_mm: float, paint_margin_mm: float) -> tuple[float, ...]:

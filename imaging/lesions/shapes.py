@@ -77,8 +77,10 @@ def nodule_mask(
             high = middle
     candidates = [_part_with(level <= s, seed_voxel) for s in (low, high)]
     solid = min(candidates, key=lambda part: abs(float(part.sum()) - target))
-    pasted = _paste(solid, offset, shape)
-    return _part_with(pasted, tuple(np.rint(center).astype(int))).astype(np.uint8)
+    first, last = np.maximum(-offset, 0), np.minimum(np.asarray(shape) - offset, solid.shape)
+    clipped = solid[tuple(slice(a, b) for a, b in zip(first, last, strict=True))]  # a corner may come off
+    part = _part_with(clipped, tuple(np.rint(center).astype(int) - offset - first))
+    return _paste(part.astype(np.uint8), offset + first, shape)
 
 
 def nodule_occupancy(
