@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from foundation.atomic import write_atomically
+from imaging.files.gzip_file import gzip_file
 from imaging.files.hounsfield import check_hu
 from imaging.files.nifti_check import check_nifti
 from imaging.geometry import check_same_grid
@@ -41,8 +42,7 @@ def read_ct(path: str | Path, series_uid: str | None = None, crop: bool = False)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
     if path.is_dir():
-        series = _choose_series(path, _find_series(path), series_uid)
-        image = _read_slices(series)
+        image = _read_slices(_choose_series(path, _find_series(path), series_uid))
     elif path.name.lower().endswith(READ_SUFFIXES):
         image = _read_file(path)
     else:
@@ -52,6 +52,19 @@ def read_ct(path: str | Path, series_uid: str | None = None, crop: bool = False)
     _check_volume(path, image)
     check_hu(sitk.GetArrayViewFromImage(image), str(path), crop)
     return _as_hu_type(path, image)
+
+
+def find_dicom_slices(folder: str | Path, series_uid: str | None = None) -> list[Path]:
+    """The files of the CT series in a folder, as `read_ct` chooses it, for `read_dicom_slices`.
+
+    Args:
+        folder: With a DICOM series, searched with the folders below it.
+        series_uid: SeriesInstanceUID; needed where there are several CT series.
+    Returns: One file per slice, in no particular order.
+    Raises: ValueError: If there is no such series, or another modality, or several and none named.
+    """
+    folder = Path(folder)
+    return [Path(file) for file in _choose_series(folder, _find_series(folder), series_uid).files]
 
 
 def read_dicom_slices(files: Sequence[str | Path]) -> sitk.Image:
@@ -115,8 +128,19 @@ def write_ct(image: sitk.Image, path: str | Path) -> None:
     suffix = next((suffix for suffix in WRITE_SUFFIXES if path.name.lower().endswith(suffix)), None)
     if suffix is None:
         raise ValueError(f"{path}: cannot write this type, expected {', '.join(WRITE_SUFFIXES)}")
-    compressed = suffix != ".nii"
-    write_atomically(path, lambda temporary: sitk.WriteImage(image, str(temporary), useCompression=compressed))
+
+    def write(temporary: Path) -> None:
+        if suffix != ".nii.gz":
+            sitk.WriteImage(image, str(temporary), useCompression=suffix == ".mha")
+            return
+        plain = temporary.with_name(temporary.name[: -len(".gz")])
+        try:
+            sitk.WriteImage(image, str(plain))
+            gzip_file(plain, temporary)
+        finally:
+            plain.unlink(missing_ok=True)
+
+    write_atomically(path, write)
 
 
 @dataclass(frozen=True)
