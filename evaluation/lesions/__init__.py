@@ -7,6 +7,7 @@
 - radiomics: GLCM-24 and GLRLM-16
 - appearance: some forty figures of the image, which a judge of character is told
 - hu_and_seam: mean and deviation of HU; the jump at the mask's border
+- noise: in a lesion, beside that of tissue like it around it
 - set_comparison: distances between a synthetic and the real set, beside real vs real in the same splits
 - shared_masks: which synthetic lesions share a mask or a patient with a real one
 - pair_comparison: figures of a synthetic lesion and the real one of the same mask
