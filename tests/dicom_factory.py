@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -29,6 +29,8 @@ def write_dicom_series(
     intercept: float = -1024.0,
     image_type: str = "AXIAL",
     colour: bool = False,
+    unsigned_bits: int | None = None,
+    compressed: bool = False,
     **tags: Any,
 ) -> str:
     """Write one file per slice, named so that their order is not the slices' order.
@@ -46,6 +48,8 @@ def write_dicom_series(
         slope, intercept: Rescale slope and intercept.
         image_type: Third value of ImageType; "LOCALIZER" for a scout.
         colour: Write RGB instead of grey values.
+        unsigned_bits: Store in so many unsigned bits of 16.
+        compressed: Write as lossless JPEG-LS.
         tags: Further header entries by DICOM keyword, the same in all slices.
     Returns: SeriesInstanceUID.
     """
@@ -54,7 +58,8 @@ def write_dicom_series(
     frame_uid = generate_uid()
     rows, columns = np.array(orientation[:3]), np.array(orientation[3:])
     step = np.cross(rows, columns) * spacing_mm[0] + np.array(shift_per_slice_mm)
-    stored = np.rint((np.asarray(ct_hu, np.float64) - intercept) / slope).astype(np.int16)
+    stored = np.rint((np.asarray(ct_hu, np.float64) - intercept) / slope)
+    stored = stored.astype(np.uint16 if unsigned_bits else np.int16)
     written = [(index, copy) for index in range(len(stored)) for copy in range(1 + (index in doubled))]
     for index, copy in written:
         if index in left_out:
@@ -88,9 +93,13 @@ def write_dicom_series(
             header.PixelData = np.repeat(stored[index, ..., None] % 256, 3, -1).astype(np.uint8).tobytes()
         else:
             header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
-            header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 1
+            bits = unsigned_bits or 16
+            header.BitsAllocated, header.BitsStored, header.HighBit = 16, bits, bits - 1
+            header.PixelRepresentation = 0 if unsigned_bits else 1
             header.PixelData = stored[index].tobytes()
         for keyword, value in tags.items():
             setattr(header, keyword, value)
+        if compressed:
+            header.compress(JPEGLSLossless)
         header.save_as(name, enforce_file_format=True)
     return series_uid
