@@ -67,6 +67,7 @@ class TrainingRun:
             log_with="tensorboard",
             project_dir=str(config.out),
         )
+        _refuse_shards(self.accelerator)
         self.device = self.accelerator.device
         self.step = 0
         self.seconds = 0.0  # that the steps took, data loading included
@@ -326,6 +327,17 @@ def parameter_groups(model: nn.Module, learning_rates: Mapping[str, float]) -> l
     apart = {id(parameter) for parameters in children.values() for parameter in parameters}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in apart]
     return [{"params": rest}, *({"params": children[name], "lr": rate} for name, rate in learning_rates.items())]
+
+
+def _refuse_shards(accelerator: Accelerator) -> None:
+    """Raise ValueError under FSDP with shards, of which one process would write its own as if they were the weights."""
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    whole = plugin is None or getattr(plugin.sharding_strategy, "name", None) == "NO_SHARD"
+    if not whole and accelerator.num_processes > 1:
+        raise ValueError(
+            "FSDP that cuts weights into shards: averages and checkpoints need whole weights; launch with "
+            "configs/accelerate/fsdp.yaml (fsdp_sharding_strategy NO_SHARD) or multi_gpu.yaml"
+        )
 
 
 def _claim_folder(config: TrainingConfig) -> None:
