@@ -36,6 +36,7 @@ MISSING = {  # the last option names what is not there
     "reconstruct_scan": "--vae owner/name --out out --ct nowhere",
     "run_baselines": "--budget-minutes 1 --out out --data nowhere",
     "serve_autoencoder": "--model /no/where",
+    "ship_pipeline": "--out out --pipeline runs/ldm/nowhere",
     "train_classifier": "--data . --out out --pipeline runs/ldm/nowhere",
     "train_judge": "--out out --data nowhere",
     "train_ldm": "--vae owner/name --out out --data nowhere",
