@@ -260,7 +260,7 @@ def obey(
             if attribute == CLASS_WISH:
                 results.classes.append(class_row(own[0], own[-1], config.repeats, config.seed))
             else:
-                results.ranks.append(rank_row(own, config.repeats, config.seed))
+                results.ranks.append(rank_row(own))
             if own[0].character is not unasked:
                 results.leaks += [leak_row(one, unasked, spread) for one in (own[0], own[-1])]
 

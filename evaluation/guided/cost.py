@@ -80,7 +80,9 @@ def goal_sentences(classes: Sequence[ClassRow], ranks: Sequence[RankRow], costs:
             verdict = f"not reached; the highest is {best.equal_size:.2f} at scale {best.scale:g}"
         sentences.append(
             "Malignancy: the judge's AUROC between lesions asked for as benign and as malignant, at their masks' size, "
-            f"at least {GOAL_AUROC:g} at a scale whose texture distances lie within 95 % of real vs real: {verdict}."
+            f"at least {GOAL_AUROC:g} at a scale whose texture distances lie within 95 % of real vs real: {verdict}. "
+            f"At scale {best.scale:g} the judge calls {best.share_benign:.0%} of the benign and "
+            f"{best.share_malignant:.0%} of the malignant what they were asked for."
         )
     means = [row for row in ranks if row.attribute == "mean_hu" and row.rho is not None]
     if means:

@@ -7,7 +7,7 @@ import numpy as np
 
 from evaluation.guided.asked_sets import AskedSet, Character
 from evaluation.guided.wishes import CLASS_WISH
-from evaluation.statistics.agreement import auroc, group_aurocs, group_spearmans, patient_interval, spearman
+from evaluation.statistics.agreement import auroc, group_aurocs, group_spearmans, jackknife_interval, spearman
 from evaluation.statistics.resampling import mean_interval
 from imaging.lesions.attributes import MEASURED
 
@@ -85,7 +85,7 @@ def class_row(benign: AskedSet, malignant: AskedSet, repeats: int, seed: int) ->
 
     Args:
         benign, malignant: Asked for in the same masks; unasked lesions may stand for both, then the AUROC is 0.5.
-        repeats: Resamples of the intervals.
+        repeats: Resamples of the interval within masks.
         seed: Of them.
     """
     sides = (benign.character, malignant.character)
@@ -101,8 +101,7 @@ def class_row(benign: AskedSet, malignant: AskedSet, repeats: int, seed: int) ->
     within_low, within_high = mean_interval(values, [patient_of[mask] for mask in within], repeats, rng)
 
     def interval(scores: np.ndarray) -> tuple[float | None, float | None]:
-        rng = np.random.default_rng(seed)
-        return patient_interval(lambda i: auroc(scores[i], positive[i]), patients, repeats, rng) or (None, None)
+        return within_range(jackknife_interval(lambda i: auroc(scores[i], positive[i]), patients), 0.0)
 
     low, high = interval(whole)
     equal_low, equal_high = interval(added)
@@ -123,21 +122,18 @@ def class_row(benign: AskedSet, malignant: AskedSet, repeats: int, seed: int) ->
     )
 
 
-def rank_row(sets: Sequence[AskedSet], repeats: int, seed: int) -> RankRow:
+def rank_row(sets: Sequence[AskedSet]) -> RankRow:
     """Figures of a graded wish at one scale.
 
     Args:
         sets: One for each asked value of the attribute.
-        repeats: Resamples of the interval.
-        seed: Of them.
     """
     attribute = sets[0].attribute
     asked = np.concatenate([np.full(len(one.character.lesions), one.value.number) for one in sets])
     found = np.concatenate([one.character.value(attribute) for one in sets])
     patients = [patient for one in sets for patient in one.character.patients]
     masks = [mask for one in sets for mask in one.character.masks]
-    rng = np.random.default_rng(seed)
-    interval = patient_interval(lambda i: spearman(asked[i], found[i]), patients, repeats, rng) or (None, None)
+    low, high = within_range(jackknife_interval(lambda i: spearman(asked[i], found[i]), patients), -1.0)
     within = group_spearmans(asked, found, masks)
     rho = spearman(asked, found)
     return RankRow(
@@ -145,8 +141,8 @@ def rank_row(sets: Sequence[AskedSet], repeats: int, seed: int) -> RankRow:
         scale=sets[0].scale,
         lesions=len(masks),
         rho=None if np.isnan(rho) else rho,
-        low=interval[0],
-        high=interval[1],
+        low=low,
+        high=high,
         within_mask=float(np.mean(list(within.values()))) if within else None,
         slope=float(np.polyfit(asked, found, 1)[0]),
         error_hu=float(np.abs(found - asked).mean()) if attribute in MEASURED else None,
@@ -174,3 +170,8 @@ def leak_row(asked: AskedSet, unasked: Character, spread: dict[str, float]) -> L
 def real_spread_of(real: Character) -> dict[str, float]:
     """Standard deviation of each judged attribute and HU figure over real lesions; 1 where they are all alike."""
     return {name: float(real.value(name).std()) or 1.0 for name in real.names}
+
+
+def within_range(interval: tuple[float, float] | None, lowest: float) -> tuple[float | None, float | None]:
+    """An interval cut to what the figure can be, from `lowest` to 1; (None, None) for none."""
+    return (None, None) if interval is None else (max(interval[0], lowest), min(interval[1], 1.0))

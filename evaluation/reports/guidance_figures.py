@@ -106,7 +106,7 @@ def draw_leakage(path: Path, rows: Sequence[LeakRow]) -> None:
     scales = sorted({row.scale for row in rows})
     names = list(rows[0].changes)
     labels = list(dict.fromkeys(f"{row.attribute} {row.value}" for row in rows))
-    figure = Figure(figsize=(2.6 * len(scales) + 2.4, 0.32 * len(labels) + 1.6), layout="constrained")
+    figure = Figure(figsize=(2.0 * len(scales) + 3.0, max(0.32 * len(labels) + 1.6, 3.4)), layout="constrained")
     panels = figure.subplots(1, len(scales), squeeze=False)[0]
     image = None
     for axes, scale in zip(panels, scales, strict=True):
@@ -119,7 +119,7 @@ def draw_leakage(path: Path, rows: Sequence[LeakRow]) -> None:
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
         axes.set_yticks(range(len(labels)), labels if axes is panels[0] else [""] * len(labels), fontsize=7)
     if image is not None:
-        figure.colorbar(image, ax=list(panels), shrink=0.8, label="change [real standard deviations]")
+        figure.colorbar(image, ax=list(panels), shrink=0.9).set_label("change [real std]", fontsize=8)
     _save(figure, path)
 
 

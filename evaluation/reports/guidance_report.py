@@ -32,10 +32,11 @@ READING = (
     "Rank correlation: of asked and judged rating (what the image adds), or asked and achieved HU inside the mask, "
     "over all lesions and, in the next column, within each mask. HU beyond the CT window cannot be made.",
     "Distances: all values of a wish together, against real lesions of other patients, beside real vs real in the "
-    "same splits; their ratio is 1 for a perfect generator. In range: not above 97.5 % of the splits of real vs real. "
-    "See the report of scripts/evaluate.py.",
-    "Leakage: mean change of what was judged or measured, against the same noise unasked, in standard deviations of "
-    "the real lesions. Ratings go together in real nodules (spiculated ones are malignant): some leakage is right.",
+    "same splits; their ratio is 1 for a perfect generator. In range: not above 97.5 % of the splits of real vs real; "
+    "with few lesions that range is wide and the hurdle low. See the report of scripts/evaluate.py.",
+    "Leakage: mean change of what was judged (the image's part) or measured, against the same noise unasked, in "
+    "standard deviations of the real lesions. Ratings go together in real nodules (spiculated ones are malignant), so "
+    "some leakage is right.",
 )
 
 

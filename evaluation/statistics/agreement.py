@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.stats import rankdata
+from scipy.stats import t as student_t
 from sklearn.metrics import roc_auc_score
 
 from evaluation.statistics.resampling import patient_rows
@@ -120,6 +121,30 @@ def patient_interval(
         return None
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def jackknife_interval(
+    statistic: Callable[[np.ndarray], float], patients: Sequence[str], level: float = 0.95
+) -> tuple[float, float] | None:
+    """Interval of a statistic from leaving out one patient at a time (Efron & Stein 1981), with Student's t.
+
+    For rows that come in pairs, such as two lesions of one mask. A bootstrap draws some masks several times and so
+    compares their lesions with each other more often than the data do, which shifts it.
+
+    Args:
+        statistic: Row numbers -> the figure; NaN where it cannot be told.
+        patients: The patient of each row.
+        level: Coverage aimed at.
+    Returns: Lower and upper end around the figure of all rows; None with one patient, or where a figure is missing.
+    """
+    groups = list(patient_rows(patients).values())
+    everyone = np.arange(len(patients))
+    values = np.array([statistic(np.delete(everyone, rows)) for rows in groups]) if len(groups) > 1 else np.empty(0)
+    value = statistic(everyone)
+    if not len(values) or np.isnan(values).any() or np.isnan(value):
+        return None
+    reach = student_t.ppf((1 + level) / 2, len(groups) - 1) * np.sqrt((len(groups) - 1) * np.var(values))
+    return float(value - reach), float(value + reach)
 
 
 def _higher(ones: np.ndarray, zeros: np.ndarray) -> np.ndarray:

@@ -34,6 +34,17 @@ def test_unasked_lesions_that_stand_for_both_classes_are_not_told_apart(asked):
     assert row.share_benign + row.share_malignant == pytest.approx(1)
 
 
+def test_intervals_hold_their_figures_where_every_mask_obeys_a_little(asked):
+    size = np.random.default_rng(5).normal(0, 3, 16)
+    benign = asked("malignancy", "benign", 1.5, 1, size)
+    row = class_row(benign, asked("malignancy", "malignant", 4.5, 1, size + 0.1), 50, 0)
+    assert row.within_mask == 1 and 0.5 < row.equal_size < 0.6
+    assert row.equal_low <= row.equal_size <= row.equal_high <= 1
+    sets = [asked("mean_hu", f"{n}", n, 1, size, hu=size + n) for n in (0.0, 0.1, 0.2)]
+    row = rank_row(sets)
+    assert row.within_mask == 1 and row.low <= row.rho <= row.high
+
+
 def test_achieved_hu_is_held_against_asked_hu(asked):
     rng = np.random.default_rng(2)
     numbers, achieved = (-600.0, -300.0, 0.0), {}
@@ -41,7 +52,7 @@ def test_achieved_hu_is_held_against_asked_hu(asked):
     for number in numbers:
         achieved[number] = 0.5 * number - 100 + 50 * rng.normal(size=20)
         sets.append(asked("mean_hu", f"{number:g}", number, 4, np.zeros(20), hu=achieved[number]))
-    row = rank_row(sets, 100, 0)
+    row = rank_row(sets)
     x, y = np.repeat(numbers, 20), np.concatenate([achieved[number] for number in numbers])
     assert row.rho == pytest.approx(spearmanr(x, y).statistic) and row.low < row.rho < row.high
     assert row.error_hu == pytest.approx(np.abs(x - y).mean())
@@ -54,12 +65,12 @@ def test_achieved_hu_is_held_against_asked_hu(asked):
 def test_a_rating_is_what_the_image_says_of_it_and_unasked_lesions_obey_nothing(asked):
     values = np.random.default_rng(3).normal(size=8)
     sets = [asked("texture", str(n), n, 0, values, size=5.0) for n in (1, 3, 5)]
-    row = rank_row(sets, 20, 0)
+    row = rank_row(sets)
     assert row.rho == pytest.approx(0, abs=1e-12) and row.slope == pytest.approx(0, abs=1e-12)
     assert row.within_mask is None and row.error_hu is None
     assert row.means[1] == pytest.approx(10 * values.mean())  # the fixture's texture is ten times its malignancy
     constant = [asked("texture", str(n), n, 1, np.zeros(4)) for n in (1, 5)]
-    assert rank_row(constant, 20, 0).rho is None
+    assert rank_row(constant).rho is None
 
 
 def test_leakage_is_the_mean_change_of_the_same_lesions_in_real_standard_deviations(asked, character):

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+from scipy.stats import t as student_t
 from sklearn.metrics import roc_auc_score
 
 from evaluation.statistics.agreement import (
     auroc,
     group_aurocs,
     group_spearmans,
+    jackknife_interval,
     matched_auroc,
     partial_spearman,
     patient_interval,
@@ -75,3 +77,13 @@ def test_the_interval_of_a_mean_is_the_normal_one_and_counts_patients_not_rows()
     )
     assert high - low == pytest.approx(2 * 1.96 * values[:20].std() / np.sqrt(20), rel=0.1)
     assert patient_interval(lambda rows: float("nan"), ["a", "b"], 10, np.random.default_rng(0)) is None
+
+
+def test_the_jackknife_of_a_mean_is_students_interval_of_the_patients():
+    values = np.random.default_rng(6).normal(size=15)
+    patients = [f"p{n // 2}" for n in range(30)]
+    low, high = jackknife_interval(lambda rows: np.repeat(values, 2)[rows].mean(), patients)
+    expected = student_t.interval(0.95, 14, loc=values.mean(), scale=values.std(ddof=1) / np.sqrt(15))
+    assert (low, high) == pytest.approx(expected)
+    assert jackknife_interval(lambda rows: 1.0, ["one", "one"]) is None
+    assert jackknife_interval(lambda rows: float("nan") if 0 not in rows else 1.0, ["a", "b"]) is None
