@@ -71,6 +71,9 @@ def goal_sentences(classes: Sequence[ClassRow], ranks: Sequence[RankRow], costs:
         best = max(classes, key=lambda row: row.equal_size)
         if both:
             verdict = f"reached at scale {', '.join(f'{scale:g}' for scale in both)}"
+        elif good and not any(row.textures for row in costs if row.attribute == "malignancy"):
+            scales = ", ".join(f"{row.scale:g}" for row in good)
+            verdict = f"the AUROC is reached at scale {scales}; texture distances to real vs real were not measured"
         elif good:
             verdict = (
                 f"the AUROC is reached at scale {', '.join(f'{row.scale:g}' for row in good)}, but not with all "

@@ -50,6 +50,12 @@ def test_malignancy_is_reached_where_the_judge_is_and_all_textures_are_in_range(
     assert len(found) == 1 and f": {verdict} At scale 2 the judge calls 50% of the benign" in found[0]
 
 
+def test_a_range_that_was_not_measured_is_not_called_left():
+    for costs in ([], [CostRow("malignancy", 2)], [cost(2, 1.0, "mean_hu")]):
+        (found,) = goal_sentences([classes(2, 0.9)], [], costs)
+        assert "reached at scale 2; texture distances to real vs real were not measured." in found
+
+
 def test_hu_is_reached_by_its_rank_correlation_alone():
     assert goal_sentences([], [ranks(0, None)], []) == []
     assert goal_sentences([], [ranks(0, None), ranks(1, 0.95)], [])[0].endswith("reached at scale 1.")
