@@ -123,8 +123,7 @@ def sample_mask(mask_image: sitk.Image, grid: sitk.Image) -> np.ndarray:
     Returns: `lesion_mask` uint8 (D, H, W).
     """
     _check_scalar_3d(mask_image, "mask")
-    binary = sitk.Cast(mask_image > 0, sitk.sitkFloat32)
-    weight = sitk.Resample(binary, grid, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32)
+    weight = sitk.Resample(mask_image > 0, grid, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32)
     return (sitk.GetArrayViewFromImage(weight) >= 0.5).astype(np.uint8)
 
 
