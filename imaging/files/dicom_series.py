@@ -212,7 +212,7 @@ def _range(header: Dataset) -> tuple[int, int]:
 
 
 def _rescale(header: Dataset) -> tuple[float, float]:
-    return float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
+    return float(header.get("RescaleSlope") or 1), float(header.get("RescaleIntercept") or 0)
 
 
 def _stored(ct_hu: np.ndarray, header: Dataset) -> np.ndarray:
