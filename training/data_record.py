@@ -63,6 +63,8 @@ def _measured(path: Path) -> DataRecord:
     patients: set[str] = set()
     sources: set[str] = set()
     for split in json.loads((path / "dataset_dict.json").read_text())["splits"]:
+        if split == "test":  # evaluation alone opens it
+            continue
         for entry in json.loads((path / split / "state.json").read_text())["_data_files"]:
             with (path / split / entry["filename"]).open("rb") as file:
                 while block := file.read(BLOCK):

@@ -85,7 +85,7 @@ def test_the_report_has_all_that_its_inputs_allow(report):
         assert all(section in text for section in ("Summary", "Paired figures", "Copies of training", "Diversity"))
     markdown = (report / "report.md").read_text()
     pictures = [line.split("(")[-1].rstrip(")") for line in markdown.splitlines() if line.startswith("![")]
-    drawn = {"distances", "floors", "gabor", "glcm", "glrlm", "tsne", "gallery"}
+    drawn = {"distances", "floors", "gabor", "glcm", "glrlm", "spectrum", "tsne", "gallery"}
     drawn |= {f"copies_{n}{part}" for n in range(3) for part in ("", "_pairs")}
     assert sorted(pictures) == sorted(f"pictures/{name}.png" for name in drawn)
     assert {str(file.relative_to(report)) for file in (report / "pictures").iterdir()} == set(pictures)

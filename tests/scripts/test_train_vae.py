@@ -66,8 +66,9 @@ def test_a_vq_model_trained_with_every_loss_serves_the_whole_chain(phantom_datas
     assert isinstance(pipeline.vae, VQAutoencoder3D)
     ct, mask = torch.full((1, 1, 16, 16, 16), -800.0), torch.zeros(1, 1, 16, 16, 16)
     mask[..., 6:10, 6:10, 6:10] = 1
-    painted = pipeline(ct, mask, num_inference_steps=2, generator=torch.Generator().manual_seed(0)).ct
-    assert torch.equal(painted[mask == 0], ct[mask == 0]) and not torch.equal(painted, ct)
+    made = pipeline(ct, mask, num_inference_steps=2, generator=torch.Generator().manual_seed(0))
+    outside = made.paint_mask == 0
+    assert torch.equal(made.ct[outside], ct[outside]) and not torch.equal(made.ct, ct)
 
 
 def test_training_goes_on_from_the_weights_of_another_run(chain, phantom_dataset, tmp_path):
