@@ -176,25 +176,31 @@ def chosen_lesions(config: SeamConfig) -> tuple[list[int], list[Lesion]]:
 
 
 def experiments(
-    margin_mm: float, blend_mm: float, margins_mm: Sequence[float], blends_mm: Sequence[float]
+    margin_mm: float, blend_mm: float | None, margins_mm: Sequence[float], blends_mm: Sequence[float]
 ) -> dict[str, list[Experiment]]:
     """The experiments on each cause.
 
     Args:
-        margin_mm, blend_mm: The usual settings, kept where the cause is another.
+        margin_mm, blend_mm: The usual settings, kept where the cause is another; a blend of None is as wide as the
+            margin is.
         margins_mm, blends_mm: To compare.
     """
     both = tuple(dict.fromkeys((0.0, margin_mm)))
-    return {
-        "decoder": [Experiment("reconstruction", margin, blend) for margin in both for blend in (0.0, blend_mm)],
-        "margin": [Experiment("generated", margin, blend_mm) for margin in margins_mm],
+
+    def usual(margin: float) -> float:
+        return margin if blend_mm is None else blend_mm
+
+    asked = {
+        "decoder": [Experiment("reconstruction", margin, blend) for margin in both for blend in (0.0, usual(margin))],
+        "margin": [Experiment("generated", margin, usual(margin)) for margin in margins_mm],
         "blend": [Experiment("generated", margin, blend) for margin in both for blend in blends_mm],
         "paste": [
-            Experiment("generated", margin, blend_mm, paste)
+            Experiment("generated", margin, usual(margin), paste)
             for margin in both
             for paste in ("value", "difference", "elsewhere", "membrane")
         ],
     }
+    return {cause: list(dict.fromkeys(ones)) for cause, ones in asked.items()}
 
 
 def samples(
@@ -352,8 +358,8 @@ def measured(
     features, problems = measure_features(made, "pasted", config.workers)
     features[PAINTED] = painted_seam(made, paint_masks)
     rows, notes = distance_rows("pasted", real, features, metrics, config.repeats, 1, config.seed)
-    distances = {row.metric: row for row in rows if row.floor is not None}
-    if len(distances) < len(metrics):
+    distances = {row.metric: row for row in rows if row.ratio is not None}
+    if not {"Seam WD", AT_PAINTED.name} <= set(distances):
         raise ValueError(f"{config.data}: too few lesions or patients for real vs real; give more lesions")
     means = [(float(features[kind].values.mean()), float(real[kind].values.mean())) for kind in ("Seam", PAINTED)]
     return Result(means[0], means[1], distances), problems + notes
@@ -368,7 +374,7 @@ def document(
 ) -> str:
     """The table in Markdown."""
     first = next(iter(results.values())).distances
-    texture = [name for name in SHOWN[2:] if name in first]
+    texture = [name for name in SHOWN[2:] if all(name in result.distances for result in results.values())]
     short = [name.removesuffix(", standardised").removesuffix(" WD") for name in texture]
     lines = [
         "# Where the seam comes from",

@@ -4,6 +4,7 @@
 - objective: schedule, targets, x0-hat, loss, guided output
 - stage_two: one training step with all losses; lesion_window: decoding the lesion's window alone
 - time_weights: which samples, region and weight each loss has at t; gradient_balance: how the losses pull
+- guide: what the pipeline and a guide agree on; attributes: character as an input of the denoiser
 - pipeline: LesionInpaintPipeline; insertion: into a whole scan; hub: where a pipeline comes from
 - samplers: Diffusers' schedulers by name; sampling: what scripts that paint share; settings: options that configs name
 """

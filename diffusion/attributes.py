@@ -109,14 +109,15 @@ class AttributeEmbedding(nn.Module):
         if unknown:
             raise ValueError(f"attributes {', '.join(unknown)} are unknown; choose from {', '.join(SCALES)}")
         low, high = (torch.tensor([SCALES[name][end] for name in names], dtype=torch.float32) for end in (0, 1))
+        self.low: Tensor
+        self.width: Tensor
         self.register_buffer("low", low, persistent=False)
         self.register_buffer("width", high - low, persistent=False)
         self.frequencies = frequencies
-        self.mlp = nn.Sequential(
-            nn.Linear(len(names) * (2 + 2 * frequencies), channels), nn.SiLU(), nn.Linear(channels, channels)
-        )
-        nn.init.zeros_(self.mlp[2].weight)
-        nn.init.zeros_(self.mlp[2].bias)
+        last = nn.Linear(channels, channels)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(nn.Linear(len(names) * (2 + 2 * frequencies), channels), nn.SiLU(), last)
 
     def forward(self, attributes: Tensor) -> Tensor:
         """Attributes in their units, NaN where unknown."""
@@ -125,4 +126,4 @@ class AttributeEmbedding(nn.Module):
         angles = math.pi * place[..., None] * 2.0 ** torch.arange(self.frequencies, device=place.device)
         features = torch.cat([(2 * place - 1)[..., None], angles.sin(), angles.cos()], dim=-1) * known[..., None]
         features = torch.cat([features, known[..., None].to(features)], dim=-1)
-        return self.mlp(features.flatten(1).to(self.mlp[0].weight.dtype))
+        return self.mlp(features.flatten(1).to(next(self.mlp.parameters()).dtype))

@@ -38,6 +38,7 @@ def noise_like(residual_hu: np.ndarray, known: np.ndarray, white: np.ndarray) ->
         return np.fft.irfftn(np.abs(np.fft.rfftn(volume)) ** 2, s=volume.shape, axes=(0, 1, 2))
 
     autocorrelation = lagged_sum(noise) / np.maximum(lagged_sum(inside.astype(np.float64)), 1)
+    size: int
     for axis, size in enumerate(noise.shape):
         lag = np.abs(np.fft.fftfreq(size, 1 / size))
         taper = np.where(lag < LAGS, 0.5 + 0.5 * np.cos(np.pi * lag / LAGS), 0)

@@ -86,7 +86,7 @@ from torch.utils.data import Dataset, default_collate
 from diffusion import LesionInpaintPipeline
 from diffusion.guide import check_range
 from diffusion.objective import add_noise, network_times
-from evaluation.reports.guide_report import save_guide_report
+from evaluation.reports.classifier_report import save_classifier_report
 from evaluation.statistics.attribute_figures import AttributeFigures, attribute_figures, auroc, spearman
 from guidance import MultiClassifierGuidance, NoduleClassifier3D
 from guidance.classifier_training import (
@@ -117,9 +117,11 @@ class LabelledNodules(Dataset):
 
     def __init__(self, config: ClassifierConfig, split: str) -> None:
         self.nodules = LatentNodules(config.data, split)
-        columns = self.nodules.latents.select_columns(["nodule_id", "patient_id", *config.heads]).to_pandas()
+        names = ["nodule_id", "patient_id", "diameter_mm", *config.heads]
+        columns = self.nodules.latents.select_columns(names).to_pandas()
         ratings = {name: columns[name].tolist() for name in config.heads}
         self.patients: list[str] = columns["patient_id"].tolist()
+        self.log_volumes = 3 * np.log(columns["diameter_mm"].to_numpy())  # up to a constant
         self.heads = config.heads
         self.targets = attribute_targets(ratings, config.label_policy)
         for name, column in zip(config.heads, self.targets.T, strict=True):
@@ -131,8 +133,8 @@ class LabelledNodules(Dataset):
                     f"two levels are needed: leave {name} out of heads, or add nodules"
                 )
         numbers = range(config.shuffles if config.control else 0)
-        names = columns["nodule_id"].tolist()
-        self.shuffled = [shuffled_targets(self.targets, names, generator(config.seed, "labels", k)) for k in numbers]
+        nodules = columns["nodule_id"].tolist()
+        self.shuffled = [shuffled_targets(self.targets, nodules, generator(config.seed, "labels", k)) for k in numbers]
 
     def __len__(self) -> int:
         return len(self.nodules)
@@ -255,6 +257,7 @@ def guided(
             name in CLASSES,
             config.resamples,
             config.seed,
+            watched.log_volumes,
         )
     guide = MultiClassifierGuidance.of(
         [model.classifier],
@@ -262,7 +265,7 @@ def guided(
         figures={name: f.for_guide() for name, f in figures.items()},
         allowed=list(config.allow),
     )
-    save_guide_report(config.out / "report", figures, guide.refused, config_dict(config))
+    save_classifier_report(config.out / "report", figures, guide.refused, config_dict(config))
     for name, reason in guide.refused.items():
         print(f"{name}: will not be guided ({reason})")
     pipeline.register_modules(guide=guide.cpu())

@@ -5,6 +5,7 @@
 - lesion_pictures: which pictures that report gets
 - baseline_table: the source's Table 1 with our methods in it, and what they cost
 - guidance_report, guidance_figures, guidance_pictures: lesions of the character asked for
+- classifier_report: what a guide's classifiers tell of held-out nodules
 - reconstruction_report: autoencoders: results, tables, pictures, how to read them
 - figures: curves, galleries and scatter plots, one PNG each
 - slices: rows of volumes as slices

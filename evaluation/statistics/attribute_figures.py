@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
+from evaluation.statistics.agreement import matched_auroc, partial_spearman
 from evaluation.statistics.resampling import patient_rows
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]  # scores (..., N), truth (N,) -> (...)
 BINS = 5  # of a reliability curve
+EQUAL_SIZE = 0.25  # of log volume: a pair of lesions whose diameters differ by 9 % counts 0.6 of an equal one
+AT_EQUAL_SIZE = " at equal size"
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,13 @@ class AttributeFigures:
         chance: What guessing gives.
         nodules: How many have a label.
         summary: The figure's mean over the decisive levels.
+        at_equal_size: The same among nodules of one size (`evaluation.statistics.agreement`): what is told beyond
+            size, which a mask fixes; None where volumes are not given.
         control: The same of the control; None without one.
         ahead: summary - control.
-        levels: Timestep -> measure -> figure: "AUROC" or "Spearman"; "MAE" of ratings, over all nodules, and "MAE by
-            rating", over the ratings with equal weight; "calibration error" of classes, the expected one.
+        levels: Timestep -> measure -> figure: "AUROC" or "Spearman", with volumes also at equal size; "MAE" of ratings,
+            over all nodules, and "MAE by rating", over the ratings with equal weight; "calibration error" of classes,
+            the expected one.
         control_levels: The same of the control.
         reliability: Timestep -> rows (said, found, nodules): of classes the mean probability and the share of the
             second class in bins of probability; of ratings the rating and the mean of what is said.
@@ -54,6 +60,7 @@ class AttributeFigures:
     chance: float
     nodules: int
     summary: Interval
+    at_equal_size: Interval | None
     control: Interval | None
     ahead: Interval | None
     levels: Mapping[str, Mapping[str, Interval]]
@@ -64,6 +71,7 @@ class AttributeFigures:
         """What `guidance.MultiClassifierGuidance` keeps of it: plain values."""
         kept: dict[str, Any] = {"measure": self.measure, "chance": self.chance, "nodules": self.nodules}
         kept |= asdict(self.summary) | {"control": None if self.control is None else self.control.value}
+        kept["at_equal_size"] = None if self.at_equal_size is None else asdict(self.at_equal_size)
         if self.ahead is not None:
             kept |= {"ahead": self.ahead.value, "ahead_low": self.ahead.low, "ahead_high": self.ahead.high}
         return kept | {"by_timestep": {t: asdict(figures[self.measure]) for t, figures in self.levels.items()}}
@@ -79,6 +87,7 @@ def attribute_figures(
     classes: bool,
     repeats: int = 1000,
     seed: int = 0,
+    log_volumes: np.ndarray | None = None,
 ) -> AttributeFigures:
     """Figures of one attribute.
 
@@ -92,6 +101,7 @@ def attribute_figures(
         classes: Whether the attribute has classes.
         repeats: Resamples of the bootstrap.
         seed: Of these.
+        log_volumes: Of the lesions' masks, (N,), log mm³, for figures at equal size.
     Raises: ValueError: If shapes differ, or no decisive timestep is among the levels.
     """
     if scores.ndim != 3 or scores.shape[0] != len(timesteps) or scores.shape[2] != len(truth):
@@ -101,22 +111,30 @@ def attribute_figures(
         raise ValueError(f"decisive timesteps {list(decisive)}: none is among {list(timesteps)}")
     known = np.flatnonzero(np.isfinite(truth))
     scores, truth = scores[:, :, known], truth[known]
+    volumes = None if log_volumes is None else log_volumes[known]
     control_scores = None if control_scores is None else control_scores[:, :, known]
     people = [str(patients[int(index)]) for index in known]
     measure = "AUROC" if classes else "Spearman"
     statistics: dict[str, Statistic] = {measure: auroc if classes else spearman}
     statistics |= {"calibration error": calibration_error} if classes else {"MAE": mae, "MAE by rating": mae_by_rating}
 
-    def by_level(values: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def by_level(values: np.ndarray, rows: np.ndarray, sized: bool = False) -> dict[str, np.ndarray]:
         """Each statistic at each level, mean over the versions, (levels,)."""
-        return {name: statistic(values[:, :, rows], truth[rows]).mean(1) for name, statistic in statistics.items()}
+        made = {name: statistic(values[:, :, rows], truth[rows]).mean(1) for name, statistic in statistics.items()}
+        if sized and volumes is not None:
+            equal = at_equal_size(values[:, :, rows], truth[rows], volumes[rows], classes)
+            made[measure + AT_EQUAL_SIZE] = equal.mean(1)
+        return made
 
     rng = np.random.default_rng(seed)
     groups = list(patient_rows(people).values())
     samples = [np.concatenate([groups[g] for g in rng.choice(len(groups), len(groups))]) for _ in range(repeats)]
     everyone = np.arange(len(truth))
-    own, own_drawn = by_level(scores, everyone), [by_level(scores, rows) for rows in samples]
+    own, own_drawn = by_level(scores, everyone, True), [by_level(scores, rows, True) for rows in samples]
     summary, drawn = own[measure][chosen].mean(), np.array([d[measure][chosen].mean() for d in own_drawn])
+    sized, sized_name = None, measure + AT_EQUAL_SIZE
+    if sized_name in own:
+        sized = _interval(own[sized_name][chosen].mean(), [d[sized_name][chosen].mean() for d in own_drawn])
     control = ahead = None
     control_levels: dict[str, dict[str, Interval]] = {}
     if control_scores is not None:
@@ -133,6 +151,7 @@ def attribute_figures(
         0.5 if classes else 0.0,
         len(truth),
         _interval(summary, drawn),
+        sized,
         control,
         ahead,
         _levels(own, own_drawn, timesteps),
@@ -159,6 +178,17 @@ def spearman(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     a, b = a - a.mean(-1, keepdims=True), b - b.mean()
     norm = np.sqrt((a**2).sum(-1) * (b**2).sum())
     return np.divide((a * b).sum(-1), norm, out=np.full(norm.shape, np.nan), where=norm > 0)
+
+
+def at_equal_size(scores: np.ndarray, truth: np.ndarray, log_volumes: np.ndarray, classes: bool) -> np.ndarray:
+    """AUROC among pairs of like volume, or rank correlation with the volume held, of scores (..., N), (...)."""
+    made = np.empty(scores.shape[:-1])
+    for index in np.ndindex(made.shape):
+        if classes:
+            made[index] = matched_auroc(scores[index], truth > 0.5, log_volumes, EQUAL_SIZE)
+        else:
+            made[index] = partial_spearman(scores[index], truth, log_volumes)
+    return made
 
 
 def mae(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -94,6 +94,9 @@ def test_each_cause_is_asked_with_the_other_settings_as_usual():
     assert {one.source for one in asked["decoder"]} == {"reconstruction"}
     assert asked["margin"][1] == asked["paste"][4] == Experiment("generated", 2.0, 1.0)
     assert len(experiments(0.0, 1.0, (0,), (1,))["paste"]) == 4
+    over_the_margin = experiments(3.0, None, margins_mm=(0, 2), blends_mm=(1,))
+    assert [(one.margin_mm, one.blend_mm) for one in over_the_margin["margin"]] == [(0, 0), (2, 2)]
+    assert [(one.margin_mm, one.blend_mm) for one in over_the_margin["decoder"]] == [(0, 0), (3, 0), (3, 3)]
 
 
 @pytest.mark.parametrize("margin_mm", [0.0, 3.0])

@@ -1,17 +1,30 @@
 """Benchmarks that inpaint run from end to end on the tiny chain, and make nothing twice."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from benchmarks import few_steps, seam
+from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
+from scripts.inpaint_nodules import synthetic_row
+
+
+@pytest.fixture
+def nodules(chain, tmp_path) -> Path:
+    """Twelve nodules of the phantom as if each were of a validation patient of its own."""
+    given = [load_nodules(chain.nodules, split) for split in ("validation", "train")]
+    rows = [synthetic_row(row := read_nodule(split, i), row["ct_hu"], 0, 1) for split in given for i in range(6)]
+    each = ({**row, "patient_id": f"patient{i}", "split": "validation"} for i, row in enumerate(rows))
+    save_nodule_dataset(each, tmp_path / "nodules", rows[0]["ct_hu"].shape[0])
+    return tmp_path / "nodules"
 
 
 @pytest.mark.slow
-def test_few_steps_compares_samplers_and_continues(chain, tmp_path, monkeypatch):
+def test_few_steps_compares_samplers_and_continues(chain, nodules, tmp_path, monkeypatch):
     config = few_steps.FewStepsConfig(
         pipeline=str(chain.ldm / "pipeline"),
-        data=chain.nodules,
+        data=nodules,
         out=tmp_path / "few",
         samplers=("ddim", "unipc"),
         calls=(2, 1),
@@ -20,7 +33,7 @@ def test_few_steps_compares_samplers_and_continues(chain, tmp_path, monkeypatch)
     )
     few_steps.main(config)
     text = (config.out / "few_steps.md").read_text()
-    assert "6 synthetic and 6 real lesions (validation)" in text and text.count("| unipc | 2 | 0.0 |") == 1
+    assert "12 synthetic and 12 real lesions (validation)" in text and text.count("| unipc | 2 | 0.0 |") == 1
     assert text.count("| ddim | 1 |") == 2 and (config.out / "few_steps.png").stat().st_size > 10_000
 
     monkeypatch.setattr(few_steps.inpaint_nodules, "painted", lambda *_: pytest.fail("made twice"))
@@ -35,20 +48,21 @@ def test_few_steps_compares_samplers_and_continues(chain, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-def test_seam_asks_for_every_cause_and_continues(chain, tmp_path, monkeypatch):
+def test_seam_asks_for_every_cause_and_continues(chain, nodules, tmp_path, monkeypatch):
     config = seam.SeamConfig(
         pipeline=str(chain.ldm / "pipeline"),
-        data=chain.nodules,
+        data=nodules,
         out=tmp_path / "seam",
         margins_mm=(0, 2),
         blends_mm=(0, 1),
+        blend_mm=1,
         steps=1,
         repeats=10,
         device="cpu",
     )
     seam.main(config)
     text = (config.out / "seam.md").read_text()
-    assert [text.count(f"| {cause} |") for cause in ("decoder", "margin", "blend", "paste")] == [4, 2, 4, 8]
+    assert [text.count(f"| {cause} |") for cause in ("decoder", "margin", "blend", "paste")] == [4, 2, 4, 9]
 
     monkeypatch.setattr(seam.LesionInpaintPipeline, "generate", lambda *_, **__: pytest.fail("made twice"))
     seam.main(config)

@@ -106,3 +106,16 @@ def test_train_ldm_out_of_time_and_killed_ends_with_the_same_weights(chain, tmp_
     train.finish("killed")
     train.expect(undisturbed, "undisturbed", 0)
     assert_same_weights(tmp_path / "killed/pipeline", tmp_path / "undisturbed/pipeline")
+
+
+def test_train_classifier_killed_ends_with_the_same_weights_figures_and_control(chain, tmp_path):
+    options = "--model.channels 8,16 --model.cells 4 --shuffles 2 --resamples 20"
+    inputs = f"--data {chain.latents} --pipeline {chain.ldm / 'pipeline'}"
+    train = Command(tmp_path, "train_classifier.py", f"{inputs} {options}")
+    undisturbed = train.start("undisturbed")
+    train.signal_in_mid_training("killed", 65, signal.SIGKILL, -signal.SIGKILL)
+    train.finish("killed")
+    train.expect(undisturbed, "undisturbed", 0)
+    assert_same_weights(tmp_path / "killed/pipeline", tmp_path / "undisturbed/pipeline")
+    reports = [json.loads((tmp_path / name / "report/report.json").read_text()) for name in ("killed", "undisturbed")]
+    assert reports[0]["figures"] == reports[1]["figures"] and reports[0]["figures"]["malignancy"]["control"]

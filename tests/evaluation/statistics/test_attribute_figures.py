@@ -93,6 +93,27 @@ def test_a_knowing_classifier_is_told_from_its_control_and_a_guessing_one_is_not
     assert both.ahead.value == pytest.approx(both.summary.value - both.control.value)
 
 
+def test_what_size_alone_tells_is_nothing_at_equal_size():
+    rng = np.random.default_rng(5)
+    log_volumes = rng.normal(6, 1.5, 300)
+    for classes in (True, False):
+        truth = (log_volumes + rng.normal(0, 1, 300) > 6).astype(float)
+        truth = truth if classes else 1 + 2 * truth + rng.integers(0, 3, 300)
+        patients, levels = [str(index) for index in range(300)], {"timesteps": [0], "decisive": [0], "classes": classes}
+        scores = np.stack([log_volumes, log_volumes + rng.normal(0, 0.1, 300)])[None]  # two versions of one level
+        scores = 1 / (1 + np.exp(-scores)) if classes else scores
+        made = attribute_figures(scores, None, truth, patients, repeats=50, log_volumes=log_volumes, **levels)
+        assert made.summary.low > made.chance + 0.2
+        assert abs(made.at_equal_size.value - made.chance) < 0.12
+        knowing = attribute_figures(
+            scores + 2 * truth, None, truth, patients, repeats=50, log_volumes=log_volumes, **levels
+        )
+        assert knowing.at_equal_size.low > made.at_equal_size.high
+        assert made.levels["0"][made.measure + " at equal size"] == made.at_equal_size
+        kept = json.loads(json.dumps(made.for_guide()))
+        assert kept["at_equal_size"]["value"] == made.at_equal_size.value
+
+
 def test_interval_of_a_figure_covers_it_and_is_wider_where_patients_are_fewer():
     few, many = figures(nodules=40), figures(nodules=400)
     for made in (few, many):

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from evaluation.reports.guide_report import save_guide_report
+from evaluation.reports.classifier_report import save_classifier_report
 from evaluation.statistics.attribute_figures import attribute_figures
 
 
@@ -25,7 +25,7 @@ def test_report_shows_every_attribute_and_which_are_not_guided(tmp_path):
         )
         for name, column in truth.items()
     }
-    save_guide_report(tmp_path / "report", made, {"texture": "Spearman 0.1"}, {"steps": 3})
+    save_classifier_report(tmp_path / "report", made, {"texture": "Spearman 0.1"}, {"steps": 3})
     assert (tmp_path / "report/by_noise_level.png").read_bytes().startswith(b"\x89PNG")
     content = json.loads((tmp_path / "report/report.json").read_text())
     assert content["refused"] == {"texture": "Spearman 0.1"} and content["settings"] == {"steps": 3}
@@ -33,7 +33,7 @@ def test_report_shows_every_attribute_and_which_are_not_guided(tmp_path):
     assert content["figures"]["malignancy"]["levels"]["500"]["AUROC"]["value"] == auroc.value
     text = (tmp_path / "report/report.md").read_text()
     summary = made["malignancy"].summary
-    assert f"| malignancy, AUROC | 30 | {summary.value:.2f} ({summary.low:.2f} … {summary.high:.2f}) |" in text
+    assert f"| malignancy, AUROC | 30 | {summary.value:.2f} ({summary.low:.2f} … {summary.high:.2f}) | – |" in text
     rows = [line for line in text.splitlines() if line.startswith("| texture, Spearman")]
-    assert len(rows) == 1 and rows[0].endswith("| – | – | no |")
+    assert len(rows) == 1 and rows[0].endswith("| – | – | – | no |")
     assert "| malignancy, t = 500 |" in text and (tmp_path / "report/report.html").read_text().count("<img") == 1

@@ -23,14 +23,15 @@ READING = (
     "the mean over several shuffles.",
     "Intervals are 95 % bootstraps over patients. The summary is the mean over the noise levels that are guided; an "
     "attribute is guided only if the summary's interval lies above guessing and the lead over the control above 0.",
-    "The mask is seen by the classifier. What remains at the noisiest level is what the lesion's size and shape tell; "
-    "of that there is no gradient, so only what is above it can guide.",
+    "At equal size: AUROC among pairs of like volume, rank correlation with the volume held. A mask fixes the size, "
+    "and what a classifier knows from that has no gradient: where it tells nothing at equal size, guiding changes "
+    "lesions without making them what is asked for.",
     "Samples were drawn with balanced ratings, readers' ratings are skewed: so the plain MAE is worse than that of "
     "always saying the commonest rating, and MAE by rating, in which each rating counts the same, is the fairer one.",
 )
 
 
-def save_guide_report(
+def save_classifier_report(
     out: Path, figures: Mapping[str, AttributeFigures], refused: Mapping[str, str], settings: Mapping[str, Any]
 ) -> None:
     """Write report.json, report.md, report.html and the picture.
@@ -46,7 +47,8 @@ def save_guide_report(
     sections: dict[str, list[Block]] = {"Summary": [_summary(figures, refused)]}
     caption = (
         "Upper row: the deciding figure by noise level with its interval, the control in grey, guessing dotted. Lower "
-        "row: calibration at the lowest noise level (malignancy) and what is said of each rating."
+        "row, at each noise level: the share that is malignant of those that are called so with a probability, and the "
+        "mean of what is said of each rating."
     )
     sections["By noise level"] = [Picture(PICTURE, caption), *(_levels(name, f) for name, f in figures.items())]
     opening = [Paragraph("What the guide's classifiers tell of nodules of patients that they were not trained on.")]
@@ -60,7 +62,7 @@ def save_guide_report(
 
 
 def draw_levels(path: Path, figures: Mapping[str, AttributeFigures]) -> None:
-    """A column for each attribute: its figure by noise level above, its calibration below."""
+    """A column for each attribute: its figure by noise level above, its calibration at each level below."""
     figure = Figure(figsize=(3.6 * len(figures), 6.2), layout="constrained")
     grid = figure.subplots(2, len(figures), squeeze=False)
     for column, (name, one) in enumerate(figures.items()):
@@ -73,6 +75,7 @@ def draw_levels(path: Path, figures: Mapping[str, AttributeFigures]) -> None:
         upper.set_ylim(*((0.2, 1.0) if one.measure == "AUROC" else (-0.5, 1.0)))
         _calibration(lower, one)
     grid[0, 0].legend(frameon=False, fontsize=8)
+    grid[1, 0].legend(frameon=False, fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI)
 
@@ -93,7 +96,6 @@ def _calibration(axes: Axes, one: AttributeFigures) -> None:
     for index, (t, rows) in enumerate(one.reliability.items()):
         axes.plot([r[0] for r in rows], [r[1] for r in rows], "o-", ms=3, label=f"t = {t}", color=COLOURS[index % 6])
     axes.set(xlabel=first, ylabel=second)
-    axes.legend(frameon=False, fontsize=7)
 
 
 def _summary(figures: Mapping[str, AttributeFigures], refused: Mapping[str, str]) -> Table:
@@ -102,23 +104,25 @@ def _summary(figures: Mapping[str, AttributeFigures], refused: Mapping[str, str]
             f"{name}, {one.measure}",
             str(one.nodules),
             shown(one.summary),
+            shown(one.at_equal_size),
             shown(one.control),
             shown(one.ahead),
             "no" if name in refused else "yes",
         ]
         for name, one in figures.items()
     ]
-    return Table(["attribute", "nodules", "classifier", "control", "lead", "guided"], rows)
+    return Table(["attribute", "nodules", "classifier", "at equal size", "control", "lead", "guided"], rows)
 
 
 def _levels(name: str, one: AttributeFigures) -> Table:
     measures = list(next(iter(one.levels.values())))
     rows = []
     for t, figures in one.levels.items():
-        control = one.control_levels.get(t)
-        cells = [cell for m in measures for cell in (shown(figures[m]), shown(control[m] if control else None))]
-        rows.append([f"{name}, t = {t}", *cells])
-    return Table(["noise level", *(cell for m in measures for cell in (m, "control"))], rows)
+        control = one.control_levels.get(t) or {}
+        beside = {m: [shown(interval)] for m, interval in control.items()}
+        rows.append([f"{name}, t = {t}", *(cell for m in measures for cell in (shown(figures[m]), *beside.get(m, [])))])
+    told = next(iter(one.control_levels.values()), {})
+    return Table(["noise level", *(cell for m in measures for cell in (m, *["control"] * (m in told)))], rows)
 
 
 def shown(figure: Interval | None) -> str:
