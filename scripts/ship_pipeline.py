@@ -5,6 +5,7 @@ uv run scripts/ship_pipeline.py --pipeline runs/shipped/ldm_2/pipeline --run run
 configs/shipped/ has the trainings, in order: vae_1, vae_2, ldm_1, ldm_2; each head is its command.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,10 @@ def main(config: ShipConfig) -> None:
 
     def write(folder: Path) -> None:
         pipeline.save_pretrained(folder)
+        for path in folder.rglob("*.json"):  # Diffusers notes where the parts came from on this machine
+            content = json.loads(path.read_text())
+            if content.pop("_name_or_path", None) is not None:
+                path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
         write_model_card(folder, config.run, config.out.name, config.report)
 
     write_atomically(config.out, write)
