@@ -54,7 +54,7 @@ class MultiClassifierGuidance(AlignedModel, ModelMixin, ConfigMixin):
 
     The classifiers are part of this model, so that one folder of the pipeline holds the guide. An attribute whose
     classifier does not beat its label-shuffled control on held-out nodules is not guided, with a warning; see
-    :meth:`allow`.
+    :meth:`allow`. One that beats it by the lesion's size alone is guided, with a warning that it may not help.
 
     Args:
         classifiers: Configs of the `NoduleClassifier3D`s, each with attributes of its own.
@@ -206,18 +206,25 @@ class MultiClassifierGuidance(AlignedModel, ModelMixin, ConfigMixin):
         return gradient * plan.near.to(gradient)
 
     def _trusts(self, name: str) -> bool:
-        """Whether an attribute is guided; says once why not."""
-        reason = self.refused.get(name)
-        if reason is not None and name not in self._warned:
-            self._warned.add(name)
-            logger.warning(
-                "%s: not guided, its classifier does not beat its label-shuffled control on held-out nodules (%s); "
-                'pipe.guide.allow("%s") guides all the same',
-                name,
-                reason,
-                name,
+        """Whether an attribute is guided; says once why not, or why little is to be expected."""
+        figures = (self.config["figures"] or {}).get(name, {})
+        reason, beyond_size = self.refused.get(name), figures.get("at_equal_size")
+        if reason is not None:
+            self._warn_once(
+                f"{name}: not guided, its classifier does not beat its label-shuffled control on held-out nodules "
+                f'({reason}); pipe.guide.allow("{name}") guides all the same'
+            )
+        elif name not in self.config["allowed"] and beyond_size is not None and not _above_chance(beyond_size, figures):
+            self._warn_once(
+                f"{name}: guided, but expect little: beyond what a lesion's size tells, which the mask fixes, its "
+                f"classifier tells nothing for certain ({figures['measure']} at equal size {_shown(beyond_size)})"
             )
         return reason is None
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            logger.warning(message)
 
     def _check_known(self, names: Sequence[str]) -> None:
         unknown = [name for name in names if name not in self.attributes]
@@ -232,16 +239,25 @@ def beats_control(figures: Mapping[str, Any]) -> bool:
         figures: `low`, lower end of its held-out figure's interval, None where it cannot be told; `chance`, what
             guessing gives; `ahead_low`, lower end of the interval of its lead over the control, None without control.
     """
-    low, ahead = figures["low"], figures.get("ahead_low")
-    return low is not None and low > figures["chance"] and (figures.get("control") is None or (ahead or 0.0) > 0)
+    leads = figures.get("control") is None or (figures.get("ahead_low") or 0.0) > 0
+    return leads and _above_chance(figures, figures)
+
+
+def _above_chance(figure: Mapping[str, Any], figures: Mapping[str, Any]) -> bool:
+    """Whether a figure's interval is known and lies above what guessing gives."""
+    return figure["low"] is not None and figure["low"] > figures["chance"]
 
 
 def _shortfall(figures: Mapping[str, Any]) -> str:
-    def shown(name: str) -> str:
-        return "unknown" if figures.get(name) is None else f"{figures[name]:.2f}"
+    ahead = {"value": figures.get("ahead"), "low": figures.get("ahead_low"), "high": figures.get("ahead_high")}
+    control = "unknown" if figures.get("control") is None else f"{figures['control']:.2f}"
+    return f"{figures['measure']} {_shown(figures)}, control {control}, lead {_shown(ahead)}"
 
-    measured = f"{figures['measure']} {shown('value')}, interval {shown('low')} to {shown('high')}"
-    return f"{measured}, control {shown('control')}, lead {shown('ahead_low')} to {shown('ahead_high')}"
+
+def _shown(figure: Mapping[str, Any]) -> str:
+    """A figure with its interval."""
+    value, low, high = ("unknown" if figure.get(n) is None else f"{figure[n]:.2f}" for n in ("value", "low", "high"))
+    return f"{value}, interval {low} to {high}"
 
 
 def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -188,6 +188,18 @@ def test_attribute_that_does_not_beat_its_control_is_refused_with_one_warning(
         guide.allow("age")
 
 
+@pytest.mark.parametrize(("low", "warned"), [(0.4, True), (None, True), (0.55, False)])
+def test_attribute_that_is_told_by_size_alone_is_guided_with_one_warning(low, warned, lesion_mask, vae, caplog):
+    figures = GOOD | {"at_equal_size": {"value": 0.6, "low": low, "high": 0.8}}
+    guide = guide_of(figures={"malignancy": figures})
+    with caplog.at_level(logging.WARNING):
+        assert all("malignancy" in guide.plan(WANTED, lesion_mask, vae).wanted for _ in range(2))
+    assert len(caplog.records) == warned
+    if warned:
+        assert "malignancy: guided, but expect little: beyond what a lesion's size tells" in caplog.text
+        assert f"AUROC at equal size 0.60, interval {'unknown' if low is None else '0.40'} to 0.80" in caplog.text
+
+
 def test_a_saved_guide_gives_the_same_gradient_and_keeps_what_it_knows(latent, lesion_mask, vae, tmp_path):
     bad = GOOD | {"ahead_low": -0.1, "by_timestep": {"0": {"value": 0.6, "low": 0.4, "high": 0.7}}}
     guide = guide_of(guidance_range=(0.05, 0.5), figures={"texture": bad, "malignancy": bad}).float()
