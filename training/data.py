@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from autoencoder.latent_dataset import MASKS, load_latents, read_latent
+from autoencoder.latent_dataset import MASKS, load_latents
 from imaging.dataset.nodules import crop_size_of, load_nodules, read_nodule
+from imaging.dataset.rows import RowReader
 from imaging.dataset.scan_volumes import open_scans
 from imaging.window import to_norm
 from training.draws import generator
@@ -127,11 +128,11 @@ class LatentNodules(Dataset):
             *dict.fromkeys((*ratings, *attributes)),
             *(["ct_hu"] if window is not None else []),
         ]
-        self._read = self.latents.select_columns(columns)  # a row's other arrays stay on disk
+        self._read = RowReader(self.latents.select_columns(columns))  # a row's other arrays stay on disk
 
     def keep(self, indices: Sequence[int]) -> None:
         """From now on these rows alone, numbered anew."""
-        self.latents, self._read = self.latents.select(indices), self._read.select(indices)
+        self.latents, self._read = self.latents.select(indices), RowReader(self._read.dataset.select(indices))
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -139,7 +140,7 @@ class LatentNodules(Dataset):
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Any]:
         """Latents (C, d, h, w), masks and map (1, D, H, W), `spacing_mm` (3,), ratings, draw number."""
         index, draw = item
-        row = read_latent(self._read, index)
+        row = self._read[index]
         batch: dict[str, Any] = {name: torch.from_numpy(row[name]) for name in LATENTS}
         batch |= {name: torch.from_numpy(row[name])[None] for name in MASKS}
         if self.window is not None:

@@ -1,4 +1,5 @@
 import json
+import pickle
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from imaging.dataset.nodules import (
     save_nodule_dataset,
     spacing_mm_of,
 )
+from imaging.dataset.rows import RowReader
 
 S = 5
 
@@ -62,6 +64,23 @@ def test_a_row_is_read_in_the_stored_types_whatever_the_format_which_stays(tmp_p
     nodule = read_nodule(dataset, 0)
     assert nodule["ct_hu"].dtype == np.int16 and np.array_equal(nodule["ct_hu"], row["ct_hu"])
     assert dataset.format["type"] == "numpy"
+
+
+def test_a_reader_gives_the_rows_of_read_row_filtered_or_shuffled_and_in_another_process(tmp_path):
+    rows = [make_row(str(number), seed=number, malignancy=[None, 2.5][number % 2]) for number in range(40)]
+    whole = save_nodule_dataset(rows, tmp_path / "out", S)["train"]
+    views = [whole, whole.select(range(5, 30)), whole.select([7, 3, 38]), whole.shuffle(seed=0).select([4, 1])]
+    views.append(whole.select_columns(["ct_hu", "nodule_id", "spacing_mm"]).select([9, 8]))
+    for dataset in views:
+        reader = RowReader(dataset)
+        assert len(reader) == len(dataset)
+        for index in (0, 1, len(dataset) - 1, -1):
+            for found in (reader[index], pickle.loads(pickle.dumps(reader))[index]):
+                np.testing.assert_equal(found, read_nodule(dataset, index))
+                assert found["ct_hu"].dtype == np.int16 and found["ct_hu"].flags.writeable
+    assert len(pickle.dumps(RowReader(whole))) < whole.data.nbytes / 2
+    with pytest.raises(IndexError):
+        reader[2]
 
 
 def test_a_rating_that_was_not_given_is_null_on_disk_and_nan_when_read(tmp_path):
