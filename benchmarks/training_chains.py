@@ -46,7 +46,6 @@ SIZES = {"small": [], "base": ["--model.channels", "64,128,192", "--model.blocks
 MASKS = ("lesion_mask", "paint_mask", "valid_mask", "semantic_map")
 STORED = ("latent_mean", "latent_std", "blanked_latent")
 MOST_STEPS = 1_000_000
-PATIENCE_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class ChainConfig:
     Attributes:
         chain: Which.
         turns: Folder in which turns are asked for and answered.
+        asker: Process that asks; when it is gone, so is this one.
         latents: Encoded dataset, which holds the crops as well.
         vae: Autoencoder.
         size: "small" is the U-Net of configs/ldm.yaml, "base" has the defaults of train_ldm.
@@ -71,6 +71,7 @@ class ChainConfig:
 
     chain: Literal["ours", "monai", "monai_latents"]
     turns: Path
+    asker: int
     latents: ExistingFolder
     vae: ModelSource
     size: Literal["small", "base"] = "small"
@@ -120,10 +121,13 @@ class Turns:
         self.started = self.last = time.perf_counter()
 
     def _wait(self, word: Path) -> None:
-        deadline = time.monotonic() + PATIENCE_S
         while not word.exists():
-            if not self.config.turns.is_dir() or time.monotonic() > deadline:
-                raise SystemExit("nobody asks for turns any more")
+            try:
+                os.kill(self.config.asker, 0)  # no signal, but an error where there is no such process
+            except ProcessLookupError:
+                raise SystemExit("nobody asks for turns any more") from None
+            if not self.config.turns.is_dir():
+                raise SystemExit("no more turns")
             time.sleep(0.01)
 
 

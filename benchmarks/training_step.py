@@ -97,7 +97,8 @@ class Started:
     def __init__(self, contender: Contender, config: StepConfig, folder: Path) -> None:
         self.contender, self.folder, self.turn = contender, folder, 0
         folder.mkdir()
-        options = {"chain": "ours", "turns": folder, "latents": config.latents, "vae": config.vae}
+        options = {"chain": "ours", "turns": folder, "asker": os.getpid()}
+        options |= {"latents": config.latents, "vae": config.vae}
         options |= {name: getattr(config, name) for name in ("size", "batch", "steps", "warmup", "workers", "crops")}
         self.options = options | dict(contender.options)
         words = [word for name, value in self.options.items() for word in (f"--{name}", text(value))]
