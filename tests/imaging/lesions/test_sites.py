@@ -3,8 +3,8 @@ import pytest
 import SimpleITK as sitk
 from skimage.draw import disk
 
-from imaging.geometry import index_of_point
-from imaging.lesions.sites import find_lesion_sites
+from imaging.geometry import index_of_point, point_of_index
+from imaging.lesions.sites import find_lesion_sites, free_lung, free_lung_sites
 
 SPACING = (2.5, 2.0, 1.5)
 
@@ -70,3 +70,33 @@ def test_an_image_without_lung_and_numbers_out_of_range_are_refused(chest):
         find_lesion_sites(to_image(np.random.default_rng(0).normal(40, 5, (8, 30, 30))), 5, 1)
     with pytest.raises(ValueError, match="diameter_mm -1"):
         find_lesion_sites(to_image(chest[0]), -1, 1)
+
+
+def test_a_lung_that_is_segmented_once_gives_the_sites_of_one_that_is_segmented_again(chest):
+    image = to_image(chest[0])
+    lung = free_lung(image, to_image(chest[2]))
+    for seed, diameter in ((0, 8), (1, 12)):
+        sites = free_lung_sites(lung, diameter, 2, np.random.default_rng(seed))
+        assert sites == find_lesion_sites(image, diameter, 2, to_image(chest[2]), seed=seed)
+
+
+def test_where_a_lesion_has_been_put_there_is_no_place_for_the_next(chest):
+    lung = free_lung(to_image(chest[0]))
+    (first,) = free_lung_sites(lung, 10, 1, np.random.default_rng(0))
+    left = lung.without(first, radius_mm=20.0)
+    found = free_lung_sites(left, 6, 20, np.random.default_rng(1), margin_mm=1.0)
+    assert min(np.linalg.norm(np.subtract(first, site)) for site in found) > 20.0 + 3.0 + 1.0
+    near = free_lung_sites(lung, 6, 20, np.random.default_rng(1), margin_mm=1.0)
+    assert min(np.linalg.norm(np.subtract(first, site)) for site in near) < 20.0
+
+
+def test_the_share_of_a_mask_in_the_lung_is_that_of_its_voxels_also_on_a_part_of_the_grid(chest):
+    ct_hu, lungs, _ = chest
+    image = to_image(ct_hu)
+    mask = np.zeros(ct_hu.shape, np.uint8)
+    mask[8:20, 45:55, 118:132] = 1  # lung, chest wall, air
+    part = to_image(mask)[110:, 40:70, 5:25]
+    expected = lungs[mask > 0].mean()
+    assert 0.2 < expected < 0.8
+    assert free_lung(image).share_of(part) == pytest.approx(expected, abs=0.06)  # the lung is known to 2 mm
+    assert point_of_index(part, (0, 0, 0)) == pytest.approx(point_of_index(image, (5, 40, 110)))
