@@ -1,0 +1,85 @@
+"""The table of a synthesis: one row for every sample, whether it became a lesion or was rejected, as Parquet.
+
+`datasets.load_dataset("parquet", data_files="out/manifest.parquet")` or `pandas.read_parquet` reads it.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from foundation.atomic import write_atomically
+
+ASKED = (
+    "diameter_mm",
+    "malignancy",
+    "lobulation",
+    "spiculation",
+    "texture",
+    "mean_hu",
+    "p10_hu",
+    "p50_hu",
+    "p90_hu",
+)
+SCHEMA = pa.schema(
+    [
+        ("lesion", pa.int64()),  # its number, from 0
+        ("attempt", pa.int32()),  # from 0; of a lesion's samples at most the last is accepted
+        ("accepted", pa.bool_()),
+        ("reason", pa.string()),  # why it was rejected, in a word or two
+        ("detail", pa.string()),  # and in figures
+        ("output", pa.string()),  # the folder
+        ("scan", pa.string()),  # the source, below the folder of scans
+        ("label", pa.int32()),  # the lesion's value in lesions.nii.gz
+        ("center_zyx", pa.list_(pa.float64())),  # voxel index of the site
+        ("center_mm", pa.list_(pa.float64())),  # the site, (x, y, z) in the DICOM patient frame
+        ("box_zyx", pa.list_(pa.int32())),  # the mask's first voxel and one past its last
+        ("mask_diameter_mm", pa.float64()),  # asked of the mask: of the sphere that has its volume
+        ("mask_lobulation", pa.float64()),
+        ("mask_spiculation", pa.float64()),
+        ("mask_seed", pa.int64()),
+        ("noise_seed", pa.int64()),
+        *((f"asked_{name}", pa.float64()) for name in ASKED),
+        ("volume_mm3", pa.float64()),  # of the mask; from here on measured in the finished image
+        ("mean_hu", pa.float64()),
+        ("p10_hu", pa.float64()),
+        ("p50_hu", pa.float64()),
+        ("p90_hu", pa.float64()),
+        ("distance", pa.float64()),  # to real lesions
+        ("plausibility", pa.float64()),
+    ]
+)
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """Write rows; a column that a row lacks is null.
+
+    Raises: ValueError: If a row has a column that there is not.
+    """
+    listed = list(rows)
+    unknown = {name for row in listed for name in row} - set(SCHEMA.names)
+    if unknown:
+        raise ValueError(
+            f"columns {', '.join(sorted(unknown))}: not in the manifest, which has {', '.join(SCHEMA.names)}"
+        )
+    pq.write_table(pa.Table.from_pylist(listed, SCHEMA), path)
+
+
+def join_manifests(parts: Iterable[Path], path: Path) -> pa.Table:
+    """One manifest of several, in their order; it appears complete or not at all.
+
+    Raises: ValueError: If a part is no manifest.
+    """
+    tables = []
+    for part in parts:
+        try:
+            tables.append(pq.read_table(part, schema=SCHEMA))
+        except (OSError, pa.ArrowException) as error:
+            raise ValueError(
+                f"{part}: cannot be read as a manifest ({error}); delete its folder, and run again"
+            ) from error
+    table = pa.concat_tables(tables)
+    write_atomically(path, lambda temporary: pq.write_table(table, temporary))
+    return table

@@ -1,0 +1,51 @@
+"""Measure real lesions, for synthesize.py: which characters there are, and how far a plausible lesion is from them.
+
+python scripts/measure_real_lesions.py --data data/nodules --out real_lesions.safetensors
+The training split is the population, the validation split the yardstick; the test split is not opened. The file holds
+statistics, and diameter, ratings and HU of each training lesion; no name, no image. The one that is shipped, of the
+training patients of the shipped pipeline, is evaluation/lesions/real_lesions.safetensors.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from foundation.config import ExistingFolder, launch, read_arguments
+
+
+@dataclass(frozen=True)
+class MeasureConfig:
+    """What to measure.
+
+    Attributes:
+        data: Prepared dataset, on the grid of the pipeline that is to paint.
+        out: safetensors file to write.
+    """
+
+    data: ExistingFolder
+    out: Path
+
+
+ARGUMENTS = read_arguments(MeasureConfig, __name__)
+
+import numpy as np
+
+from evaluation.lesions.real_lesions import measure_real_lesions, save_real_lesions
+from training.data_record import record_data
+
+
+def main(config: MeasureConfig) -> None:
+    """Measure, write, and say what was found."""
+    real = measure_real_lesions(config.data)
+    record = record_data(config.data)
+    assert record is not None  # or it could not have been measured
+    save_real_lesions(config.out, real, {"data": json.dumps(asdict(record))})
+    low, middle, high = np.percentile(real.character[:, 0], (5, 50, 95))
+    print(f"{len(real.character)} training lesions, {low:.1f} to {high:.1f} mm, median {middle:.1f} mm")
+    middle, high = np.percentile(real.held_out, (50, 95))
+    print(f"{len(real.held_out)} held-out lesions at a distance of {middle:.2f}, one in twenty beyond {high:.2f}")
+    print(f"reference: {config.out}")
+
+
+if __name__ == "__main__":
+    launch(main, ARGUMENTS)
