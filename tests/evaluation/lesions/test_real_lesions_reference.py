@@ -1,14 +1,17 @@
 """Plausibility against real lesions, and the characters that are drawn from them."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import save_file
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import ledoit_wolf
 
+from evaluation.lesions import real_lesions
 from evaluation.lesions.characters import characters_of
 from evaluation.lesions.real_lesions import (
     CHARACTER,
@@ -16,11 +19,11 @@ from evaluation.lesions.real_lesions import (
     RealLesions,
     figures_of,
     load_real_lesions,
-    measure_real_lesions,
     save_real_lesions,
 )
 from imaging.dataset.manifest import ASKED
 from imaging.dataset.nodules import save_nodule_dataset
+from scripts import measure_real_lesions
 
 TRAIN, HELD_OUT, SIZE = 130, 100, 24
 
@@ -57,7 +60,7 @@ def data(lesions, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def real(data) -> RealLesions:
-    return measure_real_lesions(data)
+    return real_lesions.measure_real_lesions(data)
 
 
 def test_a_distance_is_scipys_mahalanobis_of_the_standardised_and_limited_figures(real, lesions):
@@ -112,6 +115,16 @@ def test_a_reference_is_read_as_it_was_written_and_nothing_else_is_read(real, tm
             load_real_lesions(tmp_path / f"{name}.safetensors")
 
 
+def test_the_script_writes_what_is_measured_and_the_hash_of_its_data(real, data, tmp_path, capsys):
+    out = tmp_path / "real.safetensors"
+    measure_real_lesions.main(measure_real_lesions.MeasureConfig(data=data, out=out))
+    np.testing.assert_array_equal(load_real_lesions(out).precision, real.precision)
+    assert f"{TRAIN} training lesions" in capsys.readouterr().out
+    with safe_open(out, "numpy") as file:
+        said = json.loads(file.metadata()["data"])
+    assert said["rows"] == {"train": TRAIN, "validation": HELD_OUT} and len(said["sha256"]) == 64
+
+
 def test_a_reference_of_other_figures_is_refused(real, lesions):
     with pytest.raises(ValueError, match="made with other figures of appearance; make it again with measure_real"):
         replace(real, names=("p5", "p25")).distances(lesions[:1])
@@ -121,7 +134,7 @@ def test_too_few_lesions_are_no_reference(lesions, tmp_path):
     rows = [row(lesions[n], ("train", "validation")[n % 2], n) for n in range(6)]
     save_nodule_dataset(rows, tmp_path / "few", SIZE)
     with pytest.raises(ValueError, match="few: 3 lesions in split 'train', expected at least 100"):
-        measure_real_lesions(tmp_path / "few")
+        real_lesions.measure_real_lesions(tmp_path / "few")
 
 
 def test_the_shipped_reference_fits_the_figures_and_names_nobody(lesions):
