@@ -24,7 +24,7 @@ class Scale(NamedTuple):
 
 
 SCALES: dict[str, Scale] = {
-    "malignancy": Scale(1, 5, {"benign": 1.5, "malignant": 4.5}),  # means of the readers' ratings
+    "malignancy": Scale(1, 5, {"benign": 1, "malignant": 5}),  # of the readers' ratings
     "lobulation": Scale(1, 5),
     "spiculation": Scale(1, 5),
     "texture": Scale(1, 5, {"ground-glass": 1, "part-solid": 3, "solid": 5}),
@@ -79,18 +79,23 @@ def wished(attributes: Mapping[str, Wish], known: Sequence[str], batch: int) -> 
     return values
 
 
-def forgotten(attributes: Tensor, draws: Tensor, all_share: float, each_share: float) -> Tensor:
+def forgotten(attributes: Tensor, draws: Tensor, none_share: float) -> Tensor:
     """Attributes of which some are unknown, so that the denoiser learns every subset of them.
+
+    How many are kept is drawn first, evenly from one to all: each lost by a coin of its own, one wish alone, which is
+    what people ask for, would hardly be seen.
 
     Args:
         attributes: (B, A), NaN where unknown already.
-        draws: Uniform in [0, 1), (B, 1 + A).
-        all_share: Share of the samples that lose all of them.
-        each_share: Share of the others that lose each one.
+        draws: Uniform in [0, 1), (B, 2 + A).
+        none_share: Share of the samples that lose all of them.
     """
     draws = draws.to(attributes.device)
-    lost = (draws[:, :1] < all_share) | (draws[:, 1:] < each_share)
-    return torch.where(lost, torch.full_like(attributes, math.nan), attributes)
+    known = torch.isfinite(attributes)
+    kept = 1 + (draws[:, 1] * known.sum(1)).floor()
+    order = torch.where(known, draws[:, 2:], 2.0).argsort(dim=1).argsort(dim=1)
+    keep = known & (order < kept[:, None]) & (draws[:, :1] >= none_share)
+    return torch.where(keep, attributes, math.nan)
 
 
 class AttributeEmbedding(nn.Module):
@@ -99,11 +104,12 @@ class AttributeEmbedding(nn.Module):
     Args:
         names: Keys of `SCALES`.
         channels: Of the time embedding.
-        frequencies: Sines and cosines of each attribute, at 1/2, 1, 2, ... periods over its scale.
+        frequencies: Sines and cosines of each attribute, at 1/2, 1, 2, ... periods over its scale. Few: what lies
+            between ratings that were seen, mostly whole numbers, is then between them too.
     Raises: ValueError: If a name is unknown.
     """
 
-    def __init__(self, names: Sequence[str], channels: int, frequencies: int = 4) -> None:
+    def __init__(self, names: Sequence[str], channels: int, frequencies: int = 2) -> None:
         super().__init__()
         unknown = [name for name in names if name not in SCALES]
         if unknown:

@@ -1,8 +1,8 @@
 """Make a trained pipeline small enough to come with the package: half precision, its sampler, its card.
 
-uv run scripts/ship_pipeline.py --pipeline runs/shipped/ldm_2/pipeline --run runs/shipped/ldm_2 \
+uv run scripts/ship_pipeline.py --pipeline runs/shipped/ldm/pipeline --run runs/shipped/ldm \
     --report runs/shipped/report --out models/lung-nodule-small
-configs/shipped/ has the trainings, in order: vae_1, vae_2, ldm_1, ldm_2; each head is its command.
+configs/shipped/ has the trainings, in order: vae_1, vae_2, ldm; each head is its command.
 """
 
 import json

@@ -4,7 +4,7 @@ uv run scripts/train_ldm.py --config configs/ldm.yaml --data data/latents --vae 
 The same command continues an interrupted run. The pipeline is saved in <out>/pipeline.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +36,9 @@ class UNetConfig:
     attributes: tuple[str, ...] = ()
 
 
+TEXTURE_LOSSES = ("gabor", "cooccurrence", "wavelet", "dog", "gabor_distribution", "adversarial", "border")
+
+
 @dataclass(frozen=True)
 class TextureConfig:
     """Texture losses on the decoded lesion in the late steps; a weight of 0 leaves a loss out.
@@ -45,6 +48,9 @@ class TextureConfig:
         cooccurrence: Weight of the co-occurrence loss (eq. 7-9).
         wavelet: Weight of the wavelet loss (eq. 10-11).
         dog: Weight of the difference-of-Gaussians loss.
+        gabor_distribution: Weight of the sliced Wasserstein distance of Gabor responses.
+        adversarial: Weight of the foreground discriminator's loss.
+        border: Weight of the loss at the lesion's border.
         gate: They are computed for t < gate * T; 1 computes them at every t.
         time_policy: How the losses' weights change over t; see `diffusion.time_weights`.
         balance: "none", "norm", "project" or "norm_project"; see `diffusion.gradient_balance`.
@@ -55,6 +61,9 @@ class TextureConfig:
     cooccurrence: float = 0.0
     wavelet: float = 0.0
     dog: float = 0.0
+    gabor_distribution: float = 0.0
+    adversarial: float = 0.0
+    border: float = 0.0
     gate: float = 0.3
     time_policy: TimePolicy = "constant"
     balance: Balance = "none"
@@ -63,7 +72,7 @@ class TextureConfig:
 
 def weights_of(settings: TextureConfig) -> dict[str, float]:
     """The texture losses that have a weight."""
-    named = {name: getattr(settings, name) for name in ("gabor", "cooccurrence", "wavelet", "dog")}
+    named = {name: getattr(settings, name) for name in TEXTURE_LOSSES}
     return {name: weight for name, weight in named.items() if weight > 0}
 
 
@@ -85,7 +94,7 @@ class LdmConfig(TrainingConfig):
         texture: Texture losses.
         mask_consistency: Weight of a loss that asks the prediction to react to a changed mask; a second pass a step.
         forget_all: Share of the samples that the U-Net sees without any attribute: what is not asked for at sampling.
-        forget_each: Share of the others that it sees without this or that attribute.
+            Of the others it sees as many attributes as are drawn, from one to all.
         background_weight: Weight of the loss away from the lesion; its own neighbourhood counts 1.
         evaluate_crops: Held-out lesions that every evaluation inpaints.
         evaluate_steps: Denoising steps of those.
@@ -101,8 +110,7 @@ class LdmConfig(TrainingConfig):
     whole_share: float = 0.0
     texture: TextureConfig = field(default_factory=TextureConfig)
     mask_consistency: float = 0.0
-    forget_all: float = 0.2
-    forget_each: float = 0.5
+    forget_all: float = 0.15
     background_weight: float = 0.2
     evaluate_crops: int = 6
     evaluate_steps: int = 16
@@ -113,8 +121,8 @@ class LdmConfig(TrainingConfig):
                 f"whole_share {self.whole_share}, model.num_labels {self.model.num_labels}: expected a share from 0 to "
                 "1, and 8 labels where it is above 0"
             )
-        if not (0 <= self.forget_all <= 1 and 0 <= self.forget_each <= 1):
-            raise ValueError(f"forget_all {self.forget_all}, forget_each {self.forget_each}: expected shares, 0 to 1")
+        if not 0 <= self.forget_all <= 1:
+            raise ValueError(f"forget_all {self.forget_all}: expected a share from 0 to 1")
         if self.mask_consistency < 0:
             raise ValueError(f"mask_consistency {self.mask_consistency}: expected a weight of at least 0")
         others = weights_of(self.texture) or self.whole_share or self.mask_consistency
@@ -131,18 +139,22 @@ import torch
 from accelerate.utils import set_seed
 from datasets import Dataset
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from autoencoder.latent_dataset import load_latents, read_latent
 from autoencoder.latents import standardise
 from autoencoder.loading import load_autoencoder
+from autoencoder.losses.border import border_loss
 from autoencoder.losses.cooccurrence import cooccurrence_loss
 from autoencoder.losses.dog import dog_loss
 from autoencoder.losses.gabor import GaborBank, gabor_loss
+from autoencoder.losses.response_distribution import gabor_distribution_loss
 from autoencoder.losses.wavelet import wavelet_texture_loss
 from autoencoder.networks.discriminator import PatchDiscriminator3D
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
 from diffusion.attributes import forgotten
 from diffusion.conditioning import BLANK, blank, blank_whole, changed_mask, condition_channels
+from diffusion.foreground_discriminator import ForegroundDiscriminator
 from diffusion.objective import TARGETS, alphas_of, training_scheduler
 from diffusion.one_step_gan import OneStepGAN
 from diffusion.samplers import usual_sampler
@@ -194,8 +206,8 @@ def main(config: LdmConfig) -> None:
             whole = uniform(1, config.seed, "whole", batch["draw"])[:, 0] < config.whole_share
             batch = blank_whole(batch, whole.to(run.device), empty)
         if attributes:
-            draws = uniform(1 + len(attributes), config.seed, "attributes", batch["draw"])
-            batch["attributes"] = forgotten(batch["attributes"], draws, config.forget_all, config.forget_each)
+            draws = uniform(2 + len(attributes), config.seed, "attributes", batch["draw"])
+            batch["attributes"] = forgotten(batch["attributes"], draws, config.forget_all)
         if config.mask_consistency > 0:
             grown = uniform(1, config.seed, "other mask", batch["draw"])[:, 0] < 0.5
             batch = {**batch, "other_mask": changed_mask(batch["lesion_mask"], grown.to(run.device))}
@@ -207,7 +219,7 @@ def main(config: LdmConfig) -> None:
             with run.averaged() as averaged:
                 pipeline = pipeline_of(vae, averaged.unet, sampler, row)
                 picture = config.out / "samples" / f"step_{run.step:06d}.png"
-                run.log(evaluate(pipeline, config, picture))
+                run.log(validation_loss(vae, averaged.unet, scheduler, config) | evaluate(pipeline, config, picture))
     if run.finished:
         run.save("pipeline", lambda averaged: pipeline_of(vae, averaged.unet, sampler, row))
 
@@ -241,7 +253,7 @@ def load_initial(unet: SPADEUNet3D, folder: Path) -> None:
 def stage_two_of(unet: SPADEUNet3D, config: LdmConfig) -> StageTwo:
     """The U-Net with its losses: the one place where a texture loss is named."""
     settings = config.texture
-    bank = GaborBank()
+    bank, discriminator = GaborBank(), ForegroundDiscriminator()
     losses: dict[str, TextureLoss] = {
         "gabor": lambda x, y, mask, spacing: gabor_loss(
             x, y, mask, bank, settings.plane_reduction, spacing_mm=spacing, reduction="none"
@@ -249,6 +261,11 @@ def stage_two_of(unet: SPADEUNet3D, config: LdmConfig) -> StageTwo:
         "cooccurrence": lambda x, y, mask, spacing: cooccurrence_loss(x, y, mask, reduction="none"),
         "wavelet": lambda x, y, mask, spacing: wavelet_texture_loss(x, y, mask, reduction="none"),
         "dog": lambda x, y, mask, spacing: dog_loss(x, y, mask, spacing_mm=spacing, reduction="none"),
+        "gabor_distribution": lambda x, y, mask, spacing: gabor_distribution_loss(
+            x, y, mask, bank, spacing_mm=spacing, reduction="none"
+        ),
+        "adversarial": lambda x, y, mask, spacing: discriminator(x, y, mask),
+        "border": lambda x, y, mask, spacing: border_loss(x, y, mask, reduction="none"),
     }
     weights = weights_of(settings)
     options: dict[str, Any] = {"gate": settings.gate, "background_weight": config.background_weight}
@@ -256,7 +273,7 @@ def stage_two_of(unet: SPADEUNet3D, config: LdmConfig) -> StageTwo:
         options["prediction_type"] = TARGETS[config.target]
     policy = TIME_POLICIES[settings.time_policy](tuple(weights), **options)
     texture = {name: losses[name] for name in weights}
-    learned = [bank] if "gabor" in weights else []
+    learned = [module for name, module in (("gabor", bank), ("adversarial", discriminator)) if name in weights]
     return StageTwo(
         unet, policy, texture, weights, learned, settings.balance, config.model.num_labels, config.mask_consistency
     )
@@ -279,6 +296,23 @@ def pipeline_of(vae, unet, sampler, row: dict) -> LesionInpaintPipeline:
     """The pipeline on the grid of the encoded dataset."""
     size, spacing_mm, margin_mm = row["ct_hu"].shape[0], float(row["spacing_mm"][0]), float(row["paint_margin_mm"])
     return LesionInpaintPipeline(vae, unet, sampler, crop_size=size, spacing_mm=spacing_mm, paint_margin_mm=margin_mm)
+
+
+@torch.no_grad()
+def validation_loss(vae, unet: SPADEUNet3D, scheduler, config: LdmConfig) -> dict[str, float]:
+    """Structure loss of the held-out patients, with the same timesteps and noise at every evaluation."""
+    if config.objective == "gan":
+        return {}
+    held_out = LatentNodules(config.data, "validation", attributes=config.model.attributes)
+    plain = replace(config, texture=TextureConfig(), mask_consistency=0.0)
+    stage_two = stage_two_of(unet, plain).to(vae.device).eval()
+    losses = []
+    for start in range(0, len(held_out), config.batch_size):
+        rows = [held_out[row, row] for row in range(start, min(start + config.batch_size, len(held_out)))]
+        batch = {name: value.to(vae.device) for name, value in default_collate(rows).items()}
+        draw = diffusion_draw(batch, scheduler.config["num_train_timesteps"], config.seed, vae.device)
+        losses.append(stage_two(vae, scheduler, batch, *draw)[1]["structure"])
+    return {"validation_loss": float(torch.cat(losses).mean())}
 
 
 def evaluate(pipeline: LesionInpaintPipeline, config: LdmConfig, picture: Path) -> dict[str, float]:

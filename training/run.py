@@ -97,9 +97,12 @@ class TrainingRun:
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
             betas=(0.9, 0.99),
+            fused=True,  # a fifth of the time on a CPU
         )
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.ema = EMAModel(self._averaged_tensors(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
+        self.ema = EMAModel(
+            self._averaged_tensors(), decay=config.ema_decay, use_ema_warmup=True, power=0.75, foreach=True
+        )
         self.schedule = get_scheduler(
             "cosine", optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=config.steps
         )

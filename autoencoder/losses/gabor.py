@@ -167,21 +167,35 @@ def gabor_loss(
 def _plane_loss(crop: LesionCrop, bank: GaborBank, axes: tuple[int, int, int], spacing: tuple[float, ...]) -> Tensor:
     """Eq. 6 in one plane of one sample: scalar."""
     pixel_mm = (spacing[axes[1]], spacing[axes[2]])
-    used = np.flatnonzero(bank.representable(pixel_mm))
-    if len(used) == 0:
-        raise ValueError(
-            f"spacing_mm {spacing}: every filter is above the Nyquist frequency of {pixel_mm} mm pixels; "
-            "give the bank a frequency below 0.5 / spacing"
-        )
     inside = crop.inside.permute(axes)
     diff = (crop.pred - crop.target)[0].permute(axes)
     diff = torch.where(inside, diff, 0)  # `where`, so that an infinity outside stays outside
-    row, column = (_toeplitz(bank.factors(i, diff.shape[i + 1] - 1, pixel_mm[i])[used], diff) for i in (0, 1))
-    response = torch.einsum("fxc,src->fsrx", column, diff.to(column.dtype))
-    response = torch.einsum("fyr,fsrx->fsyx", row, response)
+    response = plane_responses(diff, bank, pixel_mm)
+    used = np.flatnonzero(bank.representable(pixel_mm))
     energy = torch.view_as_real(response).square().sum(-1).flatten(1) @ inside.to(diff.dtype).flatten()
     weights = bank.weights()[torch.as_tensor(used, device=diff.device)].to(energy.dtype)
     return (weights * energy).mean() / inside.sum().clamp(min=1)
+
+
+def plane_responses(slices: Tensor, bank: GaborBank, pixel_mm: tuple[float, float]) -> Tensor:
+    """Complex responses of the bank's representable filters to a stack of slices, zeros around.
+
+    Args:
+        slices: (S, R, C), float.
+        bank: The filters.
+        pixel_mm: Size of a pixel along rows' axis and columns' axis.
+    Returns: (F, S, R, C), complex.
+    Raises: ValueError: If no filter can be sampled at this size.
+    """
+    used = np.flatnonzero(bank.representable(pixel_mm))
+    if len(used) == 0:
+        raise ValueError(
+            f"pixels of {pixel_mm} mm: every filter is above their Nyquist frequency; give the bank a frequency below "
+            "0.5 / spacing"
+        )
+    row, column = (_toeplitz(bank.factors(i, slices.shape[i + 1] - 1, pixel_mm[i])[used], slices) for i in (0, 1))
+    response = torch.einsum("fxc,src->fsrx", column, slices.to(column.dtype))
+    return torch.einsum("fyr,fsrx->fsyx", row, response)
 
 
 def _toeplitz(factors: np.ndarray, like: Tensor) -> Tensor:

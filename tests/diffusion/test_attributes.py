@@ -35,7 +35,7 @@ def seeds(*numbers: int) -> list[torch.Generator]:
 
 def test_wishes_become_numbers_in_the_order_of_the_network():
     asked = wished({"texture": "ground-glass", "malignancy": ["benign", None]}, KNOWN, 2)
-    assert_close(asked, torch.tensor([[1.5, NAN, 1.0], [NAN, NAN, 1.0]]), equal_nan=True)
+    assert_close(asked, torch.tensor([[1.0, NAN, 1.0], [NAN, NAN, 1.0]]), equal_nan=True)
     assert_close(wished({"mean_hu": "-450"}, KNOWN, 1), torch.tensor([[NAN, -450.0, NAN]]), equal_nan=True)
 
 
@@ -60,15 +60,19 @@ def test_another_number_of_wishes_than_volumes_is_refused():
         wished({"mean_hu": [-1.0, -2.0, -3.0]}, KNOWN, 2)
 
 
-def test_attributes_are_forgotten_at_their_shares():
+def test_as_many_attributes_are_kept_as_drawn_evenly_and_each_as_often():
     generator = torch.Generator().manual_seed(0)
     given = torch.rand(20000, 3, generator=generator)
-    kept = forgotten(given, torch.rand(20000, 4, generator=generator), 0.2, 0.5)
+    given[10000:, 1] = NAN  # not rated
+    kept = forgotten(given, torch.rand(20000, 5, generator=generator), 0.2)
     known = torch.isfinite(kept)
     assert torch.equal(kept[known], given[known])
-    assert_close(known.float().mean(0), torch.full((3,), 0.4), rtol=0, atol=0.02)
-    assert_close((~known).all(1).float().mean(), torch.tensor(0.2 + 0.8 / 8), rtol=0, atol=0.02)
-    assert torch.isnan(forgotten(torch.full((4, 3), NAN), torch.ones(4, 4), 0.0, 0.0)).all()
+    rated, unrated = known[:10000], known[10000:]
+    counts = torch.bincount(rated.sum(1)) / 10000
+    assert_close(counts, torch.tensor([0.2, 0.8 / 3, 0.8 / 3, 0.8 / 3]), rtol=0, atol=0.02)
+    assert_close(rated.float().mean(0), torch.full((3,), 0.8 * 2 / 3), rtol=0, atol=0.02)
+    assert_close(unrated.float().mean(0), torch.tensor([0.6, 0.0, 0.6]), rtol=0, atol=0.02)
+    assert torch.isnan(forgotten(torch.full((4, 3), NAN), torch.ones(4, 5) * 0.99, 0.0)).all()
 
 
 def test_embedding_of_an_unknown_attribute_is_its_own_and_not_that_of_a_value():

@@ -1,0 +1,37 @@
+"""A texture loss that is learned: a small discriminator that sees the lesion in its real surroundings."""
+
+import torch
+from torch import Tensor, nn
+
+from autoencoder.networks.discriminator import PatchDiscriminator3D
+from autoencoder.stage_one import adversarial_step
+
+
+class ForegroundDiscriminator(nn.Module):
+    """Adversarial texture loss of the lesion (hinge; Lim & Ye 2017), with the discriminator's own loss in its value.
+
+    The prediction stands in the real image, so that a step at the border gives it away. Patches count by the share of
+    them that is lesion. Neither network's part has a gradient for the other.
+
+    Args:
+        channels: Of the `PatchDiscriminator3D`; with two of them a logit sees 28 voxels.
+    """
+
+    def __init__(self, channels: tuple[int, ...] = (16, 32)) -> None:
+        super().__init__()
+        self.network = PatchDiscriminator3D(channels)
+
+    def forward(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Loss of each sample, (B,), from the decoded prediction, the real image and the mask, (B, 1, D, H, W).
+
+        Raises: ValueError: If the shapes differ.
+        """
+        if not pred.shape == target.shape == mask.shape:
+            raise ValueError(
+                f"pred {tuple(pred.shape)}, target {tuple(target.shape)}, mask {tuple(mask.shape)}: expected equal "
+                "shapes"
+            )
+        inside = mask > 0
+        placed = torch.where(inside, pred, target)
+        rows = zip(target.split(1), placed.split(1), inside.split(1), strict=True)
+        return torch.stack([sum(adversarial_step(self.network, *row)) for row in rows])
