@@ -7,11 +7,14 @@ series (folder ct) and its DICOM segmentation (lesions_seg.dcm), without the pat
 with --output-format both. Also overview.png and record.json, which names the input's path.
 """
 
+import gc
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 from diffusion.sampling import SamplingConfig, load_pipeline, weights_of
@@ -73,9 +76,10 @@ from imaging.lesions.shapes import lesion_mask_image
 
 def main(config: InpaintConfig) -> None:
     """Read, inpaint, write."""
-    pipeline, folder = load_pipeline(config)
-    slices = find_dicom_slices(config.ct, config.series_uid) if config.ct.is_dir() else []
-    ct = read_dicom_slices(slices) if slices else read_ct(config.ct)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read_scan, config)  # beside the imports, which take seconds
+        pipeline, folder = load_pipeline(config)
+        ct, slices = reading.result()
     mask = read_mask(config.mask, ct) if config.mask else drawn_mask(config, ct)
     made = pipeline(ct, mask, generator=torch.Generator().manual_seed(config.seed), **config.call_options())
     headers = read_headers(slices, ct) if slices else []
@@ -104,6 +108,14 @@ def main(config: InpaintConfig) -> None:
         f"{record['changed_outside_paint']} voxels changed outside it"
     )
     print(f"results: {config.out} ({', '.join(written)}, overview.png, record.json)")
+
+
+def read_scan(config: InpaintConfig) -> tuple[sitk.Image, list[Path]]:
+    """The scan, and the files of its slices where it is a DICOM series."""
+    if not config.ct.is_dir():
+        return read_ct(config.ct), []
+    slices = find_dicom_slices(config.ct, config.series_uid)
+    return read_dicom_slices(slices), slices
 
 
 def drawn_mask(config: InpaintConfig, ct: sitk.Image) -> sitk.Image:
@@ -145,3 +157,4 @@ def record_of(
 
 if __name__ == "__main__":
     launch(main, ARGUMENTS)
+    gc.freeze()  # or Python looks through the libraries' objects once more before it ends, for more than a second

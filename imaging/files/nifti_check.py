@@ -22,8 +22,9 @@ def check_nifti(path: Path) -> None:
     Raises: ValueError: Naming the file and what is wrong with it.
     """
     try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as stream:
-            content = stream.read()  # to the end, where gzip checks its sum
+        content = path.read_bytes()
+        if path.name.lower().endswith(".gz"):
+            content = gzip.decompress(content)  # to the end, where its sum is checked, beside other threads
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read as an image ({error}); is it complete?") from error
     versions = {o: int.from_bytes(content[:4], o) for o in BYTE_ORDERS}

@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
 
-from benchmarks import few_steps, seam
+from benchmarks import few_steps, seam, whole_scan
 from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
 from scripts.inpaint_nodules import synthetic_row
 
@@ -62,10 +63,29 @@ def test_seam_asks_for_every_cause_and_continues(chain, nodules, tmp_path, monke
     )
     seam.main(config)
     text = (config.out / "seam.md").read_text()
-    assert [text.count(f"| {cause} |") for cause in ("decoder", "margin", "blend", "paste")] == [4, 2, 4, 9]
+    assert [text.count(f"\n| {cause} |") for cause in ("decoder", "margin", "blend", "paste")] == [4, 2, 4, 9]
 
     monkeypatch.setattr(seam.LesionInpaintPipeline, "generate", lambda *_, **__: pytest.fail("made twice"))
     seam.main(config)
     assert (config.out / "seam.md").read_text() == text
     with pytest.raises(ValueError, match=r"other settings \(steps: 1 -> 2\)"):
         seam.main(replace(config, steps=2))
+
+
+@pytest.mark.slow
+def test_whole_scan_times_both_formats_and_finds_them_equal(chain, tmp_path, capsys):
+    config = whole_scan.Config(
+        pipeline=chain.ldm / "pipeline",
+        shape=(45, 60, 66),
+        spacing_mm=(5.0, 4.0, 4.0),
+        steps=1,
+        threads=1,
+        work=tmp_path,
+    )
+    whole_scan.main(config)
+    printed = capsys.readouterr().out
+    assert "| NIfTI |" in printed and "| DICOM |" in printed and "both results are the same, to the bit" in printed
+    nowhere = sitk.ReadImage(str(tmp_path / "NIfTI/paint_mask.nii.gz")) * 0
+    sitk.WriteImage(nowhere, str(tmp_path / "NIfTI/paint_mask.nii.gz"))
+    with pytest.raises(ValueError, match="expected a change in the painted region and nowhere else"):
+        whole_scan.check(tmp_path)
