@@ -10,7 +10,8 @@ same command goes on where it stopped, and prints the table anew.
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -112,8 +113,8 @@ def main(config: SearchConfig) -> None:
         figures = folder / "figures.json"
         if not figures.exists():
             print(name, flush=True)
-            AcceleratorState._reset_state(reset_partial_state=True)  # each has a precision of its own
-            found = judge(config, folder, choices[name])
+            with own_precision():
+                found = judge(config, folder, choices[name])
             write_atomically(figures, lambda path, found=found: path.write_text(json.dumps(found, indent=2)))
         rows[name] = json.loads(figures.read_text())
     columns = list(next(iter(rows.values())))
@@ -122,6 +123,16 @@ def main(config: SearchConfig) -> None:
     table = "\n".join(lines) + "\n"
     write_atomically(config.out / f"{config.stage}.md", lambda path: path.write_text(table))
     print(table)
+
+
+@contextmanager
+def own_precision() -> Iterator[None]:
+    """Let a training have another precision than the one before and the one after it in this process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        yield
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def trained(kind: Any, config: SearchConfig, base: str, folder: Path, given: Mapping[str, Any]) -> Any:

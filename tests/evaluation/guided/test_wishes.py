@@ -6,7 +6,7 @@ HU = {"mean_hu": [-100.0, -600.0, -100.0]}
 
 
 def test_each_wish_has_its_values_from_low_to_high_in_the_words_of_the_pipeline():
-    assert asked_values("malignancy", HU) == [AskedValue("benign", 1.5), AskedValue("malignant", 4.5)]
+    assert asked_values("malignancy", HU) == [AskedValue("benign", 1.0), AskedValue("malignant", 5.0)]
     assert [value.wish for value in asked_values("texture", HU)] == ["ground-glass", "part-solid", "solid"]
     assert [value.wish for value in asked_values("spiculation", HU)] == [1, 2, 3, 4, 5]
     assert asked_values("mean_hu", HU) == [AskedValue("-600", -600.0), AskedValue("-100", -100.0)]
