@@ -1,6 +1,6 @@
 """A lesion into a whole scan: native geometry -> model grid -> paint -> the difference back, only where painted."""
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -11,31 +11,30 @@ from imaging.lesions.mask import binary_mask, grown_mask
 
 MARGIN_MM = 2.0  # CT that the model must see on every side of what it paints
 
-Paint = Callable[[dict[str, np.ndarray]], np.ndarray]
-"""From `ct_hu`, `lesion_mask`, `paint_mask` and `valid_mask` of a crop to the generated HU, all (D, H, W)."""
+
+class ScanCrop(NamedTuple):
+    """The part of a scan that the model sees, and what it may paint.
+
+    Attributes:
+        crop: `ct_hu`, `lesion_mask`, `paint_mask` and `valid_mask` on the model's grid, (D, H, W).
+        grid: Image with the geometry of that grid.
+        painted: The painted region on the scan's grid, uint8.
+    """
+
+    crop: dict[str, np.ndarray]
+    grid: sitk.Image
+    painted: sitk.Image
 
 
-def inpaint_scan(
-    ct: sitk.Image,
-    mask: sitk.Image,
-    paint: Paint,
-    crop_size: int,
-    spacing_mm: float,
-    margin_mm: float,
-    blend_mm: float,
-) -> tuple[sitk.Image, sitk.Image]:
-    """Paint one lesion into a scan; every voxel outside the painted region is the input's.
+def crop_of_scan(ct: sitk.Image, mask: sitk.Image, crop_size: int, spacing_mm: float, margin_mm: float) -> ScanCrop:
+    """Bring the surroundings of a lesion to the model's grid.
 
     Args:
         ct: Scan in HU.
         mask: The lesion, in the geometry of `ct`; one lesion, as `binary_mask` says.
-        paint: The model, on its own grid: float32 HU and uint8 masks in, HU out.
         crop_size: Edge of the model's grid, voxels.
         spacing_mm: Of the model's grid, isotropic.
         margin_mm: What is painted around the lesion.
-        blend_mm: Width over which the change is blended in from the border of the painted region inwards.
-    Returns: The scan with the lesion, of the pixel type, geometry and metadata of `ct`; and the painted region, uint8,
-        in that geometry.
     Raises: ValueError: If the geometries differ, the scan is not in HU, the mask is empty or no mask, or the lesion
         does not fit the grid.
     """
@@ -53,13 +52,27 @@ def inpaint_scan(
     crop = {"ct_hu": ct_hu, "lesion_mask": lesion_mask, "paint_mask": paint_mask, "valid_mask": valid_mask}
     painted = sitk.GetImageFromArray(grown_mask(lesion, margin_mm, ct.GetSpacing()[::-1]))
     painted.CopyInformation(ct)
-    around = _around(painted)  # a whole scan's weights would be as large as two scans
-    patch = paste_difference(ct[around], grid, paint(crop) - ct_hu, soft_edge(painted[around], blend_mm))
+    return ScanCrop(crop, grid, painted)
+
+
+def paste_into_scan(ct: sitk.Image, place: ScanCrop, made_hu: np.ndarray, blend_mm: float) -> sitk.Image:
+    """The scan with what the model made, on its own grid; every voxel outside `place.painted` is the scan's.
+
+    Args:
+        ct: Of which `place` is a crop.
+        place: From :func:`crop_of_scan`.
+        made_hu: What the model made, (D, H, W), HU.
+        blend_mm: Width over which the change is blended in from the border of the painted region inwards.
+    Returns: Image of the pixel type, geometry and metadata of `ct`.
+    """
+    around = _around(place.painted)  # a whole scan's weights would be as large as two scans
+    difference_hu = made_hu - place.crop["ct_hu"]
+    patch = paste_difference(ct[around], place.grid, difference_hu, soft_edge(place.painted[around], blend_mm))
     result = sitk.Image(ct)
     result[around] = patch
     for key in ct.GetMetaDataKeys():
         result.SetMetaData(key, ct.GetMetaData(key))
-    return result, painted
+    return result
 
 
 def _around(mask: sitk.Image) -> tuple[slice, ...]:

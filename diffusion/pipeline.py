@@ -1,10 +1,8 @@
 """`LesionInpaintPipeline`: a CT and a mask in, the same CT with a lesion inside the mask out."""
 
 import inspect
-import math
-import numbers
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +17,19 @@ from torch import Tensor
 from autoencoder.hub import resolve_folder
 from autoencoder.latents import standardise, unstandardise
 from diffusion.attributes import Wish, wished
+from diffusion.checks import (
+    Generators,
+    check_batch,
+    check_crops,
+    check_diffusers_options,
+    check_numbers,
+    check_spacing,
+)
 from diffusion.conditioning import blank, condition_of
-from diffusion.guide import Plan, Scales, attribute_scales, check_range, is_finite
+from diffusion.guide import Plan, Scales, attribute_scales
 from diffusion.hub import import_component_modules
 from diffusion.objective import guided_output, noise_level
-from diffusion.samplers import set_steps
+from diffusion.samplers import check_fits, saved_scheduler, set_steps
 from imaging.compositing import composite, edge_weight
 from imaging.files.hounsfield import check_hu
 from imaging.lesions.mask import binary_mask, grown_mask
@@ -36,8 +42,7 @@ if TYPE_CHECKING:
 
 Attributes = Mapping[str, Wish]
 STEPS = 16  # within 5 % of 250 in every texture distance (benchmarks/few_steps.md)
-SAME_SPACING = 0.01  # relative; the same grid to a hundredth
-Generators = torch.Generator | list[torch.Generator] | None
+StepCallback = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]
 
 
 @dataclass
@@ -45,9 +50,11 @@ class LesionInpaintOutput(BaseOutput):
     """What the pipeline returns.
 
     Attributes:
-        ct: The CT with the lesion, HU; the type, shape and geometry of the input.
+        ct: The CT with the lesion, HU; the type, shape and geometry of the input, unless `output_type` says otherwise.
+            Several lesions per mask are a batch of crops, or a list of scans.
         lesion_mask: The mask that was given.
-        paint_mask: The lesion and the margin around it, uint8: outside it the CT is the input, bit for bit.
+        paint_mask: The lesion and the margin around it, uint8: outside it the CT is the input, bit for bit; one per
+            mask.
     """
 
     ct: Any
@@ -74,6 +81,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "vae->unet->vae"
     _optional_components = ["guide"]  # noqa: RUF012 - the name and type Diffusers reads
+    _callback_tensor_inputs = ("latents", "condition")
+    _interrupt = False
 
     def __init__(
         self,
@@ -88,6 +97,12 @@ class LesionInpaintPipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, guide=guide)
         self.register_to_config(crop_size=crop_size, spacing_mm=spacing_mm, paint_margin_mm=paint_margin_mm)
+        self._trained_scheduler = scheduler  # another that takes its place must fit it
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the call under way skips its remaining steps; a callback sets `_interrupt`."""
+        return self._interrupt
 
     @classmethod
     def from_pretrained(
@@ -127,6 +142,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
         pipeline = super().from_pretrained(folder, use_safetensors=True, local_files_only=True, **without, **kwargs)
         if vae is not None:
             pipeline.register_modules(vae=vae)
+        if "scheduler" in kwargs:
+            pipeline._trained_scheduler = saved_scheduler(folder)
         return pipeline
 
     @torch.no_grad()
@@ -146,8 +163,14 @@ class LesionInpaintPipeline(DiffusionPipeline):
         paint_margin_mm: float | None = None,
         blend_mm: float | None = None,
         match_noise: bool = True,
-    ) -> LesionInpaintOutput:
-        """Inpaint one lesion per volume.
+        num_lesions_per_mask: int = 1,
+        latents: Tensor | None = None,
+        output_type: str = "input",
+        return_dict: bool = True,
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> LesionInpaintOutput | tuple[Any, ...]:
+        """Inpaint one lesion per volume, or several versions of it.
 
         Args:
             ct: HU. Either a whole scan as a `SimpleITK.Image` (any spacing, direction and size; the model works on a
@@ -175,12 +198,25 @@ class LesionInpaintPipeline(DiffusionPipeline):
                 the margin, so that the lesion itself is all the model's.
             match_noise: Whether what is painted is given noise like that of the CT around it, of which the autoencoder
                 keeps little (`imaging.noise.noise_like`).
+            num_lesions_per_mask: Versions n of each lesion, one after the other in the batch; `generator` and `latents`
+                then hold n for each volume.
+            latents: The first noise, of unit variance, (B n, C, d, h, w); None draws it from `generator`.
+            output_type: "input", the type of `ct`; "pt" or "np", (B n, 1, D, H, W), also of a scan; or "latent", what
+                was sampled, standardised, (B n, C, d, h, w), before it is decoded.
+            return_dict: Whether to return a `LesionInpaintOutput` and not its values as a tuple.
+            callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step; what it returns
+                replaces the tensors. If it sets `pipeline._interrupt = True`, the remaining steps are skipped.
+            callback_on_step_end_tensor_inputs: Which tensors it is given: "latents", and the U-Net's "condition".
         Returns: `LesionInpaintOutput`; `ct` has the input's type, and outside `paint_mask` its very values.
-        Raises: ValueError: If shapes, sizes, values or attributes do not fit; before anything is computed.
+        Raises: ValueError: If shapes, sizes, values, attributes or the scheduler do not fit; before anything is
+            computed.
         """
         margin_mm = self.config["paint_margin_mm"] if paint_margin_mm is None else paint_margin_mm
         blend_mm = margin_mm if blend_mm is None else blend_mm
         check_numbers(num_inference_steps, guidance_scale, cfg_scale, blend_mm, margin_mm, guidance_range)
+        check_diffusers_options(
+            output_type, num_lesions_per_mask, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs
+        )
         options: dict[str, Any] = {
             "attributes": attributes,
             "guidance_scale": guidance_scale,
@@ -189,6 +225,11 @@ class LesionInpaintPipeline(DiffusionPipeline):
             "match_noise": match_noise,
             "num_inference_steps": num_inference_steps,
             "generator": generator,
+            "num_lesions_per_mask": num_lesions_per_mask,
+            "latents": latents,
+            "decode": output_type != "latent",
+            "callback_on_step_end": callback_on_step_end,
+            "callback_on_step_end_tensor_inputs": callback_on_step_end_tensor_inputs,
         }
         if not isinstance(ct, np.ndarray | Tensor):
             if not hasattr(ct, "GetSpacing"):
@@ -199,22 +240,52 @@ class LesionInpaintPipeline(DiffusionPipeline):
                 raise ValueError(
                     "spacing_mm, semantic_map and valid_mask go with crops; a scan has its spacing and is mapped here"
                 )
-            from diffusion.insertion import inpaint_scan  # SimpleITK is needed for scans only
+            output = self._inpaint_scan(ct, mask, margin_mm, blend_mm, output_type, options)
+        else:
+            crops = {"spacing_mm": spacing_mm, "semantic_map": semantic_map, "valid_mask": valid_mask}
+            output = self._inpaint_crops(ct, mask, margin_mm, blend_mm, output_type, options, **crops)
+        return output if return_dict else (output.ct, output.lesion_mask, output.paint_mask)
 
-            def paint(crop: dict[str, np.ndarray]) -> np.ndarray:
-                tensors: dict[str, Any] = {
-                    name: torch.from_numpy(np.ascontiguousarray(array))[None, None] for name, array in crop.items()
-                }
-                return self.generate(**tensors, **options)[0, 0].cpu().numpy()
+    def _inpaint_scan(
+        self, ct: "sitk.Image", mask: Any, margin_mm: float, blend_mm: float, output_type: str, options: dict[str, Any]
+    ) -> LesionInpaintOutput:
+        """The lesion's surroundings to the model's grid, and what is made there back into the scan."""
+        import SimpleITK as sitk  # needed for scans only
 
-            size, grid_mm = self.config["crop_size"], self.config["spacing_mm"]
-            made, painted_region = inpaint_scan(ct, mask, paint, size, grid_mm, margin_mm, blend_mm)
-            return LesionInpaintOutput(ct=made, lesion_mask=mask, paint_mask=painted_region)
+        from diffusion.insertion import crop_of_scan, paste_into_scan
+
+        place = crop_of_scan(ct, mask, self.config["crop_size"], self.config["spacing_mm"], margin_mm)
+        tensors: dict[str, Any] = {
+            name: torch.from_numpy(np.ascontiguousarray(array))[None, None] for name, array in place.crop.items()
+        }
+        made = self.generate(**tensors, **options)
+        if output_type == "latent":
+            return LesionInpaintOutput(ct=made, lesion_mask=mask, paint_mask=place.painted)
+        scans = [paste_into_scan(ct, place, volume, blend_mm) for volume in made[:, 0].cpu().numpy()]
+        result: Any = scans if len(scans) > 1 else scans[0]
+        if output_type != "input":
+            result = np.stack([sitk.GetArrayFromImage(scan) for scan in scans])[:, None]
+            result = torch.from_numpy(result) if output_type == "pt" else result
+        return LesionInpaintOutput(ct=result, lesion_mask=mask, paint_mask=place.painted)
+
+    def _inpaint_crops(
+        self,
+        ct: "np.ndarray | Tensor",
+        mask: Any,
+        margin_mm: float,
+        blend_mm: float,
+        output_type: str,
+        options: dict[str, Any],
+        spacing_mm: Any,
+        semantic_map: Any,
+        valid_mask: Any,
+    ) -> LesionInpaintOutput:
+        """Crops on the model's grid; composed as a scan whose grid is the model's."""
         ct_hu = torch.as_tensor(ct)
         lesion_mask = torch.from_numpy(binary_mask(torch.as_tensor(mask).cpu().numpy()))
-        self._check_crops(ct_hu, lesion_mask)
+        check_crops(ct_hu, lesion_mask, self.unet.size_multiple)
         check_hu(ct_hu.float().cpu().numpy(), "ct", crop=True)
-        self._check_spacing(spacing_mm, len(ct_hu))
+        check_spacing(spacing_mm, self.config["spacing_mm"], len(ct_hu))
         valid = torch.ones_like(lesion_mask)
         if valid_mask is not None:
             valid = torch.from_numpy(binary_mask(torch.as_tensor(valid_mask).cpu().numpy(), "valid_mask"))
@@ -227,16 +298,22 @@ class LesionInpaintPipeline(DiffusionPipeline):
             np.stack([grown_mask(lesion, margin_mm, own_mm) for lesion in lesion_mask[:, 0].numpy()])[:, None]
         )
         paint_mask = paint_mask * valid
-        generated = self.generate(ct_hu, lesion_mask, paint_mask, valid, semantic, **options).cpu().numpy()
+        generated = self.generate(ct_hu, lesion_mask, paint_mask, valid, semantic, **options)
+        as_array = output_type == "np" or (output_type == "input" and isinstance(ct, np.ndarray))
+        painted_region = paint_mask.numpy() if as_array else paint_mask
+        if output_type == "latent":
+            return LesionInpaintOutput(ct=generated, lesion_mask=mask, paint_mask=painted_region)
+        each = options["num_lesions_per_mask"]
         volumes = ct_hu.cpu().float().numpy() if ct_hu.dtype in (torch.float16, torch.bfloat16) else ct_hu.cpu().numpy()
-        painted = [  # a crop is a scan whose grid is the model's
-            composite(volume, made - np.maximum(volume, AIR_HU), edge_weight(place, np.array(own_mm), blend_mm))
-            for volume, made, place in zip(volumes[:, 0], generated[:, 0], paint_mask[:, 0].numpy(), strict=True)
+        weights = [edge_weight(place, np.array(own_mm), blend_mm) for place in paint_mask[:, 0].numpy()]
+        painted = [
+            composite(volumes[n // each, 0], made - np.maximum(volumes[n // each, 0], AIR_HU), weights[n // each])
+            for n, made in enumerate(generated[:, 0].cpu().numpy())
         ]
         result = torch.from_numpy(np.stack(painted)[:, None]).to(ct_hu)
-        if isinstance(ct, np.ndarray):
-            return LesionInpaintOutput(ct=result.numpy(), lesion_mask=mask, paint_mask=paint_mask.numpy())
-        return LesionInpaintOutput(ct=result, lesion_mask=mask, paint_mask=paint_mask)
+        return LesionInpaintOutput(
+            ct=result.numpy() if as_array else result, lesion_mask=mask, paint_mask=painted_region
+        )
 
     @torch.no_grad()
     def synthesize(
@@ -259,7 +336,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
             )
         everywhere = torch.ones_like(labels, dtype=torch.uint8)
         lesion_mask = (labels >= FIRST_NODULE).to(torch.uint8)
-        self._check_crops(torch.zeros(labels.shape), everywhere)
+        check_crops(torch.zeros(labels.shape), everywhere, self.unet.size_multiple)
         made = self.generate(
             torch.zeros(labels.shape),
             lesion_mask,
@@ -287,14 +364,29 @@ class LesionInpaintPipeline(DiffusionPipeline):
         match_noise: bool = True,
         num_inference_steps: int = STEPS,
         generator: Generators = None,
+        num_lesions_per_mask: int = 1,
+        latents: Tensor | None = None,
+        decode: bool = True,
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> Tensor:
         """The model's own volume, before it is blended into the CT; arguments as for crops, masks 0 or 1.
 
-        Returns: HU within the window, float, (B, 1, D, H, W), on the pipeline's device.
+        Returns: HU within the window, float, (B n, 1, D, H, W), on the pipeline's device; or, unless `decode`, the
+            standardised latent, (B n, C, d, h, w).
         """
         device, config, factor = self._execution_device, self.vae.config, self.vae.factor
         window = (config["window_width"], config["window_level"])
-        self._check_generators(generator, ct_hu.shape[0])
+        check_fits(self.scheduler, self._trained_scheduler)
+        if num_lesions_per_mask > 1:
+            given = (ct_hu, lesion_mask, paint_mask, valid_mask)
+            ct_hu, lesion_mask, paint_mask, valid_mask = (
+                one.repeat_interleave(num_lesions_per_mask, 0) for one in given
+            )
+            semantic_map = None if semantic_map is None else semantic_map.repeat_interleave(num_lesions_per_mask, 0)
+            attributes = {name: _repeated(wish, num_lesions_per_mask) for name, wish in (attributes or {}).items()}
+        latent_shape = (len(ct_hu), config["latent_channels"], *(edge // factor for edge in ct_hu.shape[2:]))
+        check_batch(generator, latents, latent_shape)
         lesion_mask, paint_mask = lesion_mask.to(device), paint_mask.to(device)
         asked, plan = self._wishes(attributes or {}, lesion_mask, guidance_scale, guidance_range)
         asked = None if asked is None else asked.to(device)
@@ -307,12 +399,18 @@ class LesionInpaintPipeline(DiffusionPipeline):
         condition = condition_of(standardise(blanked, config), lesion_mask, paint_mask, valid_mask.to(device), factor)
 
         set_steps(self.scheduler, num_inference_steps, device)
-        latent = randn_tensor(blanked.shape, generator=generator, device=device, dtype=blanked.dtype)
-        latent = latent * getattr(self.scheduler, "init_noise_sigma", 1.0)  # a flow starts at noise of unit variance
+        if latents is None:
+            latents = randn_tensor(blanked.shape, generator=generator, device=device, dtype=blanked.dtype)
+        latent = latents.to(blanked) * getattr(
+            self.scheduler, "init_noise_sigma", 1.0
+        )  # a flow starts at noise of unit variance
         scaled = getattr(self.scheduler, "scale_model_input", lambda sample, t: sample)
         accepted = inspect.signature(self.scheduler.step).parameters
         step_options = {"generator": generator} if "generator" in accepted else {}
-        for t in self.progress_bar(self.scheduler.timesteps):
+        self._interrupt = False
+        for step, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
+            if self.interrupt:
+                break
             noisy = scaled(latent, t)
             sample = torch.cat([noisy, condition], dim=1)
             output = self.unet(sample, t, modulation=modulation, attributes=asked).sample
@@ -323,6 +421,13 @@ class LesionInpaintPipeline(DiffusionPipeline):
                 gradient = self.guide.gradient(noisy, t, noise_level(self.scheduler, t), plan, self.vae)
                 output = guided_output(self.scheduler, output, t, gradient)
             latent = self.scheduler.step(output, t, latent, **step_options).prev_sample
+            if callback_on_step_end is not None:
+                tensors = {"latents": latent, "condition": condition}
+                shown = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
+                tensors |= callback_on_step_end(self, step, t, shown)
+                latent, condition = tensors["latents"], tensors["condition"]
+        if not decode:
+            return latent
         generated = self.vae.decode(unstandardise(latent, config)).sample
         made_hu = to_hu(generated.float().clamp(-1, 1), *window)
         if match_noise:
@@ -346,21 +451,6 @@ class LesionInpaintPipeline(DiffusionPipeline):
         own_mm = 3 * (self.config["spacing_mm"],)
         maps = [inpainting_map(ct, lesion, paint, own_mm, valid) for ct, lesion, paint, valid in crops]
         return torch.from_numpy(np.stack(maps))[:, None]
-
-    def _check_crops(self, ct_hu: Tensor, lesion_mask: Tensor) -> None:
-        multiple = self.unet.size_multiple
-        if ct_hu.ndim != 5 or ct_hu.shape[1] != 1 or any(edge % multiple for edge in ct_hu.shape[2:]):
-            raise ValueError(
-                f"ct has shape {tuple(ct_hu.shape)}, expected (B, 1, D, H, W) with D, H, W multiples of {multiple}; "
-                "pass a SimpleITK.Image to have the crop made"
-            )
-        if lesion_mask.shape != ct_hu.shape:
-            raise ValueError(f"mask has shape {tuple(lesion_mask.shape)}, ct {tuple(ct_hu.shape)}; they must be equal")
-        if not torch.isfinite(ct_hu.float()).all():
-            raise ValueError("ct holds NaN or infinite values; replace them with HU first")
-        empty = (lesion_mask.flatten(1) == 0).all(dim=1).nonzero().flatten().tolist()
-        if empty:
-            raise ValueError(f"mask of volume {empty[0]} is empty; it says where the lesion is painted")
 
     def _wishes(
         self,
@@ -387,46 +477,9 @@ class LesionInpaintPipeline(DiffusionPipeline):
             return asked, None
         return asked, self.guide.plan(for_guide, lesion_mask, self.vae, guidance_scale, guidance_range)
 
-    def _check_generators(self, generator: Generators, batch: int) -> None:
-        if isinstance(generator, list) and len(generator) != batch:
-            raise ValueError(f"{len(generator)} generators for {batch} volumes; give one, or one per volume")
 
-    def _check_spacing(self, spacing_mm: Any, batch: int) -> None:
-        if spacing_mm is None:
-            return
-        own = self.config["spacing_mm"]
-        spacing = torch.as_tensor(spacing_mm, dtype=torch.float64)
-        if spacing.shape not in ((3,), (batch, 3)) or not (spacing > 0).all():
-            raise ValueError(f"spacing_mm {spacing_mm}, expected three positive numbers (z, y, x), or three per volume")
-        if not ((spacing / own - 1).abs() <= SAME_SPACING).all():
-            raise ValueError(
-                f"spacing_mm {spacing.tolist()}: the model has learnt {own:g} mm along every axis; resample the crop, "
-                "or pass a SimpleITK.Image to have that done"
-            )
-
-
-def check_numbers(
-    num_inference_steps: Any,
-    guidance_scale: Any,
-    cfg_scale: Any,
-    blend_mm: Any,
-    paint_margin_mm: Any,
-    guidance_range: Any = None,
-) -> None:
-    """Raise ValueError, naming the value, unless steps are a whole number from 1 and the others finite and in range."""
-    steps = num_inference_steps
-    if not isinstance(steps, numbers.Integral) or isinstance(steps, bool) or steps < 1:
-        raise ValueError(f"num_inference_steps {steps!r}, expected a whole number of at least 1")
-    scales = {"guidance_scale": guidance_scale}
-    if isinstance(guidance_scale, Mapping):
-        scales = {f'guidance_scale of "{name}"': value for name, value in guidance_scale.items()}
-    for name, value, low in (
-        *((name, value, -math.inf) for name, value in scales.items()),
-        ("cfg_scale", cfg_scale, -math.inf),
-        ("paint_margin_mm", paint_margin_mm, 0.0),
-        ("blend_mm", blend_mm, 0.0),
-    ):
-        if not (is_finite(value) and value >= low):
-            raise ValueError(f"{name} {value!r}, expected a finite number{' of at least 0' if low == 0 else ''}")
-    if guidance_range is not None:
-        check_range(guidance_range)
+def _repeated(wish: Wish, each: int) -> Wish:
+    """A list with one wish per volume as one with each of them so many times; one wish for all stays."""
+    if isinstance(wish, str) or not isinstance(wish, Sequence):
+        return wish
+    return [value for value in wish for _ in range(each)]

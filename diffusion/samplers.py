@@ -4,18 +4,25 @@ Every sampler here calls the network once a step. All but "ddpm" are determinist
 differential equation from the first noise to the lesion, so that more steps of any of them end in the same lesion.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import (
+    DDIMScheduler,
     DDPMScheduler,
+    DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
     UniPCMultistepScheduler,
 )
 
-from diffusion.objective import is_flow
+from diffusion.objective import alphas_of, is_flow
 from diffusion.settings import SamplerName
 
 DIFFUSION = {"timestep_spacing": "trailing", "thresholding": False}  # starts at the noisiest step that was trained
@@ -33,6 +40,70 @@ DIFFUSION_SAMPLERS: dict[SamplerName, tuple[Any, dict[str, Any]]] = {
     "unipc": (UniPCMultistepScheduler, MULTISTEP | {"solver_order": 2, "solver_type": "bh2"}),
 }
 FLOW_SAMPLERS: dict[SamplerName, tuple[Any, dict[str, Any]]] = {"flow-euler": (FlowMatchEulerDiscreteScheduler, {})}
+# Diffusers' classes that end at the lesion which the training's own steps lead to. Heun's second call of a step and the
+# interpolated times of others are at no noise level that the network has seen under that time.
+DIFFUSION_CLASSES = (
+    DDPMScheduler,
+    DDIMScheduler,
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
+FLOW_CLASSES = (FlowMatchEulerDiscreteScheduler,)
+CHANGES = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "thresholding", "clip_sample")
+
+
+def check_fits(scheduler: Any, trained: Any) -> None:
+    """Refuse a scheduler that would take other steps than those the network has learnt, and end in another lesion.
+
+    Args:
+        scheduler: That is to be used, any Diffusers scheduler.
+        trained: That of the training, or one that was built from its config.
+    Raises: ValueError: If it is of another class than those that fit the process, its timesteps are no whole steps of
+        the training, or its schedule or prediction is another than the training's.
+    """
+    flow = is_flow(trained)
+    fitting = FLOW_CLASSES if flow else DIFFUSION_CLASSES
+    name, config = type(scheduler).__name__, scheduler.config
+    if not isinstance(scheduler, fitting):
+        fault = "takes steps that this network was not trained for"
+    elif is_flow(scheduler) != flow:
+        fault = f"is of a {'diffusion' if flow else 'rectified flow'}, the training of the other process"
+    elif config["num_train_timesteps"] != trained.config["num_train_timesteps"]:
+        fault = f"has {config['num_train_timesteps']} timesteps, the training {trained.config['num_train_timesteps']}"
+    elif not flow and config["prediction_type"] != trained.config["prediction_type"]:
+        fault = f"reads {config['prediction_type']}, the network predicts {trained.config['prediction_type']}"
+    elif not flow and not _same_schedule(scheduler, trained):
+        fault = "has another noise schedule than the training"
+    elif changed := [key for key in CHANGES if config.get(key) and not trained.config.get(key)]:
+        fault = f"has {changed[0]}, so that its timesteps are not the training's or x0 is clipped"
+    else:
+        return
+    raise ValueError(
+        f"scheduler {name} does not fit this pipeline: it {fault}; take one of "
+        f"{', '.join(kind.__name__ for kind in fitting)} made by from_config(pipeline.scheduler.config)"
+    )
+
+
+def saved_scheduler(folder: Path) -> Any:
+    """The scheduler that lies in a pipeline's folder, whatever was loaded in its place.
+
+    Raises: ValueError: If it is of no class that fits.
+    """
+    name = FlowMatchEulerDiscreteScheduler.load_config(folder, subfolder="scheduler").get("_class_name")
+    known = {kind.__name__: kind for kind in (*DIFFUSION_CLASSES, *FLOW_CLASSES)}
+    if name not in known:
+        raise ValueError(f"{folder}/scheduler: of class {name}, expected one of {', '.join(known)}")
+    return known[name].from_pretrained(folder, subfolder="scheduler")
+
+
+def _same_schedule(scheduler: Any, trained: Any) -> bool:
+    """Whether ᾱ of each row is the same; a last row of no signal is stored by some as one of next to none."""
+    return torch.allclose(alphas_of(scheduler), alphas_of(trained), rtol=1e-3, atol=1e-6)
 
 
 def fitting_samplers(scheduler: Any) -> dict[SamplerName, tuple[Any, dict[str, Any]]]:

@@ -77,7 +77,8 @@ def load_pipeline(config: SamplingConfig) -> "tuple[LesionInpaintPipeline, Path]
     """
     from autoencoder.hub import resolve_folder
     from autoencoder.loading import load_autoencoder
-    from diffusion.pipeline import LesionInpaintPipeline, check_numbers
+    from diffusion.checks import check_numbers
+    from diffusion.pipeline import LesionInpaintPipeline
     from diffusion.samplers import sampler_of
     from foundation.device import torch_device
 

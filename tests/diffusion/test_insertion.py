@@ -12,7 +12,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 from tiny_models import RecordingGuide, pixel_pipeline
 from torch import Tensor
 
-from diffusion.insertion import inpaint_scan
+from diffusion.insertion import crop_of_scan, paste_into_scan
 from imaging.files.ct import read_ct
 from imaging.lesions.mask import grown_mask
 
@@ -61,7 +61,8 @@ def inpainted(
     spacing_mm: float = 1.0,
     margin_mm: float = 0.0,
 ) -> sitk.Image:
-    result, painted = inpaint_scan(ct, mask, paint, size, spacing_mm, margin_mm, blend_mm)
+    place = crop_of_scan(ct, mask, size, spacing_mm, margin_mm)
+    result, painted = paste_into_scan(ct, place, paint(place.crop), blend_mm), place.painted
     expected = grown_mask(sitk.GetArrayViewFromImage(mask), margin_mm, ct.GetSpacing()[::-1])
     assert np.array_equal(sitk.GetArrayViewFromImage(painted), expected)
     return result
@@ -120,15 +121,19 @@ def test_pipeline_hands_its_grid_and_every_option_to_the_model(monkeypatch: pyte
 
     monkeypatch.setattr(pipe, "generate", generate)
     wish = {"malignancy": "benign"}
-    pipe(ct, ball(ct, (8, 25, 28), 12), wish, guidance_scale=2.0, num_inference_steps=np.int64(7))
+    pipe(ct, ball(ct, (8, 25, 28), 12), wish, 2.0, num_inference_steps=np.int64(7), num_lesions_per_mask=2)
     numbers = {
         "guidance_scale": 2.0,
         "cfg_scale": 1.0,
         "match_noise": True,
         "num_inference_steps": 7,
         "guidance_range": None,
+        "num_lesions_per_mask": 2,
+        "decode": True,
+        "latents": None,
     }
-    options = {"attributes": wish, "generator": None} | numbers
+    callback = {"callback_on_step_end": None, "callback_on_step_end_tensor_inputs": ("latents",)}
+    options = {"attributes": wish, "generator": None} | numbers | callback
     assert calls == [((1, 1, 36, 36, 36), options)]
 
 

@@ -15,7 +15,6 @@ from diffusers import (
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
-    HeunDiscreteScheduler,
     PNDMScheduler,
     UniPCMultistepScheduler,
 )
@@ -118,7 +117,7 @@ def test_exact_denoiser_makes_the_sampler_return_its_x0(target: str, scheduler_t
 
 @pytest.mark.parametrize(
     "scheduler_type",
-    [DPMSolverMultistepScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler, UniPCMultistepScheduler],
+    [DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler],
 )
 def test_exact_denoiser_makes_other_samplers_return_its_x0(scheduler_type: Any):
     check_oracle(scheduler_type.from_config(training_scheduler("v").config))
@@ -158,7 +157,6 @@ def test_latent_is_standardised_before_and_decoded_after():
         DDIMScheduler,
         DPMSolverMultistepScheduler,
         EulerDiscreteScheduler,
-        HeunDiscreteScheduler,
         PNDMScheduler,
         UniPCMultistepScheduler,
     ],
