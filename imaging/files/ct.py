@@ -114,6 +114,35 @@ def read_mask(path: str | Path, ct_image: sitk.Image | None = None) -> sitk.Imag
     return mask_image
 
 
+def read_labels(path: str | Path, ct_image: sitk.Image) -> list[sitk.Image]:
+    """Read a label image as one mask for each label 1, 2, ...; a mask of one positive value is one lesion.
+
+    Args:
+        path: As `read_mask`.
+        ct_image: The CT that it belongs to.
+    Returns: uint8 images of 0 and 1, on the grid of the CT.
+    Raises: ValueError: As `read_mask`, or if labels are no whole numbers from 1 on without a gap.
+    """
+    path = Path(path)
+    if not path.is_file() or not path.name.lower().endswith(READ_SUFFIXES):
+        return [read_mask(path, ct_image)]
+    image = _read_file(path)
+    _check_volume(path, image)
+    array = sitk.GetArrayViewFromImage(image)
+    values = np.unique(array)
+    labels = values[values != 0]
+    if len(labels) < 2:
+        return [read_mask(path, ct_image)]
+    if not np.array_equal(labels, np.arange(1, len(labels) + 1)):
+        shown = ", ".join(f"{label:g}" for label in labels[:5]) + (", ..." if len(labels) > 5 else "")
+        raise ValueError(f"{path}: labels {shown}, expected one lesion for each of 1, 2, ... without a gap")
+    check_same_grid(image, ct_image, str(path))
+    masks = [sitk.GetImageFromArray((array == label).astype(np.uint8)) for label in labels]
+    for mask in masks:
+        mask.CopyInformation(ct_image)
+    return masks
+
+
 def write_ct(image: sitk.Image, path: str | Path) -> None:
     """Write an image as NIfTI or MetaImage, keeping pixel type and geometry (NIfTI stores it in float32).
 

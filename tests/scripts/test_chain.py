@@ -40,6 +40,7 @@ from scripts.train_classifier import main as classifier_main
 from scripts.train_ldm import check_spacing
 
 RECORD = {
+    "lesions",
     "created",
     "settings",
     "pipeline_sha256",
