@@ -34,4 +34,5 @@ class ForegroundDiscriminator(nn.Module):
         inside = mask > 0
         placed = torch.where(inside, pred, target)
         rows = zip(target.split(1), placed.split(1), inside.split(1), strict=True)
-        return torch.stack([sum(adversarial_step(self.network, *row)) for row in rows])
+        steps = [adversarial_step(self.network, *row) for row in rows]
+        return torch.stack([generator + discriminator for generator, discriminator in steps])

@@ -30,10 +30,10 @@ def lesion_picture(
     import SimpleITK as sitk
     from IPython.display import Image
 
-    volumes = [sitk.GetArrayViewFromImage(image) for image in (before, after, mask)]
+    ct_hu, made_hu, lesion_mask = (sitk.GetArrayViewFromImage(image) for image in (before, after, mask))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lesion.png"
-        save_overview(path, *volumes, before.GetSpacing()[::-1], window)
+        save_overview(path, ct_hu, made_hu, lesion_mask, before.GetSpacing()[::-1], window)
         return Image(data=path.read_bytes())
 
 
