@@ -1,8 +1,10 @@
 """Make a trained pipeline small enough to come with the package: half precision, its sampler, its card.
 
-uv run scripts/ship_pipeline.py --pipeline runs/shipped/ldm/pipeline --run runs/shipped/ldm \
-    --report runs/shipped/report --out models/lung-nodule-small
-configs/shipped/ has the trainings, in order: vae_1, vae_2, ldm; each head is its command.
+uv run scripts/ship_pipeline.py --pipeline runs/shipped/classifier/pipeline --run runs/shipped/ldm \
+    --report runs/shipped/report --commands configs/shipped/commands.sh --out models/lung-nodule-small
+The pipeline of train_classifier.py is that of train_ldm.py with a guide, and the guide goes along. Of the pipeline that
+comes with the package, configs/shipped/commands.sh has all commands: prepare_nodules, train_vae twice, encode_latents,
+train_ldm, train_classifier, inpaint_nodules and evaluate for the report, and this one.
 """
 
 import json
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusion.settings import SamplerName
-from foundation.config import ExistingFolder, ModelSource, launch, read_arguments
+from foundation.config import ExistingFile, ExistingFolder, ModelSource, launch, read_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,7 @@ class ShipConfig:
         scheduler: Sampler that is saved with it, see `diffusion.samplers`.
         run: Folder of its training, for the card.
         report: Folder of an evaluation report whose figures the card quotes.
+        commands: Text file with the commands that made it, for the card.
         paint_margin_mm: Margin that the pipeline paints by default; null keeps that of the training.
         most_mb: Largest size, MB; above it nothing is written.
     """
@@ -32,6 +35,7 @@ class ShipConfig:
     scheduler: SamplerName = "dpm-solver++"
     run: ExistingFolder | None = None
     report: ExistingFolder | None = None
+    commands: ExistingFile | None = None
     paint_margin_mm: float | None = None
     most_mb: float = 30.0
 
@@ -64,7 +68,7 @@ def main(config: ShipConfig) -> None:
             content = json.loads(path.read_text())
             if content.pop("_name_or_path", None) is not None:
                 path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-        write_model_card(folder, config.run, config.out.name, config.report)
+        write_model_card(folder, config.run, config.out.name, config.report, config.commands)
 
     write_atomically(config.out, write)
     print(f"shipped: {config.out}, {size_mb:.1f} MB")

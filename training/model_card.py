@@ -65,14 +65,24 @@ class Figure:
 
 
 def write_model_card(
-    folder: Path, run: Path | None = None, repo: str | None = None, report: Path | None = None
+    folder: Path,
+    run: Path | None = None,
+    repo: str | None = None,
+    report: Path | None = None,
+    commands: Path | None = None,
 ) -> None:
     """Write README.md into the folder of a saved pipeline or autoencoder; arguments as :func:`model_card`."""
-    text = model_card(folder, run, repo, report)
+    text = model_card(folder, run, repo, report, commands)
     write_atomically(folder / "README.md", lambda temporary: temporary.write_text(text))
 
 
-def model_card(folder: Path, run: Path | None = None, repo: str | None = None, report: Path | None = None) -> str:
+def model_card(
+    folder: Path,
+    run: Path | None = None,
+    repo: str | None = None,
+    report: Path | None = None,
+    commands: Path | None = None,
+) -> str:
     """The card of a saved pipeline or autoencoder.
 
     Args:
@@ -80,6 +90,7 @@ def model_card(folder: Path, run: Path | None = None, repo: str | None = None, r
         run: Folder of the training; None if it is not at hand.
         repo: "OWNER/NAME" for the title and the code that loads it.
         report: Folder of a report of `scripts/evaluate.py` or `scripts/evaluate_vae.py`, whose figures are quoted.
+        commands: Text file with the commands that made the model, quoted as they are.
     Raises: ValueError: If `report` has no readable report.json.
     """
     config, commit = _config_of(run)
@@ -99,6 +110,7 @@ def model_card(folder: Path, run: Path | None = None, repo: str | None = None, r
         data=data,
         config=yaml.safe_dump(without_places(config), sort_keys=False).rstrip() if config else None,
         commit=commit,
+        commands=commands.read_text().rstrip() if commands is not None else None,
         steps=steps,
         metrics=metrics,
         metrics_step=metrics_step,

@@ -1,0 +1,17 @@
+# The shipped pipeline: all commands from the nodules to models/lung-nodule-small, in order.
+# nodules_iso51 and nodules_native are folders of NIfTI pairs with a nodules.csv. A training that was cut off goes on.
+uv run scripts/prepare_nodules.py --data '[nodules_iso51, nodules_native]' --out data/joined --crop-size 48
+uv run scripts/train_vae.py --config configs/shipped/vae_1.yaml --data data/joined --out runs/shipped/vae_1
+uv run scripts/train_vae.py --config configs/shipped/vae_2.yaml --data data/joined \
+    --initial runs/shipped/vae_1/model --out runs/shipped/vae_2
+uv run scripts/encode_latents.py --data data/joined --vae runs/shipped/vae_2/model --out data/latents
+uv run scripts/train_ldm.py --config configs/shipped/ldm.yaml --data data/latents --vae runs/shipped/vae_2/model \
+    --out runs/shipped/ldm
+uv run scripts/train_classifier.py --config configs/shipped/classifier.yaml --data data/latents \
+    --pipeline runs/shipped/ldm/pipeline --out runs/shipped/classifier
+uv run scripts/inpaint_nodules.py --data data/joined --pipeline runs/shipped/classifier/pipeline \
+    --scheduler dpm-solver++ --samples 3 --out runs/shipped/lesions
+uv run scripts/evaluate.py --real data/joined --synthetic shipped=runs/shipped/lesions --train data/joined \
+    --inception none --lpips-backbone none --out runs/shipped/report
+uv run scripts/ship_pipeline.py --pipeline runs/shipped/classifier/pipeline --run runs/shipped/ldm \
+    --report runs/shipped/report --commands configs/shipped/commands.sh --out models/lung-nodule-small
