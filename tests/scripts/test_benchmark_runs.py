@@ -3,10 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from benchmarks import few_steps, seam, whole_scan
+from benchmarks import few_steps, guidance_overhead, plausibility, seam, whole_scan
+from evaluation.lesions.lesion_sets import load_lesions
+from foundation.config import launch, parse_config
 from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
 from scripts.inpaint_nodules import synthetic_row
 
@@ -89,3 +92,37 @@ def test_whole_scan_times_both_formats_and_finds_them_equal(chain, tmp_path, cap
     sitk.WriteImage(nowhere, str(tmp_path / "NIfTI/paint_mask.nii.gz"))
     with pytest.raises(ValueError, match="expected a change in the painted region and nowhere else"):
         whole_scan.check(tmp_path)
+
+
+def test_guidance_overhead_compares_every_kind_of_call_in_each_round(chain, capsys, monkeypatch):
+    called = []
+    generate = guidance_overhead.LesionInpaintPipeline.generate
+    monkeypatch.setattr(
+        guidance_overhead.LesionInpaintPipeline,
+        "generate",
+        lambda pipe, *given, **options: called.append(pipe.guide) or generate(pipe, *given, **options),
+    )
+    config = guidance_overhead.GuidanceConfig(str(chain.classifier / "pipeline"), crop_size=16, steps=1, repeats=2)
+    guidance_overhead.main(config)
+    printed = capsys.readouterr().out
+    rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ")][1:]
+    spaces = [f"| {space}, {asked}" for space in ("latent", "decoded") for asked in ("malignancy", "all four")]
+    assert [row[0] for row in rows] == ["| unguided", *spaces]  # this U-Net has no attributes of its own
+    assert rows[0][2] == "1.00 (1.00 … 1.00) |" and printed.count("(at most 2.2)") == 2
+    kinds = [guide and guidance_overhead.decodes(guide) for guide in called]
+    assert kinds[:5] == [None, False, False, True, True] and kinds[5:10] == [False, False, True, True, None]
+    with pytest.raises(ValueError, match="repeats 0: expected at least 1"):
+        guidance_overhead.GuidanceConfig(repeats=0)
+
+
+@pytest.mark.slow
+def test_plausibility_refuses_what_cannot_be_a_lesion(nodules, tmp_path, capsys):
+    argv = ["--data", str(nodules)]
+    launch(plausibility.main, parse_config(plausibility.Config, argv))
+    printed = capsys.readouterr().out
+    rows = dict(line.strip("| ").split(" | ", 1) for line in printed.splitlines() if line.startswith("| "))
+    assert printed.startswith("12 lesions\n") and set(plausibility.CHANGES) < rows.keys()
+    assert rows["none"].endswith("| 0%") and rows["air"].endswith("| 100%")  # farther from real ones than before
+    (lesion, *_), _ = load_lesions(nodules, "validation")
+    for name, change in plausibility.CHANGES.items():
+        assert change(lesion, np.random.default_rng(0)).shape == lesion.ct_hu.shape, name
