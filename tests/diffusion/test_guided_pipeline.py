@@ -160,6 +160,47 @@ def test_attribute_that_both_know_is_asked_of_both():
     assert torch.isfinite(freed).all() and not torch.equal(freed, both)
 
 
+BAD = {"measure": "AUROC", "chance": 0.5, "value": 0.6, "low": 0.52, "high": 0.7, "control": 0.58}
+BAD |= {"ahead": 0.02, "ahead_low": -0.05, "ahead_high": 0.1}
+
+
+def test_attribute_that_its_control_knows_as_well_is_left_out_of_a_call_with_a_warning(caplog):
+    pipe, (ct_hu, lesion_mask) = pipeline(), crops()
+    pipe.register_modules(guide=guide(figures={"malignancy": BAD}))
+
+    def made(**wishes: Any) -> Tensor:
+        return pipe(ct_hu, lesion_mask, wishes, num_inference_steps=3, generator=seeds(1, 2), guidance_scale=4).ct
+
+    assert torch.equal(made(malignancy="malignant", texture=5), made(texture=5)) and caplog.text.count("WARNING") == 1
+    assert torch.equal(made(malignancy="malignant"), made()) and not torch.equal(made(texture=5), made())
+    assert "malignancy: not guided, its classifier does not beat its label-shuffled control on held-out" in caplog.text
+    assert "(AUROC 0.60, interval 0.52 to 0.70, control 0.58, lead 0.02, interval -0.05 to 0.10)" in caplog.text
+    pipe.guide.allow("malignancy")
+    assert not torch.equal(made(malignancy="malignant"), made())
+
+
+def test_the_shipped_guide_refuses_what_its_figures_do_not_bear(caplog):
+    """As its figures are, all four are guided, three with a warning; with a lead that may be none, none is."""
+    pipe = LesionInpaintPipeline.from_pretrained("lung-nodule-small")
+    ct_hu, lesion_mask = torch.full((1, 1, 16, 16, 16), -800.0), torch.zeros(1, 1, 16, 16, 16)
+    lesion_mask[..., 6:10, 5:11, 6:10] = 1
+    wishes = {"malignancy": "malignant", "lobulation": 5, "spiculation": 5, "texture": 2}
+
+    def made(**options: Any) -> Tensor:
+        return pipe(ct_hu, lesion_mask, wishes, num_inference_steps=4, generator=seeds(1), **options).ct
+
+    unguided = made(guidance_scale=0)
+    assert not caplog.records and not pipe.guide.refused and not torch.equal(made(guidance_scale=4), unguided)
+    size_alone = [record.message for record in caplog.records]
+    assert len(size_alone) == 3 and all("guided, but expect little" in message for message in size_alone)
+    assert [message.split(":")[0] for message in size_alone] == ["malignancy", "lobulation", "spiculation"]
+    caplog.clear()
+    figures = pipe.guide.config["figures"]
+    pipe.guide.register_to_config(figures={name: {**told, "ahead_low": -0.01} for name, told in figures.items()})
+    assert torch.equal(made(guidance_scale=4), unguided) and set(pipe.guide.refused) == wishes.keys()
+    assert sum("not guided, its classifier does not beat" in record.message for record in caplog.records) == 4
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
