@@ -9,8 +9,9 @@ from imaging.window import AIR_HU
 def edge_weight(lesion_mask: np.ndarray, spacing_mm: np.ndarray, blend_mm: float) -> np.ndarray:
     """How much of the change each voxel takes: 0 outside the mask, rising to 1 from its border inwards.
 
-    The weight of a lesion voxel is its distance to the nearest voxel centre outside, over `blend_mm` plus one voxel.
-    Beyond the volume the mask is continued: at a border of the volume there is nothing to blend with.
+    The weight of a voxel is its distance to the nearest voxel centre outside, over `blend_mm`, at most 1: what lies
+    deeper takes the whole change. Beyond the volume the mask is continued: at a border of the volume there is nothing
+    to blend with.
 
     Args:
         lesion_mask: (D, H, W), 0 or 1.
@@ -29,8 +30,7 @@ def edge_weight(lesion_mask: np.ndarray, spacing_mm: np.ndarray, blend_mm: float
     box = tuple(slice(max(int(along[0]) - 1, 0), int(along[-1]) + 2) for along in occupied)
     padded = np.pad(inside[box], 1, mode="edge")
     depth_mm = distance_transform_edt(padded, sampling=[float(mm) for mm in spacing_mm])[1:-1, 1:-1, 1:-1]
-    reach_mm = blend_mm + float(np.min(spacing_mm))  # a border voxel's centre is one voxel from the next one outside
-    weight[box] = np.where(inside[box], np.minimum(depth_mm / reach_mm, 1), 0)
+    weight[box] = np.where(inside[box], np.minimum(depth_mm / max(blend_mm, 1e-6), 1), 0)
     return weight
 
 

@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import distance_transform_edt
 
 from imaging.compositing import composite, edge_weight
+from imaging.lesions.mask import grown_mask
 
 SPACING = np.array([2.0, 1.0, 0.5])
 
@@ -16,13 +17,19 @@ def box(shape=(9, 11, 13)):
     return inside
 
 
-def test_weight_is_the_depth_over_the_blend_and_one_voxel():
-    weight = edge_weight(box(), SPACING, 1.5)
+def test_weight_is_the_depth_over_the_blend():
+    weight = edge_weight(box(), SPACING, 2.0)
     assert_array_equal(weight > 0, box() > 0)
     assert_allclose(weight[4, 5, :7], [0, 0, 0.25, 0.5, 0.75, 1, 1])  # along x, in voxels of 0.5 mm
     depth_mm = distance_transform_edt(box(), sampling=SPACING)
     assert_allclose(weight, np.minimum(depth_mm / 2.0, 1), rtol=1e-6)
     assert_array_equal(edge_weight(box(), SPACING, 0), box())
+
+
+def test_what_is_grown_by_the_blend_takes_all_of_the_change_in_the_mask():
+    lesion = box((30, 40, 50))
+    grown = grown_mask(lesion, 3.0, tuple(SPACING))
+    assert (edge_weight(grown, SPACING, 3.0)[lesion > 0] == 1).all() and grown.sum() > lesion.sum()
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
