@@ -22,6 +22,7 @@ def check_numbers(
     blend_mm: Any,
     paint_margin_mm: Any,
     guidance_range: Any = None,
+    hu_scale: Any = 1.0,
 ) -> None:
     """Raise ValueError, naming the value, unless steps are a whole number from 1 and the others finite and in range."""
     steps = num_inference_steps
@@ -33,6 +34,7 @@ def check_numbers(
     for name, value, low in (
         *((name, value, -math.inf) for name, value in scales.items()),
         ("cfg_scale", cfg_scale, -math.inf),
+        ("hu_scale", hu_scale, 0.0),
         ("paint_margin_mm", paint_margin_mm, 0.0),
         ("blend_mm", blend_mm, 0.0),
     ):

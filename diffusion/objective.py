@@ -108,6 +108,18 @@ def x0_slope(scheduler: Any, rows: Tensor) -> Tensor:
     return -(1 - alpha_bar).sqrt() if kind == "v_prediction" else torch.ones_like(alpha_bar)
 
 
+def output_of_changed_x0(scheduler: Any, output: Tensor, change: Tensor, rows: Tensor) -> Tensor:
+    """The U-Net's output whose :func:`predicted_x0` is that of `output` and this change; (B, C, d, h, w)."""
+    slope = x0_slope(scheduler, rows).view(-1, 1, 1, 1, 1)
+    return output + (change / slope).to(output.dtype)
+
+
+def sampling_rows(scheduler: Any, timestep: Tensor, batch: int) -> Tensor:
+    """The rows, (batch,), of a timestep as the scheduler gives it; the nearest where a flow's lies between two."""
+    row = timestep.round().long() - 1 if is_flow(scheduler) else timestep.long()
+    return row.clamp_min(0).expand(batch)
+
+
 def _flow_sigmas(scheduler: Any) -> Tensor:
     """σ of each row of a flow's training schedule, (T,)."""
     T = scheduler.config["num_train_timesteps"]

@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from autoencoder.hub import resolve_folder
 from autoencoder.latents import standardise, unstandardise
-from diffusion.attributes import Wish, wished
+from diffusion.asking import Attributes, asking_of
+from diffusion.attributes import Wish
 from diffusion.checks import (
     Generators,
     check_batch,
@@ -26,9 +27,8 @@ from diffusion.checks import (
     check_spacing,
 )
 from diffusion.conditioning import blank, condition_of
-from diffusion.guide import Plan, Scales, attribute_scales
+from diffusion.guide import Scales
 from diffusion.hub import import_component_modules
-from diffusion.objective import guided_output, noise_level
 from diffusion.samplers import check_fits, saved_scheduler, set_steps
 from imaging.compositing import composite, edge_weight
 from imaging.files.hounsfield import check_hu
@@ -40,7 +40,6 @@ from imaging.window import AIR_HU, to_hu, to_norm
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-Attributes = Mapping[str, Wish]
 STEPS = 16  # within 5 % of 250 in every texture distance (benchmarks/few_steps.md)
 StepCallback = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]
 
@@ -155,6 +154,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         guidance_scale: Scales = 1.0,
         guidance_range: Sequence[float] | None = None,
         cfg_scale: float = 1.0,
+        hu_scale: float = 1.0,
         num_inference_steps: int = STEPS,
         generator: Generators = None,
         spacing_mm: Any = None,
@@ -185,6 +185,9 @@ class LesionInpaintPipeline(DiffusionPipeline):
                 takes the guide's own.
             cfg_scale: Classifier-free guidance w of the U-Net's own attributes: ε̂ = ε(∅) + w (ε(a) - ε(∅)) (Ho &
                 Salimans 2022); 1 asks once, anything else twice a step.
+            hu_scale: How firmly HU that are asked for (mean_hu, p10_hu, p50_hu, p90_hu) are met: the share of what is
+                missing in the decoded prediction that each step makes up for (`MeasuredGuidance`); 0 leaves it to the
+                U-Net.
             num_inference_steps: Denoising steps.
             generator: One, or one per volume: then a batch gives what its volumes give alone.
             spacing_mm: Of crops, (3,) or (B, 3), z, y, x, to be checked: the model has learnt one spacing. None means
@@ -213,7 +216,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         """
         margin_mm = self.config["paint_margin_mm"] if paint_margin_mm is None else paint_margin_mm
         blend_mm = margin_mm if blend_mm is None else blend_mm
-        check_numbers(num_inference_steps, guidance_scale, cfg_scale, blend_mm, margin_mm, guidance_range)
+        check_numbers(num_inference_steps, guidance_scale, cfg_scale, blend_mm, margin_mm, guidance_range, hu_scale)
         check_diffusers_options(
             output_type, num_lesions_per_mask, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs
         )
@@ -222,6 +225,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
             "guidance_scale": guidance_scale,
             "guidance_range": guidance_range,
             "cfg_scale": cfg_scale,
+            "hu_scale": hu_scale,
             "match_noise": match_noise,
             "num_inference_steps": num_inference_steps,
             "generator": generator,
@@ -361,6 +365,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         guidance_scale: Scales = 1.0,
         guidance_range: Sequence[float] | None = None,
         cfg_scale: float = 1.0,
+        hu_scale: float = 1.0,
         match_noise: bool = True,
         num_inference_steps: int = STEPS,
         generator: Generators = None,
@@ -388,9 +393,17 @@ class LesionInpaintPipeline(DiffusionPipeline):
         latent_shape = (len(ct_hu), config["latent_channels"], *(edge // factor for edge in ct_hu.shape[2:]))
         check_batch(generator, latents, latent_shape)
         lesion_mask, paint_mask = lesion_mask.to(device), paint_mask.to(device)
-        asked, plan = self._wishes(attributes or {}, lesion_mask, guidance_scale, guidance_range)
-        asked = None if asked is None else asked.to(device)
-        free = asked is not None and cfg_scale != 1 and bool(asked.isfinite().any())
+        asking = asking_of(
+            self.unet,
+            self.guide,
+            self.vae,
+            attributes or {},
+            lesion_mask,
+            cfg_scale,
+            guidance_scale,
+            guidance_range,
+            hu_scale,
+        )
         if semantic_map is None:
             semantic_map = self._map_of(ct_hu, lesion_mask, paint_mask, valid_mask)
         modulation = self.unet.modulate(semantic_map.to(device))
@@ -412,14 +425,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
             if self.interrupt:
                 break
             noisy = scaled(latent, t)
-            sample = torch.cat([noisy, condition], dim=1)
-            output = self.unet(sample, t, modulation=modulation, attributes=asked).sample
-            if free:
-                unasked = self.unet(sample, t, modulation=modulation).sample
-                output = unasked + cfg_scale * (output - unasked)
-            if plan is not None and plan.covers(float(t) / self.scheduler.config["num_train_timesteps"]):
-                gradient = self.guide.gradient(noisy, t, noise_level(self.scheduler, t), plan, self.vae)
-                output = guided_output(self.scheduler, output, t, gradient)
+            output = asking.output(self.unet, self.scheduler, noisy, condition, t, modulation)
             latent = self.scheduler.step(output, t, latent, **step_options).prev_sample
             if callback_on_step_end is not None:
                 tensors = {"latents": latent, "condition": condition}
@@ -451,31 +457,6 @@ class LesionInpaintPipeline(DiffusionPipeline):
         own_mm = 3 * (self.config["spacing_mm"],)
         maps = [inpainting_map(ct, lesion, paint, own_mm, valid) for ct, lesion, paint, valid in crops]
         return torch.from_numpy(np.stack(maps))[:, None]
-
-    def _wishes(
-        self,
-        attributes: Attributes,
-        lesion_mask: Tensor,
-        guidance_scale: Scales,
-        guidance_range: Sequence[float] | None,
-    ) -> tuple[Tensor | None, Plan | None]:
-        """What the U-Net is told, (B, its attributes), None where it has none; and what the guide makes of its part."""
-        of_unet = tuple(self.unet.config.get("attributes") or ())
-        of_guide = tuple(self.guide.attributes) if self.guide is not None else ()
-        attribute_scales(guidance_scale, of_guide)
-        for name in attributes:
-            if name not in (*of_unet, *of_guide):
-                known = ", ".join(dict.fromkeys((*of_unet, *of_guide))) or "none"
-                raise ValueError(
-                    f'attribute "{name}" is unknown to this pipeline; known: {known}; train others with '
-                    "train_ldm.py (model.attributes) or train_classifier.py"
-                )
-        own = {name: wish for name, wish in attributes.items() if name in of_unet}
-        asked = wished(own, of_unet, len(lesion_mask)) if of_unet else None
-        for_guide = {name: wish for name, wish in attributes.items() if name in of_guide}
-        if not for_guide:
-            return asked, None
-        return asked, self.guide.plan(for_guide, lesion_mask, self.vae, guidance_scale, guidance_range)
 
 
 def _repeated(wish: Wish, each: int) -> Wish:

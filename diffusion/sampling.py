@@ -26,6 +26,7 @@ class SamplingConfig:
         guidance_range: Which timesteps are guided, low,high as shares of all, 0 clean and 1 noise; null takes the
             guide's own.
         cfg_scale: Classifier-free guidance of what the U-Net itself is asked for; 1 is none.
+        hu_scale: How firmly HU that are asked for are met; 0 leaves them to the U-Net.
         scheduler: Sampler, see `diffusion.samplers`; "default" is the one that was saved with the pipeline.
         steps: Denoising steps, each one call of the network.
         paint_margin_mm: What is painted around the lesion; null takes the margin of the training.
@@ -44,6 +45,7 @@ class SamplingConfig:
     guidance_scale: float | dict[str, float] = 1.0
     guidance_range: tuple[float, float] | None = None
     cfg_scale: float = 1.0
+    hu_scale: float = 1.0
     scheduler: SamplerName = "default"
     steps: int = 16
     paint_margin_mm: float | None = None
@@ -60,6 +62,7 @@ class SamplingConfig:
             "guidance_scale": self.guidance_scale,
             "guidance_range": self.guidance_range,
             "cfg_scale": self.cfg_scale,
+            "hu_scale": self.hu_scale,
             "num_inference_steps": self.steps,
             "paint_margin_mm": self.paint_margin_mm,
             "blend_mm": self.blend_mm,
@@ -89,6 +92,7 @@ def load_pipeline(config: SamplingConfig) -> "tuple[LesionInpaintPipeline, Path]
         config.blend_mm or 0.0,
         config.paint_margin_mm or 0.0,
         config.guidance_range,
+        config.hu_scale,
     )
     device = torch_device(config.device)
     folder = resolve_folder(config.pipeline, config.revision)

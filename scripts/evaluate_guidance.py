@@ -36,12 +36,14 @@ class EvaluateGuidanceConfig(SamplingConfig):
     Attributes:
         data: Prepared dataset that gives masks and scans, and the real lesions to compare with.
         judge: Folder from scripts/train_judge.py.
-        kind: What is swept: cfg_scale ("cfg"), guidance_scale ("classifier"), or both at once.
+        kind: What is swept: cfg_scale ("cfg"), guidance_scale ("classifier"), those two at once ("both"), or hu_scale
+            ("hu").
         scales: Strengths; unasked lesions are always made.
         wishes: Attributes, each asked for by itself.
         distances_of: Wishes whose sets are compared with the real lesions.
         guidance_scale: Of the guide where it is not swept.
         cfg_scale: Where it is not swept; 0 asks the U-Net for nothing, so that a guide is seen alone.
+        hu_scale: Where it is not swept.
         attributes: Not to be given: it is what this script varies.
         split: "train", "validation" or "test".
         lesions: Masks of the split to use, evenly spaced; null takes all.
@@ -60,6 +62,7 @@ class EvaluateGuidanceConfig(SamplingConfig):
     distances_of: tuple[str, ...] = ("malignancy", "mean_hu")
     guidance_scale: float = 0.0
     cfg_scale: float = 0.0
+    hu_scale: float = 0.0
     split: str = "test"
     lesions: int | None = None
     samples: int = 1
@@ -168,10 +171,15 @@ def planned(
     for attribute in wishes:
         for value in asked_values(attribute, record["hu_quantiles"]):
             for scale in sorted(config.scales):
-                asking = any(strengths(config.kind, scale, config.guidance_scale, config.cfg_scale))
+                asking = any(strengths(config.kind, scale, own_scales(config)).values())
                 name = f"{attribute}_{value.label}_at_{scale:g}" if asking else UNASKED
                 plan.append(Planned(attribute, value, scale, sets_folder(config) / name))
     return plan
+
+
+def own_scales(config: EvaluateGuidanceConfig) -> dict[str, float]:
+    """The strengths where they are not swept."""
+    return {name: getattr(config, name) for name in ("cfg_scale", "guidance_scale", "hu_scale")}
 
 
 def sets_folder(config: EvaluateGuidanceConfig) -> Path:
@@ -193,8 +201,7 @@ def make_sets(
     inpaint_nodules.claim_folder(sets_folder(config), {**inpaint_nodules.settings_of(unasked), **found})
     wanted = {unasked.out: unasked}
     for attribute, value, scale, folder in plan:
-        guidance_scale, cfg_scale = strengths(config.kind, scale, config.guidance_scale, config.cfg_scale)
-        asked = {"attributes": {attribute: value.wish}, "guidance_scale": guidance_scale, "cfg_scale": cfg_scale}
+        asked = {"attributes": {attribute: value.wish}, **strengths(config.kind, scale, own_scales(config))}
         if folder != unasked.out:
             wanted[folder] = inpaint_nodules.InpaintNodulesConfig(**{**shared, "out": folder, **asked})
     for folder, settings in tqdm(wanted.items(), desc="sets"):

@@ -1,9 +1,15 @@
-"""What lesions are asked for: the values of each attribute that are tried, and the two kinds of guidance that ask."""
+"""What lesions are asked for: the values of each attribute that are tried, and the kinds of guidance that ask."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-Kind = Literal["cfg", "classifier", "both"]
+Kind = Literal["cfg", "classifier", "both", "hu"]
+SWEPT: Mapping[Kind, tuple[str, ...]] = {
+    "cfg": ("cfg_scale",),
+    "classifier": ("guidance_scale",),
+    "both": ("cfg_scale", "guidance_scale"),
+    "hu": ("hu_scale",),
+}
 CLASS_WISH = "malignancy"
 RATING_WISHES = ("spiculation", "lobulation", "texture")
 HU_WISHES = ("mean_hu", "p10_hu", "p50_hu", "p90_hu")
@@ -47,16 +53,15 @@ def asked_values(attribute: str, hu_quantiles: Mapping[str, Sequence[float]]) ->
     return [AskedValue(f"{rating:g}", rating) for rating in RATINGS]
 
 
-def strengths(kind: Kind, scale: float, guidance_scale: float, cfg_scale: float) -> tuple[float, float]:
-    """(guidance_scale, cfg_scale) of a call whose swept scale is `scale`; what is not swept keeps its own.
+def strengths(kind: Kind, scale: float, own: Mapping[str, float]) -> dict[str, float]:
+    """The scales of a call: what is swept has `scale`, what is not keeps its own.
 
     Args:
-        kind: Which of the two is swept, or "both".
+        kind: Which is swept: classifier-free guidance, the classifiers' gradient, both, or measured HU.
         scale: Of the sweep.
-        guidance_scale: Of the classifiers' gradient where it is not swept.
-        cfg_scale: Of classifier-free guidance where it is not swept; 0 asks the U-Net for nothing.
+        own: `cfg_scale`, `guidance_scale` and `hu_scale` where they are not swept; all 0 asks for nothing.
     """
-    return (guidance_scale if kind == "cfg" else scale), (cfg_scale if kind == "classifier" else scale)
+    return {**own, **dict.fromkeys(SWEPT[kind], scale)}
 
 
 def known_wishes(
@@ -66,14 +71,15 @@ def known_wishes(
 
     Args:
         wishes: Asked for.
-        kind: "cfg" asks the U-Net, "classifier" the guide, "both" either.
+        kind: "cfg" asks the U-Net, "classifier" the guide, "both" either, "hu" for what is measured.
         of_unet, of_guide: What each knows.
         refused: Attributes that the guide knows and does not guide -> the reason.
     Returns: The known ones in order, and a sentence for each other one.
     Raises: ValueError: If none is known, saying what is.
     """
     guided = [name for name in of_guide if name not in refused]
-    able = {"cfg": list(of_unet), "classifier": guided, "both": [*of_unet, *guided]}[kind]
+    measured = [name for name in of_unet if name in HU_WISHES]
+    able = {"cfg": list(of_unet), "classifier": guided, "both": [*of_unet, *guided], "hu": measured}[kind]
     known, notes = [], []
     for name in wishes:
         if name in able:

@@ -125,6 +125,7 @@ def test_pipeline_hands_its_grid_and_every_option_to_the_model(monkeypatch: pyte
     numbers = {
         "guidance_scale": 2.0,
         "cfg_scale": 1.0,
+        "hu_scale": 1.0,
         "match_noise": True,
         "num_inference_steps": 7,
         "guidance_range": None,
@@ -219,7 +220,7 @@ def test_lesion_fades_towards_the_rim_of_the_mask():
     rim = inside & ~binary_erosion(inside)
     assert -800 < soft[rim].min() < soft[rim].mean() < -200
     depth_mm = distance_transform_edt(inside, sampling=SPACING)
-    assert np.allclose(soft[inside], -800 + 800 * np.minimum(depth_mm[inside] / 3.7, 1), atol=0.1)
+    assert np.allclose(soft[inside], -800 + 800 * np.minimum(depth_mm[inside] / 3, 1), atol=0.1)
 
 
 @pytest.mark.parametrize("centre", [(0, 25, 28), (8, 1, 28), (15, 50, 58)])

@@ -23,9 +23,13 @@ def test_every_value_is_one_that_a_pipeline_takes():
             assert check_wish(name, value.wish, WISHES) == value.number
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("cfg", (0.5, 4)), ("classifier", (4, 1.5)), ("both", (4, 4))])
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("cfg", (4, 0.5, 1)), ("classifier", (1.5, 4, 1)), ("both", (4, 4, 1)), ("hu", (1.5, 0.5, 4))],
+)
 def test_what_is_not_swept_keeps_its_strength(kind, expected):
-    assert strengths(kind, 4, guidance_scale=0.5, cfg_scale=1.5) == expected
+    own = {"cfg_scale": 1.5, "guidance_scale": 0.5, "hu_scale": 1}
+    assert tuple(strengths(kind, 4, own).values()) == expected
 
 
 def test_wishes_that_a_kind_of_guidance_does_not_know_are_passed_over_with_a_sentence():
@@ -36,5 +40,6 @@ def test_wishes_that_a_kind_of_guidance_does_not_know_are_passed_over_with_a_sen
     assert known == ["malignancy", "texture"]
     assert notes[0] == "lobulation: not asked for, the guide refuses it (0.1)" and notes[1].startswith("mean_hu: not")
     assert known_wishes(wishes, "both", unet, guide, refused)[0] == ["malignancy", "texture", "mean_hu"]
+    assert known_wishes(wishes, "hu", unet, guide, refused)[0] == ["mean_hu"]
     with pytest.raises(ValueError, match=r"knows none of them by guidance of kind 'cfg'; its U-Net knows none, its"):
         known_wishes(wishes, "cfg", (), guide, refused)

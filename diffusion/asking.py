@@ -1,0 +1,108 @@
+"""What one call asks for, and how each way of asking moves the U-Net's output at a step.
+
+The U-Net is told its own attributes and listened to with classifier-free guidance; a guide adds the gradient of its
+classifiers; HU, which the decoded lesion says itself, are measured and met.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion.attributes import Wish, wished
+from diffusion.guide import Plan, Scales, attribute_scales
+from diffusion.measured_guidance import MeasuredGuidance
+from diffusion.objective import guided_output, noise_level, output_of_changed_x0, predicted_x0, sampling_rows
+
+Attributes = Mapping[str, Wish]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """One call's wishes, ready for the steps.
+
+    Attributes:
+        attributes: What the U-Net is told, (B, its attributes), NaN where nothing; None where it has none.
+        cfg_scale: Of classifier-free guidance.
+        guide, plan: Classifier guidance and what it made of its part; no plan, no guidance.
+        measured: HU that are to be met; None where none are.
+        vae: Autoencoder, for those who look at the decoded lesion.
+    """
+
+    attributes: Tensor | None
+    cfg_scale: float
+    guide: Any
+    plan: Plan | None
+    measured: MeasuredGuidance | None
+    vae: Any
+
+    def output(
+        self, unet: Any, scheduler: Any, noisy: Tensor, condition: Tensor, timestep: Tensor, modulation: Any
+    ) -> Tensor:
+        """The U-Net's output at one step, moved towards what is asked for.
+
+        Args:
+            unet: `SPADEUNet3D`.
+            scheduler: Whose process and target the output is of.
+            noisy: x_t as the U-Net reads it, (B, C, d, h, w).
+            condition: From `conditioning.condition_of`.
+            timestep: Scalar, as the scheduler gives it.
+            modulation: From `unet.modulate`.
+        """
+        sample = torch.cat([noisy, condition], dim=1)
+        output = unet(sample, timestep, modulation=modulation, attributes=self.attributes).sample
+        if self.attributes is not None and self.cfg_scale != 1 and bool(self.attributes.isfinite().any()):
+            unasked = unet(sample, timestep, modulation=modulation).sample
+            output = unasked + self.cfg_scale * (output - unasked)
+        share = float(timestep) / scheduler.config["num_train_timesteps"]
+        if self.plan is not None and self.plan.covers(share):
+            gradient = self.guide.gradient(noisy, timestep, noise_level(scheduler, timestep), self.plan, self.vae)
+            output = guided_output(scheduler, output, timestep, gradient)
+        if self.measured is not None and self.measured.covers(share):
+            rows = sampling_rows(scheduler, timestep, len(noisy))
+            change = self.measured.correction(predicted_x0(scheduler, output, noisy, rows))
+            output = output_of_changed_x0(scheduler, output, change, rows)
+        return output
+
+
+def asking_of(
+    unet: Any,
+    guide: Any,
+    vae: Any,
+    attributes: Attributes,
+    lesion_mask: Tensor,
+    cfg_scale: float,
+    guidance_scale: Scales,
+    guidance_range: Sequence[float] | None,
+    hu_scale: float,
+) -> Asking:
+    """Check the wishes of a call and hand each to whoever knows it: U-Net, guide, or both.
+
+    Args:
+        unet, guide, vae: The pipeline's; a guide may be None.
+        attributes: As `LesionInpaintPipeline.__call__` takes them.
+        lesion_mask: (B, 1, D, H, W), 0 or 1, on the device of the call.
+        cfg_scale, guidance_scale, guidance_range, hu_scale: As there.
+    Raises: ValueError: If an attribute is known to neither, or a value or scale does not fit.
+    """
+    of_unet = tuple(unet.config.get("attributes") or ())
+    of_guide = tuple(guide.attributes) if guide is not None else ()
+    attribute_scales(guidance_scale, of_guide)
+    for name in attributes:
+        if name not in (*of_unet, *of_guide):
+            known = ", ".join(dict.fromkeys((*of_unet, *of_guide))) or "none"
+            raise ValueError(
+                f'attribute "{name}" is unknown to this pipeline; known: {known}; train others with '
+                "train_ldm.py (model.attributes) or train_classifier.py"
+            )
+    asked, measured, plan = None, None, None
+    if of_unet:
+        own = {name: wish for name, wish in attributes.items() if name in of_unet}
+        asked = wished(own, of_unet, len(lesion_mask)).to(lesion_mask.device)
+        measured = MeasuredGuidance(asked, of_unet, lesion_mask, vae, hu_scale) if hu_scale else None
+    for_guide = {name: wish for name, wish in attributes.items() if name in of_guide}
+    if for_guide:
+        plan = guide.plan(for_guide, lesion_mask, vae, guidance_scale, guidance_range)
+    return Asking(asked, cfg_scale, guide, plan, measured if measured else None, vae)
