@@ -33,7 +33,8 @@ def lesion_picture(
     ct_hu, made_hu, lesion_mask = (sitk.GetArrayViewFromImage(image) for image in (before, after, mask))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lesion.png"
-        save_overview(path, ct_hu, made_hu, lesion_mask, before.GetSpacing()[::-1], window)
+        spacing_mm, direction = before.GetSpacing()[::-1], before.GetDirection()
+        save_overview(path, ct_hu, made_hu, lesion_mask, spacing_mm, window, direction=direction)
         return Image(data=path.read_bytes())
 
 

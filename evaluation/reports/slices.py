@@ -1,6 +1,7 @@
 """Pictures of volumes: rows of cases, columns of versions, the central axial slice of each."""
 
 from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,7 @@ def save_overview(
     spacing_mm: Sequence[float],
     window: tuple[float, float] = (1500.0, -400.0),
     field_mm: float = 90.0,
+    direction: Sequence[float] = (1, 0, 0, 0, 1, 0, 0, 0, 1),
 ) -> None:
     """Axial, coronal and sagittal plane through the lesion: before (with the mask's outline), after, difference.
 
@@ -61,9 +63,16 @@ def save_overview(
         spacing_mm: (z, y, x).
         window: Width and level of the grey scale, HU.
         field_mm: Edge of the field of view around the lesion, mm.
+        direction: Of the image (SimpleITK's, 9 numbers), so that the planes are those of the patient, nearly, however
+            the scan is stored: seen from the feet, from the front, from the patient's left.
     """
     from matplotlib.figure import Figure  # a figure without pyplot's global state
 
+    order, flips = _patient_axes(direction)
+    before_hu, after_hu, lesion_mask = (
+        np.flip(np.transpose(volume, order), flips) for volume in (before_hu, after_hu, lesion_mask)
+    )
+    spacing_mm = [spacing_mm[axis] for axis in order]
     centre = np.rint(np.argwhere(lesion_mask).mean(axis=0)).astype(int)
     half = np.ceil(field_mm / 2 / np.asarray(spacing_mm)).astype(int)
     box = tuple(slice(max(c - h, 0), c + h + 1) for c, h in zip(centre, half, strict=True))
@@ -90,3 +99,10 @@ def save_overview(
             panel.set_yticks([])
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def _patient_axes(direction: Sequence[float]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """How to transpose, then flip (D, H, W) so that the axes run most nearly to the head, to the back, to the left."""
+    cosines = np.reshape(direction, (3, 3))[::-1, ::-1]  # row: patient's z, y, x; column: axis of the array
+    order = max(permutations(range(3)), key=lambda axes: sum(abs(cosines[row, axis]) for row, axis in enumerate(axes)))
+    return order, tuple(row for row, axis in enumerate(order) if cosines[row, axis] < 0)

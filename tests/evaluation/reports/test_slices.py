@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from matplotlib.image import imread
 
 from evaluation.reports.slices import save_overview, save_slices
@@ -55,3 +56,16 @@ def test_overview_shows_the_difference_where_the_lesion_is_and_outlines_the_mask
     picture = imread(tmp_path / "same.png")[..., :3]
     orange = (np.abs(picture - np.array([1.0, 0.498, 0.055])) < 0.1).all(axis=-1)
     assert orange[:, : picture.shape[1] // 3].sum() > 30 and not orange[:, picture.shape[1] // 3 :].any()
+
+
+def test_overview_shows_the_patients_planes_however_the_scan_is_stored(tmp_path):
+    ct_hu = np.random.default_rng(0).uniform(-1000, 200, (16, 24, 32)).astype(np.float32)
+    mask = np.zeros(ct_hu.shape, np.uint8)
+    mask[6:10, 8:16, 10:18] = 1
+    image, lesion = (sitk.GetImageFromArray(array) for array in (ct_hu, mask))
+    for name, orientation in (("as_read", "LPS"), ("sagittal", "SAR"), ("coronal", "RIA")):
+        stored, where = (sitk.DICOMOrient(each, orientation) for each in (image, lesion))
+        arrays = [sitk.GetArrayFromImage(each) for each in (stored, stored, where)]
+        spacing_mm, direction = stored.GetSpacing()[::-1], stored.GetDirection()
+        save_overview(tmp_path / f"{name}.png", *arrays, spacing_mm, field_mm=12, direction=direction)
+        np.testing.assert_array_equal(imread(tmp_path / f"{name}.png"), imread(tmp_path / "as_read.png"))
