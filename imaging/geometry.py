@@ -155,7 +155,7 @@ def paste_difference(
     if not np.isfinite(difference_hu).all():
         raise ValueError("difference_hu has NaN or infinite values, expected finite HU")
     check_same_grid(weight_image, image, "weight_image")
-    box = _bounding_box(weight_image)
+    box = bounding_box(weight_image)
     weights = sitk.GetArrayFromImage(weight_image[box]).astype(np.float32)
     if weights.min() < 0 or weights.max() > 1:
         raise ValueError(f"weight_image spans {weights.min()} ... {weights.max()}, expected weights in [0, 1]")
@@ -198,6 +198,18 @@ def soft_edge(mask_image: sitk.Image, blend_mm: float) -> sitk.Image:
     return result
 
 
+def bounding_box(mask_image: sitk.Image) -> tuple[slice, slice, slice]:
+    """Slices (x, y, z), as SimpleITK indexes, around the voxels that are not 0. Raises ValueError: If there is none."""
+    inside = sitk.GetArrayViewFromImage(mask_image) != 0
+    planes = np.flatnonzero(inside.any(axis=(1, 2)))
+    if len(planes) == 0:
+        raise ValueError("the lesion mask is empty, expected at least one voxel above 0")
+    inside = inside[planes[0] : planes[-1] + 1]
+    others = (np.flatnonzero(inside.any(axis=(0, 1))), np.flatnonzero(inside.any(axis=(0, 2))), planes)
+    x, y, z = (slice(int(occupied[0]), int(occupied[-1]) + 1) for occupied in others)
+    return x, y, z
+
+
 def check_same_grid(image: sitk.Image, reference: sitk.Image, name: str) -> None:
     """Refuse an image whose voxels are not those of another: its size, or a corner's place by more than 0.01 mm.
 
@@ -225,18 +237,6 @@ def check_same_grid(image: sitk.Image, reference: sitk.Image, name: str) -> None
             f"{name}: its corners lie up to {apart_mm:.2f} mm from the CT's, expected the same grid; resample it to "
             "the CT"
         )
-
-
-def _bounding_box(mask_image: sitk.Image) -> tuple[slice, slice, slice]:
-    """Slices (x, y, z), as SimpleITK indexes, around the voxels that are not 0."""
-    inside = sitk.GetArrayViewFromImage(mask_image) != 0
-    planes = np.flatnonzero(inside.any(axis=(1, 2)))
-    if len(planes) == 0:
-        raise ValueError("the lesion mask is empty, expected at least one voxel above 0")
-    inside = inside[planes[0] : planes[-1] + 1]
-    others = (np.flatnonzero(inside.any(axis=(0, 1))), np.flatnonzero(inside.any(axis=(0, 2))), planes)
-    x, y, z = (slice(int(occupied[0]), int(occupied[-1]) + 1) for occupied in others)
-    return x, y, z
 
 
 def _resample_like(image: sitk.Image, geometry: sitk.Image, target: sitk.Image, interpolator: int) -> np.ndarray:

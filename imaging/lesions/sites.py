@@ -7,7 +7,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from imaging.geometry import check_same_grid, index_of_point, point_of_index
+from imaging.geometry import bounding_box, check_same_grid, index_of_point, point_of_index
 from imaging.semantic_map import lung_mask
 
 GRID_MM = 2.0  # the search runs on voxels averaged to about this size
@@ -41,12 +41,28 @@ class FreeLung:
         z, y, x = np.ix_(*axes)
         return replace(self, clearance_mm=np.minimum(self.clearance_mm, np.sqrt(z * z + y * y + x * x) - radius_mm))
 
-    def share_of(self, mask: sitk.Image) -> float:
-        """How much of a mask, anywhere in the scan's space and non-zero inside, lies in the lung, 0 to 1."""
-        lung = sitk.GetImageFromArray(self.lung.astype(np.uint8))
+    def within(self, mask: sitk.Image) -> sitk.Image:
+        """The part of a mask that lies in the lung.
+
+        Args:
+            mask: uint8, anywhere in the scan's space, 1 inside, not empty.
+        Returns: Image of the same geometry, cut smoothly where the lung ends.
+        """
+        box = bounding_box(mask)
+        lung = sitk.GetImageFromArray(self.lung.astype(np.float32))
         lung.CopyInformation(self.grid)
-        here = sitk.Resample(lung, mask, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
-        return float(sitk.GetArrayViewFromImage(here)[sitk.GetArrayViewFromImage(mask) != 0].mean())
+        here = sitk.Resample(
+            lung, mask[box], sitk.Transform(), sitk.sitkLinear, 0.0, useNearestNeighborExtrapolator=True
+        )
+        result = sitk.Image(mask)
+        result[box] = mask[box] * sitk.Cast(here >= 0.5, mask.GetPixelID())
+        return result
+
+    def share_of(self, mask: sitk.Image) -> float:
+        """How much of a mask (see `within`) lies in the lung, 0 to 1."""
+        part = mask[bounding_box(mask)]
+        inside, whole = (int(sitk.GetArrayFromImage(image).sum()) for image in (self.within(part), part))
+        return inside / whole
 
 
 def free_lung(ct: sitk.Image, avoid: sitk.Image | None = None) -> FreeLung:
