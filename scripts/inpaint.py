@@ -10,18 +10,23 @@ without the patient unless --keep-patient true; or both with --output-format bot
 the second lesion) and record.json, which names the input's path.
 """
 
-import gc
 import json
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from diffusion.sampling import SamplingConfig, load_pipeline, weights_of
 from foundation.config import ExistingFile, ExistingPath, config_dict, launch, read_arguments
+
+if TYPE_CHECKING:
+    from diffusion import LesionInpaintPipeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +84,17 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from diffusion.attributes import check_wish
+from diffusion.insertion import crop_of_scan
 from evaluation.lesions.noise import lesion_noise
 from evaluation.reports.slices import save_overview
 from foundation.atomic import write_atomically
 from imaging.files.ct import find_dicom_slices, read_ct, read_dicom_slices, read_labels, write_ct
 from imaging.files.dicom_seg import write_dicom_seg
 from imaging.files.dicom_series import on_stored_steps, read_headers, write_dicom_series
-from imaging.geometry import index_of_point
+from imaging.geometry import bounding_box, index_of_point, point_of_index
 from imaging.lesions.shapes import lesion_mask_image
-from imaging.lesions.sites import free_lung, free_lung_sites
+from imaging.lesions.sites import FreeLung, free_lung, free_lung_sites
 from imaging.lesions.table import LesionRow, read_lesion_table
 
 APART_MM = 10.0  # lung between two lesions whose places are chosen
@@ -108,8 +115,8 @@ def main(config: InpaintConfig) -> None:
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read_scan, config)  # beside the imports, which take seconds
         pipeline, folder = load_pipeline(config)
-        ct, slices = reading.result()
-    plan = list(planned(config, ct))
+        ct, slices, lung = reading.result()
+    plan = list(planned(config, pipeline, ct, lung))
     image, painted_image, options = ct, None, dict(config.call_options())
     for lesion in plan:
         noise = torch.Generator().manual_seed(lesion.seed)
@@ -142,7 +149,8 @@ def main(config: InpaintConfig) -> None:
     window = (pipeline.vae.config["window_width"], pipeline.vae.config["window_level"])
     for number in range(1, len(plan) + 1):
         path = config.out / ("overview.png" if number == 1 else f"overview_{number}.png")
-        save_overview(path, before, after, lesion_labels == number, ct.GetSpacing()[::-1], window)
+        shown = (before, after, lesion_labels == number)
+        save_overview(path, *shown, ct.GetSpacing()[::-1], window, direction=ct.GetDirection())
     text = json.dumps(record, indent=2) + "\n"
     write_atomically(config.out / "record.json", lambda temporary: temporary.write_text(text))
     print(
@@ -152,45 +160,110 @@ def main(config: InpaintConfig) -> None:
     print(f"results: {config.out} ({', '.join(written)}, overview.png, record.json)")
 
 
-def read_scan(config: InpaintConfig) -> tuple[sitk.Image, list[Path]]:
-    """The scan, and the files of its slices where it is a DICOM series."""
-    if not config.ct.is_dir():
-        return read_ct(config.ct), []
-    slices = find_dicom_slices(config.ct, config.series_uid)
-    return read_dicom_slices(slices), slices
+def read_scan(config: InpaintConfig) -> tuple[sitk.Image, list[Path], FreeLung | None]:
+    """The scan, the files of its slices where it is a DICOM series, and the lung where a shape is drawn into it.
 
-
-def planned(config: InpaintConfig, ct: sitk.Image) -> Iterator[Planned]:
-    """The lesions in order; all are placed before the first is painted."""
+    Where all places are given, a scan in which no lung is found is painted all the same.
+    """
+    slices = find_dicom_slices(config.ct, config.series_uid) if config.ct.is_dir() else []
+    ct = read_dicom_slices(slices) if slices else read_ct(config.ct)
     if config.mask is not None:
-        for label, mask in enumerate(read_labels(config.mask, ct)):
+        return ct, slices, None
+    try:
+        return ct, slices, free_lung(ct)
+    except ValueError as error:
+        if config.site == "auto":
+            raise ValueError(f"{config.ct}: {error}") from error
+        print(f"note: {config.ct}: {error}; lesions are painted where they are placed")
+        return ct, slices, None
+
+
+def planned(
+    config: InpaintConfig, pipeline: "LesionInpaintPipeline", ct: sitk.Image, lung: FreeLung | None
+) -> Iterator[Planned]:
+    """The lesions in order; each is one that the pipeline can paint, or a ValueError names its row or label."""
+    if config.mask is not None:
+        masks = read_labels(config.mask, ct)
+        for label, mask in enumerate(masks):
+            with named(f"{config.mask}, label {label + 1}" if len(masks) > 1 else ""):
+                check_fit(config, pipeline, ct, mask)
             yield Planned(mask, {}, config.seed + label, None, None)
         return
-    rows = [LesionRow(config.diameter_mm, config.center)] if config.diameter_mm else []
+    rows = [LesionRow(config.diameter_mm, config.center)] if config.diameter_mm is not None else []
     rows += read_lesion_table(config.lesions) if config.lesions else []
-    homeless = [number for number, row in enumerate(rows, 1) if row.center_zyx is None]
-    if homeless and config.site != "auto":
-        raise ValueError(f"{config.lesions}: lesion {homeless[0]} has no x, y, z; give them, or pass --site auto")
-    lung = free_lung(ct) if homeless else None
-    if lung is not None:
-        for row in rows:
-            if row.center_zyx is not None:
-                point = ct.TransformContinuousIndexToPhysicalPoint(row.center_zyx[::-1])
-                lung = lung.without(point, row.diameter_mm / 2 + APART_MM)
+    for row in rows:  # what needs no voxel first
+        with named(row.where):
+            if row.center_zyx is None and config.site != "auto":
+                raise ValueError("no x, y, z; give them, or pass --site auto")
+            check_wishes(pipeline, row.attributes)
+    free = lung
+    for row in rows:
+        if free is not None and row.center_zyx is not None:
+            free = free.without(point_of_index(ct, row.center_zyx), row.diameter_mm / 2 + APART_MM)
     for number, row in enumerate(rows):
         seed = config.seed + number if row.seed is None else row.seed
-        center: Sequence[float] | None = row.center_zyx
-        if center is None:
-            assert lung is not None
-            (site,) = free_lung_sites(lung, row.diameter_mm, 1, np.random.default_rng(seed))
-            lung = lung.without(site, row.diameter_mm / 2 + APART_MM)
-            center = index_of_point(ct, site)
-        shape = {name: float(row.attributes.get(name, getattr(config, name))) for name in ("lobulation", "spiculation")}
-        mask = lesion_mask_image(ct, center, row.diameter_mm, seed=seed, **shape)
-        inside = np.median(sitk.GetArrayViewFromImage(ct)[sitk.GetArrayViewFromImage(mask) > 0])
-        if inside > -500:
-            print(f"note: the median at the mask is {inside:.0f} HU; lung is about -850, is the centre in lung?")
+        with named(row.where):
+            center: Sequence[float] | None = row.center_zyx
+            if center is None:
+                assert free is not None
+                (site,) = free_lung_sites(free, row.diameter_mm, 1, np.random.default_rng(seed))
+                free = free.without(site, row.diameter_mm / 2 + APART_MM)
+                center = index_of_point(ct, site)
+            mask = drawn_mask(config, row, ct, center, seed, lung)
+            check_fit(config, pipeline, ct, mask)
         yield Planned(mask, row.attributes, seed, center, row.diameter_mm)
+
+
+def drawn_mask(
+    config: InpaintConfig, row: LesionRow, ct: sitk.Image, center: Sequence[float], seed: int, lung: FreeLung | None
+) -> sitk.Image:
+    """A nodule-like shape, cut where the lung ends: a nodule at the pleura does not grow through the ribs."""
+    given = {name: row.attributes.get(name, getattr(config, name)) for name in ("lobulation", "spiculation")}
+    shape = {name: float(value) for name, value in given.items()}
+    mask = lesion_mask_image(ct, center, row.diameter_mm, seed=seed, **shape)
+    if lung is None:
+        return mask
+    share = lung.share_of(mask)
+    if share == 0:
+        raise ValueError(
+            f"no voxel of the lesion at {tuple(round(float(at), 1) for at in center)} (voxel index z, y, x) lies in "
+            "the lung; check the place, or give the lesion as --mask"
+        )
+    if share < 1:
+        where = f"{row.where}: " if row.where else ""
+        print(f"note: {where}{100 * (1 - share):.0f} % of the shape lies outside the lung and is cut off")
+    return lung.within(mask)
+
+
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """Say before a fault whose it is, where there are several."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}" if where else str(error)) from error
+
+
+def check_fit(config: InpaintConfig, pipeline: "LesionInpaintPipeline", ct: sitk.Image, mask: sitk.Image) -> None:
+    """Raise ValueError where painting a lesion would, for its extent or a slice too thick."""
+    model = pipeline.config
+    margin_mm = model["paint_margin_mm"] if config.paint_margin_mm is None else config.paint_margin_mm
+    reach = [int(model["crop_size"] * model["spacing_mm"] / mm) + 1 for mm in ct.GetSpacing()]
+    around = tuple(
+        slice(max(along.start - far, 0), along.stop + far) for along, far in zip(bounding_box(mask), reach, strict=True)
+    )
+    crop_of_scan(ct[around], mask[around], model["crop_size"], model["spacing_mm"], margin_mm)
+
+
+def check_wishes(pipeline: "LesionInpaintPipeline", attributes: Mapping[str, float | str]) -> None:
+    """Raise ValueError for an attribute that the pipeline cannot be asked for, or a value that it cannot have."""
+    of_unet = list(pipeline.unet.config.get("attributes") or ())
+    of_guide = list(pipeline.guide.attributes) if pipeline.guide is not None else []
+    for name, value in attributes.items():
+        if name in of_unet or name not in of_guide:
+            check_wish(name, value, list(dict.fromkeys([*of_unet, *of_guide])))
+        else:  # it may have classes of its own
+            pipeline.guide.plan({name: value}, torch.ones(1, 1, 8, 8, 8), pipeline.vae, 1.0, None)
 
 
 def labelled(masks: Sequence[sitk.Image]) -> sitk.Image:
@@ -241,4 +314,6 @@ def record_of(
 
 if __name__ == "__main__":
     launch(main, ARGUMENTS)
-    gc.freeze()  # or Python looks through the libraries' objects once more before it ends, for more than a second
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # all is written; Python would take the libraries apart object by object, for more than a second

@@ -18,12 +18,14 @@ class LesionRow:
         center_zyx: Voxel index of its centre; None where the place is to be chosen.
         attributes: Wanted character, a number or a name each.
         seed: Of its mask, place and noise; None takes one that follows from the run's.
+        where: File and line, for messages.
     """
 
     diameter_mm: float
     center_zyx: tuple[float, float, float] | None = None
     attributes: dict[str, float | str] = field(default_factory=dict)
     seed: int | None = None
+    where: str = ""
 
 
 def read_lesion_table(path: Path) -> list[LesionRow]:
@@ -59,7 +61,7 @@ def _row(line: dict[str, str | None], where: str) -> LesionRow:
         raise ValueError(f"{where}: seed {seed!r}, expected a whole number of at least 0")
     attributes = {name: _value(text) for name, text in cells.items() if name not in OWN_COLUMNS}
     center = (place[2], place[1], place[0]) if place else None
-    return LesionRow(diameter_mm, center, attributes, None if seed is None else int(seed))
+    return LesionRow(diameter_mm, center, attributes, None if seed is None else int(seed), where)
 
 
 def _number(cells: dict[str, str], name: str, where: str) -> float:

@@ -9,8 +9,10 @@ import pytest
 import SimpleITK as sitk
 from dicom_factory import write_dicom_series
 
+from diffusion import LesionInpaintPipeline
 from foundation.config import launch, parse_config
 from imaging.files.ct import read_ct, write_ct
+from imaging.geometry import index_of_point, point_of_index
 from imaging.lesions.sites import free_lung
 from imaging.phantom.chest import chest_phantom
 from scripts.inpaint import InpaintConfig
@@ -81,6 +83,12 @@ def test_labels_of_a_mask_are_painted_one_after_the_other(two, scan, chain, tmp_
     np.testing.assert_array_equal(voxels(both / "lesion_mask.nii.gz"), voxels(labels))
 
 
+@pytest.fixture
+def unpainted(monkeypatch) -> None:
+    """Painting anything fails the test."""
+    monkeypatch.setattr(LesionInpaintPipeline, "__call__", lambda *_, **__: pytest.fail("painted"))
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
@@ -89,12 +97,54 @@ def test_labels_of_a_mask_are_painted_one_after_the_other(two, scan, chain, tmp_
         ("diameter_mm,x\n9,3\n", "line 2: 1 of x, y, z; give all three, or none"),
         ("diameter_mm\nbig\n", "line 2: diameter_mm 'big', expected a number"),
         ("diameter_mm,seed\n9,-1\n", "line 2: seed '-1', expected a whole number of at least 0"),
-        ("diameter_mm\n9\n", "lesion 1 has no x, y, z; give them, or pass --site auto"),
-        ("diameter_mm,x,y,z,colour\n9,40,38,30,red\n", 'attribute "colour" is unknown to this pipeline'),
+        ("diameter_mm\n9\n", "line 2: no x, y, z; give them, or pass --site auto"),
+        ("diameter_mm,x,y,z,colour\n9,25,38,30,red\n", 'line 2: attribute "colour" is unknown to this pipeline'),
     ],
 )
-def test_fault_of_a_table_is_named(table: str, message: str, scan, chain, tmp_path):
+def test_fault_of_a_table_is_named(table: str, message: str, scan, chain, tmp_path, unpainted):
     (tmp_path / "table.csv").write_text(table)
     with pytest.raises(SystemExit, match=message):
         inpaint(scan, chain, tmp_path / "out", "--lesions", tmp_path / "table.csv")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("9,25,38,99,", r"center_zyx is \(99.0, 38.0, 25.0\), outside the image"),
+        ("9,2,2,30,", r"no voxel of the lesion at \(30.0, 2.0, 2.0\) .* lies in the lung"),
+        ("3,25,38,30,", r"diameter_mm is 3.0, expected 8.00 \(two voxels of 4.00 mm\) to 60.0 mm"),
+        ("28,25,38,30,", r"the mask spans .* mm \(z, y, x\), the model's grid 32 mm"),
+        ("9,25,38,30,evil", "malignancy: 'evil'"),
+        ("90,,,,", "found 0 places for a lesion of 90 mm, expected 1"),
+    ],
+)
+def test_a_wrong_row_is_named_before_the_first_lesion_is_painted(row, message, scan, chain, tmp_path, unpainted):
+    rows = ["diameter_mm,x,y,z,malignancy", *["9,25,38,30,malignant"] * 6, row]
+    (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
+    argv = ("--lesions", tmp_path / "table.csv", "--site", "auto", "--pipeline", chain.classifier / "pipeline")
+    with pytest.raises(SystemExit, match=rf"table\.csv, line 8: {message}"):
+        inpaint(scan, chain, tmp_path / "out", *argv)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_label_too_large_for_the_model_is_named_before_the_first_is_painted(scan, chain, tmp_path, unpainted):
+    labels = sitk.Image(read_ct(scan).GetSize(), sitk.sitkUInt8)
+    labels.CopyInformation(read_ct(scan))
+    labels[20:23, 38:41, 30:33], labels[60:70, 38:48, 30:33] = 1, 2
+    write_ct(labels, tmp_path / "labels.nii.gz")
+    with pytest.raises(SystemExit, match=r"labels\.nii\.gz, label 2: the mask spans \[12.0, 40.0, 40.0\] mm"):
+        inpaint(scan, chain, tmp_path / "out", "--mask", tmp_path / "labels.nii.gz")
+
+
+def test_a_drawn_lesion_at_the_pleura_ends_with_the_lung(scan, chain, tmp_path, capsys):
+    ct = read_ct(scan)
+    lung = free_lung(ct)
+    at_the_pleura = np.argwhere(lung.lung & (lung.clearance_mm < 5))[0]
+    center = ",".join(str(at) for at in index_of_point(ct, point_of_index(lung.grid, at_the_pleura)))
+    out = inpaint(scan, chain, tmp_path / "out", "--center", center, "--diameter-mm", 16)
+    assert "% of the shape lies outside the lung and is cut off" in capsys.readouterr().out
+    segmentation = hd.seg.segread(out / "lesions_seg.dcm").get_volume(combine_segments=False).array
+    assert 0 < segmentation[..., 0].sum() * 4**3 < 0.9 * np.pi / 6 * 16**3
+    record = json.loads((out / "record.json").read_text())
+    assert record["mean_hu_before"] < -500  # no wall in it
