@@ -60,7 +60,7 @@ class MultiClassifierGuidance(AlignedModel, ModelMixin, ConfigMixin):
         classifiers: Configs of the `NoduleClassifier3D`s, each with attributes of its own.
         neighbourhood_cells: Latent cells by which the lesion's cells are dilated.
         guidance_range: Shares of the timesteps T that are guided, low <= t / T < high, unless a call says otherwise.
-            Above the default's end a classifier knows next to nothing, while σ_t / √ᾱ_t, by which a change of the
+            Above the default's end a classifier knows little but the mask, while σ_t / √ᾱ_t, by which a change of the
             noise moves x̂0, grows without bound.
         figures: Attribute -> held-out figures, `evaluation.statistics.attribute_figures.AttributeFigures` as a mapping.
         allowed: Attributes that are guided whatever their figures say.
