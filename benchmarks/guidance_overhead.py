@@ -1,4 +1,4 @@
-"""What guidance costs: seconds of a pipeline's call unguided, guided on latents, on decoded crops, classifier-free.
+"""What guidance costs: a pipeline's call unguided, guided on latents, on decoded crops, classifier-free, by HU.
 
     uv run benchmarks/guidance_overhead.py                                       # the shipped pipeline
     uv run benchmarks/guidance_overhead.py --pipeline runs/classifier/pipeline   # one with a guide of its own
@@ -70,6 +70,8 @@ def main(config: GuidanceConfig) -> None:
     if pipe.unet.config["attributes"]:
         kinds["classifier-free"] = (None, {"attributes": WISH, "cfg_scale": 2.0})
         kinds["classifier-free and latent, malignancy"] = (latent, {"attributes": WISH, "cfg_scale": 2.0})
+    if "mean_hu" in pipe.unet.config["attributes"]:
+        kinds["HU met, mean HU"] = (None, {"attributes": {"mean_hu": -450}})
     times: dict[str, list[float]] = {name: [] for name in kinds}
     names = list(kinds)
     for repeat in tqdm(range(config.repeats + 1), desc="rounds"):
