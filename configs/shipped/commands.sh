@@ -4,7 +4,8 @@ uv run scripts/prepare_nodules.py --data '[nodules_iso51, nodules_native]' --out
 uv run scripts/train_vae.py --config configs/shipped/vae_1.yaml --data data/joined --out runs/shipped/vae_1
 uv run scripts/train_vae.py --config configs/shipped/vae_2.yaml --data data/joined \
     --initial runs/shipped/vae_1/model --out runs/shipped/vae_2
-uv run scripts/encode_latents.py --data data/joined --vae runs/shipped/vae_2/model --out data/latents
+uv run scripts/encode_latents.py --data data/joined --vae runs/shipped/vae_2/model --out data/latents \
+    --variants 5
 uv run scripts/train_ldm.py --config configs/shipped/ldm.yaml --data data/latents --vae runs/shipped/vae_2/model \
     --out runs/shipped/ldm
 uv run scripts/train_classifier.py --config configs/shipped/classifier.yaml --data data/latents \
