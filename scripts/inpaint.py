@@ -98,6 +98,7 @@ from imaging.lesions.sites import FreeLung, free_lung, free_lung_sites
 from imaging.lesions.table import LesionRow, read_lesion_table
 
 APART_MM = 10.0  # lung between two lesions whose places are chosen
+LEAST_SHARE = 0.1  # of a drawn lesion, in the lung
 
 
 class Planned(NamedTuple):
@@ -224,10 +225,11 @@ def drawn_mask(
     if lung is None:
         return mask
     share = lung.share_of(mask)
-    if share == 0:
+    if share < LEAST_SHARE:
         raise ValueError(
-            f"no voxel of the lesion at {tuple(round(float(at), 1) for at in center)} (voxel index z, y, x) lies in "
-            "the lung; check the place, or give the lesion as --mask"
+            f"{100 * share:.0f} % of the lesion at {tuple(round(float(at), 1) for at in center)} (voxel index z, y, x) "
+            f"lies in the lung, expected {100 * LEAST_SHARE:.0f} % or more; check the place, or give the lesion as "
+            "--mask"
         )
     if share < 1:
         where = f"{row.where}: " if row.where else ""

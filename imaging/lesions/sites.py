@@ -13,6 +13,7 @@ from imaging.semantic_map import lung_mask
 GRID_MM = 2.0  # the search runs on voxels averaged to about this size
 VESSEL_HU = -500.0  # above it, averaged lung is a vessel, an airway's wall or a nodule
 AIRWAY_HU = -970.0  # below it, averaged lung is the air of an airway or of a bulla
+LUNG_HU = (-950.0, VESSEL_HU)  # averaged lung itself
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,19 @@ class FreeLung:
         return replace(self, clearance_mm=np.minimum(self.clearance_mm, np.sqrt(z * z + y * y + x * x) - radius_mm))
 
     def within(self, mask: sitk.Image) -> sitk.Image:
-        """The part of a mask that lies in the lung.
+        """The part of a mask that lies in the lung, or in what has the HU of lung.
+
+        The second counts where a scan's field of view ends in the lung, which then is not told from air around the
+        patient.
 
         Args:
             mask: uint8, anywhere in the scan's space, 1 inside, not empty.
         Returns: Image of the same geometry, cut smoothly where the lung ends.
         """
         box = bounding_box(mask)
-        lung = sitk.GetImageFromArray(self.lung.astype(np.float32))
+        ct_hu = sitk.GetArrayViewFromImage(self.grid)
+        looks_like_it = (ct_hu > LUNG_HU[0]) & (ct_hu < LUNG_HU[1])
+        lung = sitk.GetImageFromArray((self.lung | looks_like_it).astype(np.float32))
         lung.CopyInformation(self.grid)
         here = sitk.Resample(
             lung, mask[box], sitk.Transform(), sitk.sitkLinear, 0.0, useNearestNeighborExtrapolator=True

@@ -53,6 +53,7 @@ def test_rows_of_a_table_are_lesions_apart_in_free_lung_and_in_the_record(two, s
     labels, lesions = voxels(two / "lesion_mask.nii.gz"), json.loads((two / "record.json").read_text())["lesions"]
     assert [lesion["voxels"] for lesion in lesions] == np.bincount(labels.ravel())[1:].tolist()
     assert [(lesion["diameter_mm"], lesion["seed"]) for lesion in lesions] == [(9, 3), (12, 6)]
+    assert all(lesion["noise"]["surroundings_hu"] > 0 and lesion["noise"]["ratio"] >= 0 for lesion in lesions)
     apart_mm = 4 * np.linalg.norm(np.subtract(*(lesion["center"] for lesion in lesions)))
     assert apart_mm > 9 / 2 + 12 / 2 + 10
     image = sitk.ReadImage(str(two / "lesion_mask.nii.gz"))
@@ -112,7 +113,7 @@ def test_fault_of_a_table_is_named(table: str, message: str, scan, chain, tmp_pa
     ("row", "message"),
     [
         ("9,25,38,99,", r"center_zyx is \(99.0, 38.0, 25.0\), outside the image"),
-        ("9,2,2,30,", r"no voxel of the lesion at \(30.0, 2.0, 2.0\) .* lies in the lung"),
+        ("9,2,2,30,", r"0 % of the lesion at \(30.0, 2.0, 2.0\) .* lies in the lung, expected 10 %"),
         ("3,25,38,30,", r"diameter_mm is 3.0, expected 8.00 \(two voxels of 4.00 mm\) to 60.0 mm"),
         ("28,25,38,30,", r"the mask spans .* mm \(z, y, x\), the model's grid 32 mm"),
         ("9,25,38,30,evil", "malignancy: 'evil'"),

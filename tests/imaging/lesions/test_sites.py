@@ -100,3 +100,14 @@ def test_the_share_of_a_mask_in_the_lung_is_that_of_its_voxels_also_on_a_part_of
     assert 0.2 < expected < 0.8
     assert free_lung(image).share_of(part) == pytest.approx(expected, abs=0.06)  # the lung is known to 2 mm
     assert point_of_index(part, (0, 0, 0)) == pytest.approx(point_of_index(image, (5, 40, 110)))
+
+
+def test_lung_that_reaches_the_edge_of_the_image_counts_and_air_around_the_patient_does_not(chest):
+    image = to_image(chest[0])[40:]  # the field of view begins in the first lung: no slice shows it closed
+    lung = free_lung(image)
+    assert not lung.lung[:, :, :10].any() and lung.lung.any()
+    cut, outside = np.zeros((2, *chest[0].shape), np.uint8)
+    cut[12:16, 60:64, 42:46] = 1
+    outside[12:16, 60:64, 134:138] = 1
+    assert lung.share_of(to_image(cut)[40:]) > 0.9
+    assert lung.share_of(to_image(outside)[40:]) == 0
