@@ -3,12 +3,14 @@
     uv run benchmarks/synthesize.py --scans scan_folder
 
 Each case is the script from its start to its end, one thread a process, into a folder of its own; then the same command
-again, which finds everything there: what that takes is the start (imports, weights), which a long run pays once. CPU
-seconds, of all processes together, do not depend on what else runs; the wall clock does. A core's lesions per minute
-are 60 over the CPU seconds of a lesion without the start.
+again, which finds everything there: what that takes is the start (imports, weights), which a long run pays once. A run
+before them, not counted, leaves the libraries compiled to bytecode. CPU seconds, of all processes together, hardly
+depend on what else runs; the wall clock does. A core's lesions per minute are 60 over the CPU seconds of a lesion
+without the start.
 """
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -35,6 +37,7 @@ class Config:
         lesions_per_scan: In each output.
         pipeline: What paints.
         processes: Cases.
+        options: Further options of the script, as on its command line.
         work: Folder for the results, which must not exist; none takes a temporary one.
     """
 
@@ -43,6 +46,7 @@ class Config:
     lesions_per_scan: int = 3
     pipeline: ModelSource = SHIPPED_PIPELINE
     processes: tuple[int, ...] = (1, 2)
+    options: str = ""
     work: Path | None = None
 
 
@@ -60,12 +64,15 @@ def main(config: Config) -> None:
         print(f"load before {os.getloadavg()[0]:.1f}\n")
         print("| processes | made / samples | CPU s (start) | CPU s a lesion | lesions a core and minute | wall s |")
         print("|---|---|---|---|---|---|", flush=True)
+        used(config, 1, work / "first", work, "--max-minutes", "0")
         files = {}
         for count in config.processes:
             out = work / f"by_{count}"
-            whole, again = used(config, count, out), used(config, count, out)
+            whole, again = used(config, count, out, work), used(config, count, out, work)
             table = pd.read_parquet(out / "manifest.parquet")
             made = int(table.accepted.sum())
+            if not made:
+                raise ValueError(f"{out}: none of {len(table)} samples was accepted; see its manifest for the reasons")
             each_s = (whole.cpu_s - again.cpu_s) / made
             print(f"| {count} | {made} / {len(table)} | {whole.cpu_s:.0f} ({again.cpu_s:.0f}) | ", end="")
             print(f"{each_s:.1f} | {60 / each_s:.0f} | {whole.wall_s:.0f} ({again.wall_s:.0f}) |", flush=True)
@@ -77,13 +84,15 @@ def main(config: Config) -> None:
         print(f"\nthe same {len(first)} files, to the byte, by any number of processes")
 
 
-def used(config: Config, count: int, out: Path) -> Usage:
-    """Run the script to its end."""
+def used(config: Config, count: int, out: Path, work: Path, *more: str) -> Usage:
+    """Run the script to its end, with bytecode kept in `work`."""
     command = [sys.executable, *((*TORCHRUN, str(count)) if count > 1 else ()), str(ROOT / "scripts/synthesize.py")]
     command += ["--scans", str(config.scans), "--pipeline", config.pipeline, "--out", str(out), "--device", "cpu"]
     command += ["--lesions", str(config.lesions), "--lesions-per-scan", str(config.lesions_per_scan)]
+    command += [*shlex.split(config.options), *more]
     started = time.perf_counter()
-    variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""}
+    variables["PYTHONPYCACHEPREFIX"] = str(work / "bytecode")
     process = subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from benchmarks import few_steps, guidance_overhead, plausibility, seam, whole_scan
+from benchmarks import few_steps, guidance_overhead, plausibility, seam, synthesize, unet_sizes, whole_scan
 from evaluation.lesions.lesion_sets import load_lesions
 from foundation.config import launch, parse_config
 from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
+from imaging.files.ct import write_ct
+from imaging.phantom.chest import chest_phantom, phantom_image
 from scripts.inpaint_nodules import synthetic_row
 
 
@@ -126,3 +128,34 @@ def test_plausibility_refuses_what_cannot_be_a_lesion(nodules, tmp_path, capsys)
     (lesion, *_), _ = load_lesions(nodules, "validation")
     for name, change in plausibility.CHANGES.items():
         assert change(lesion, np.random.default_rng(0)).shape == lesion.ct_hu.shape, name
+
+
+@pytest.mark.slow
+def test_synthesize_counts_lesions_and_seconds_and_compares_the_files(chain, tmp_path, capsys):
+    phantom = chest_phantom((40, 80, 96), (4.0, 3.0, 3.0), n_nodules=0, seed=1)
+    write_ct(phantom_image(phantom), tmp_path / "scans/one.nii.gz")
+    synthesize.main(
+        synthesize.Config(
+            scans=tmp_path / "scans",
+            pipeline=str(chain.ldm / "pipeline"),
+            lesions=2,
+            lesions_per_scan=1,
+            processes=(1, 2),
+            options="--steps 1 --least-plausibility 0 --least-lung 0.5 --ranges.diameter_mm 6.5,9",
+            work=tmp_path / "work",
+        )
+    )
+    printed = capsys.readouterr().out
+    assert "| 1 | " in printed and "| 2 | " in printed
+    assert "the same 8 files, to the byte, by any number of processes" in printed
+    assert not (tmp_path / "work/first/manifest.parquet").exists()
+
+
+@pytest.mark.slow
+def test_unet_sizes_measures_steps_and_calls_in_processes_of_their_own(capsys, monkeypatch):
+    small = {"channels": (8, 16), "blocks_per_level": 1, "map_channels": 4, "num_labels": 3}
+    monkeypatch.setattr(unet_sizes, "sizes", lambda: {"tiny": small, "wider": small | {"channels": (16, 16)}})
+    unet_sizes.main(unet_sizes.Config(crop=16, batch=1, repeats=1))
+    lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
+    assert [cells[:2] for cells in lines[2:]] == [["| tiny", "8, 16"], ["| wider", "16, 16"]]
+    assert all("ms" in cell and "MiB" in cell for cells in lines[2:] for cell in cells[3:])
