@@ -298,10 +298,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
             if given is not None and given.shape != ct_hu.shape:
                 raise ValueError(f"{name} has shape {tuple(given.shape)}, ct {tuple(ct_hu.shape)}; must be equal")
         own_mm = 3 * (self.config["spacing_mm"],)
-        paint_mask = torch.from_numpy(
-            np.stack([grown_mask(lesion, margin_mm, own_mm) for lesion in lesion_mask[:, 0].numpy()])[:, None]
-        )
-        paint_mask = paint_mask * valid
+        grown = np.stack([grown_mask(lesion, margin_mm, own_mm) for lesion in lesion_mask[:, 0].numpy()])
+        paint_mask = torch.from_numpy(grown[:, None]) * valid
         generated = self.generate(ct_hu, lesion_mask, paint_mask, valid, semantic, **options)
         as_array = output_type == "np" or (output_type == "input" and isinstance(ct, np.ndarray))
         painted_region = paint_mask.numpy() if as_array else paint_mask
@@ -309,7 +307,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
             return LesionInpaintOutput(ct=generated, lesion_mask=mask, paint_mask=painted_region)
         each = options["num_lesions_per_mask"]
         volumes = ct_hu.cpu().float().numpy() if ct_hu.dtype in (torch.float16, torch.bfloat16) else ct_hu.cpu().numpy()
-        weights = [edge_weight(place, np.array(own_mm), blend_mm) for place in paint_mask[:, 0].numpy()]
+        # where the scan ends, there is nothing to blend with
+        weights = [edge_weight(place, np.array(own_mm), blend_mm) for place in grown] * valid[:, 0].numpy()
         painted = [
             composite(volumes[n // each, 0], made - np.maximum(volumes[n // each, 0], AIR_HU), weights[n // each])
             for n, made in enumerate(generated[:, 0].cpu().numpy())

@@ -235,6 +235,17 @@ def test_blend_mixes_ct_and_generated_by_the_edge_weight(monkeypatch: pytest.Mon
     assert_close(result, expected, rtol=1e-5, atol=1e-3)
 
 
+def test_lesion_where_the_scan_ends_is_all_the_models(monkeypatch: pytest.MonkeyPatch):
+    ct_hu, lesion_mask, valid_mask = torch.full(SHAPE, -800.0), torch.zeros(SHAPE).byte(), torch.ones(SHAPE).byte()
+    lesion_mask[..., 1:3, 2:4, 3:5] = 1
+    valid_mask[..., 5:] = 0  # the lesion's last voxel is the scan's
+    pipe = pixel_pipeline(paint_margin_mm=2.0)
+    monkeypatch.setattr(pipe, "generate", lambda *_, **__: torch.full(SHAPE, -100.0))
+    result = pipe(ct_hu, lesion_mask, valid_mask=valid_mask).ct
+    assert (result[lesion_mask > 0] == -100).all() and (result[valid_mask == 0] == -800).all()
+    assert ((result > -800) & (result < -100)).any()
+
+
 def test_guide_is_asked_at_every_step_with_what_the_network_sees(monkeypatch: pytest.MonkeyPatch):
     guide, unet = RecordingGuide(), pixel_unet()
     pipe = pixel_pipeline(unet, EulerDiscreteScheduler.from_config(training_scheduler("v").config), guide)
