@@ -1,6 +1,7 @@
 """Lesions per minute of scripts/synthesize.py, by one process and by two, and that both make the same files.
 
     uv run benchmarks/synthesize.py --scans scan_folder
+    uv run benchmarks/synthesize.py --scans scan_folder --options="--hu-scale 0"
 
 Each case is the script from its start to its end, one thread a process, into a folder of its own; then the same command
 again, which finds everything there: what that takes is the start (imports, weights), which a long run pays once. A run
@@ -81,7 +82,8 @@ def main(config: Config) -> None:
         first, *others = files.values()
         if any(other != first for other in others):
             raise ValueError(f"{work}: the files differ between numbers of processes, expected the same bytes")
-        print(f"\nthe same {len(first)} files, to the byte, by any number of processes")
+        if others:
+            print(f"\nthe same {len(first)} files, to the byte, by any number of processes")
 
 
 def used(config: Config, count: int, out: Path, work: Path, *more: str) -> Usage:
