@@ -1,11 +1,11 @@
 """Do the texture losses help? One stage-2 model trained on with and without each, judged on held-out lesions.
 
-    python benchmarks/texture_ablation.py --data data/nodules --latents data/latents --vae runs/vae/model \
-        --pipeline runs/ldm/pipeline --out runs/ablation
+    uv run benchmarks/texture_ablation.py --data data/joined --latents data/latents --vae runs/shipped/vae_2/model \
+        --pipeline runs/shipped/ldm/pipeline --out runs/ablation
 
-Every variant starts from the same weights, takes equal steps with the same draws, and inpaints the test masks from the
-same noise; the figures are those of scripts/evaluate.py, real vs real beside them. Gradients are balanced to equal
-norm (`balance: norm`), so a weight says how strongly a loss pulls beside the structure loss.
+Every variant starts from the same weights, takes equal steps with the same draws, and inpaints the same masks from the
+same noise; the table is that of benchmarks/lesion_table.py, with its tests against training on without any. Gradients
+are balanced to equal norm (`balance: norm`), so a weight says how strongly a loss pulls beside the structure loss.
 """
 
 import json
@@ -15,8 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))  # the scripts are what is measured
 
-import evaluate
-import inpaint_nodules
+sys.path.insert(0, str(Path(__file__).parent))
+
+import lesion_table
 import train_ldm
 
 from foundation.config import launch, parse_config
@@ -27,7 +28,7 @@ class AblationConfig:
     """The comparison.
 
     Attributes:
-        data: Prepared dataset; its test split is judged.
+        data: Prepared dataset.
         latents: The same, encoded.
         vae: Autoencoder of the latents.
         pipeline: Where every variant starts.
@@ -37,8 +38,10 @@ class AblationConfig:
         learning_rate: Peak.
         weight: Weight of the loss under test after balancing.
         gate: Texture losses are on for t < gate * T.
+        split: Whose masks are inpainted; "test" once, at the end.
         sampling_steps: Denoising steps.
-        samples: Lesions for each test mask.
+        samples: Lesions for each mask.
+        lesions: Masks of the split, evenly spaced; null takes all.
         variants: Keys of VARIANTS to compare.
     """
 
@@ -52,9 +55,19 @@ class AblationConfig:
     learning_rate: float = 1e-4
     weight: float = 0.5
     gate: float = 0.3
-    sampling_steps: int = 25
+    split: str = "validation"
+    sampling_steps: int = 16
     samples: int = 1
-    variants: tuple[str, ...] = ("none", "gabor", "cooccurrence", "wavelet", "dog", "gabor_cooccurrence_wavelet")
+    lesions: int | None = None
+    variants: tuple[str, ...] = (
+        "none",
+        "gabor",
+        "cooccurrence",
+        "wavelet",
+        "distribution",
+        "adversarial",
+        "both_border",
+    )
 
 
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -64,14 +77,17 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "wavelet": ("wavelet",),
     "dog": ("dog",),
     "gabor_cooccurrence_wavelet": ("gabor", "cooccurrence", "wavelet"),
+    "distribution": ("gabor_distribution",),
+    "adversarial": ("adversarial",),
+    "both_border": ("gabor_distribution", "adversarial", "border"),
 }
 
 
 def main(config: AblationConfig) -> None:
-    """Train on, inpaint, evaluate, and print the table."""
+    """Train on, then inpaint, measure and print the table."""
     shape = json.loads((config.pipeline / "unet/config.json").read_text())
     model = train_ldm.UNetConfig(**{name: shape[name] for name in train_ldm.UNetConfig.__dataclass_fields__})
-    sets = {}
+    sets: dict[str, Path] = {}
     for variant in config.variants:
         if variant not in VARIANTS:
             raise ValueError(f"variant {variant}, expected one of {', '.join(VARIANTS)}")
@@ -94,29 +110,18 @@ def main(config: AblationConfig) -> None:
         )
         if not (run.out / "pipeline").exists():
             train_ldm.main(run)
-        synthetic = config.out / f"{variant}_lesions"
-        if not synthetic.exists():
-            inpaint_nodules.main(
-                inpaint_nodules.InpaintNodulesConfig(
-                    data=config.data,
-                    pipeline=str(run.out / "pipeline"),
-                    out=synthetic,
-                    samples=config.samples,
-                    steps=config.sampling_steps,
-                )
-            )
-        sets[variant] = synthetic
-    evaluate.main(
-        evaluate.EvaluateConfig(
-            real=config.data,
-            synthetic=",".join(f"{name}={folder}" for name, folder in sets.items()),
-            train=config.data,
-            out=config.out / "report",
-            inception="none",
-            lpips_backbone="none",
+        sets[variant] = run.out / "pipeline"
+    lesion_table.main(
+        lesion_table.LesionTableConfig(
+            data=config.data,
+            out=config.out / "table",
+            pipelines=",".join(f"{name}={folder}" for name, folder in sets.items()),
+            split=config.split,
+            samples=config.samples,
+            lesions=config.lesions,
+            steps=config.sampling_steps,
         )
     )
-    print(config.out / "report" / "report.md")
 
 
 if __name__ == "__main__":
