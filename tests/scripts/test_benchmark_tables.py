@@ -6,12 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
-from benchmarks import lesion_table, search, unselected_cases
+from benchmarks import lesion_table, search, texture_ablation, unselected_cases
 from evaluation.autoencoders.matched_blur import blur_valid
 from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
 from imaging.phantom.chest import phantom_nodules
 from scripts.inpaint_nodules import synthetic_row
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture
@@ -94,3 +97,33 @@ def test_search_judges_each_choice_once(tmp_path, monkeypatch):
         search.main(replace(config, only="nothing"))
     with pytest.raises(ValueError, match="stage ldm: give --latents and --vae"):
         search.main(replace(config, stage="ldm", only=None))
+
+
+@pytest.mark.slow
+def test_ablation_trains_each_variant_once_and_tests_it_against_none(chain, nodules, tmp_path, monkeypatch):
+    table = texture_ablation.lesion_table
+    measure = table.main
+    monkeypatch.setattr(table, "main", lambda config: measure(replace(config, repeats=10, permutations=19)))
+    config = texture_ablation.AblationConfig(
+        data=nodules,
+        latents=chain.latents,
+        vae=chain.vae / "model",
+        pipeline=chain.ldm / "pipeline",
+        out=tmp_path / "ablation",
+        steps=2,
+        batch_size=2,
+        gate=1.0,
+        lesions=8,
+        sampling_steps=1,
+        variants=("none", "wavelet"),
+    )
+    texture_ablation.main(config)
+    text = (config.out / "table/table.md").read_text()
+    assert "| none |" in text and "| wavelet |" in text
+    weights = [load_file(config.out / name / "pipeline/unet" / WEIGHTS) for name in config.variants]
+    assert any((weights[0][name] != weights[1][name]).any() for name in weights[0])
+    monkeypatch.setattr(texture_ablation.train_ldm, "main", lambda *_: pytest.fail("trained twice"))
+    texture_ablation.main(config)
+    assert (config.out / "table/table.md").read_text() == text
+    with pytest.raises(ValueError, match="variant nothing, expected one of none, gabor"):
+        texture_ablation.main(replace(config, variants=("nothing",)))
