@@ -60,7 +60,8 @@ class Asking:
         if self.plan is not None and self.plan.covers(share):
             gradient = self.guide.gradient(noisy, timestep, noise_level(scheduler, timestep), self.plan, self.vae)
             output = guided_output(scheduler, output, timestep, gradient)
-        if self.measured is not None and self.measured.covers(share):
+        last = bool(timestep == scheduler.timesteps[-1])
+        if self.measured is not None and self.measured.covers(share, last):
             rows = sampling_rows(scheduler, timestep, len(noisy))
             change = self.measured.correction(predicted_x0(scheduler, output, noisy, rows))
             output = output_of_changed_x0(scheduler, output, change, rows)

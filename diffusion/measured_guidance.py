@@ -22,7 +22,7 @@ PERCENTILES = {"p10_hu": 0.1, "p50_hu": 0.5, "p90_hu": 0.9}
 MEASURED = ("mean_hu", *PERCENTILES)
 DAMPING = 1e-3  # of the largest sensitivity: two wishes that the latent cannot tell apart are met halfway
 RANK_WIDTH = 0.05  # share of the lesion's voxels, standard deviation
-NOISIEST = 0.8  # share of the timesteps; before, x̂0 is too far from any lesion for its HU to mean much
+NOISIEST = 0.3  # share of the timesteps: steps before it change nothing in what is reached, and cost as much
 
 
 class MeasuredGuidance:
@@ -59,9 +59,9 @@ class MeasuredGuidance:
     def __bool__(self) -> bool:
         return bool(self.names)
 
-    def covers(self, share: float) -> bool:
-        """Whether timestep t = share · T is guided."""
-        return share < NOISIEST
+    def covers(self, share: float, last: bool) -> bool:
+        """Whether timestep t = share · T is guided: the late ones, and whatever is the last of a call."""
+        return last or share < NOISIEST
 
     def measure(self, decoded: Tensor) -> Tensor:
         """(B, 1, d, h, w), the lesions' windows in ct_norm -> what they have of each attribute, (B, K)."""
