@@ -116,6 +116,7 @@ def test_classifier_free_guidance_moves_the_prediction_away_from_the_unasked_one
                 mask.byte(),
                 torch.ones_like(mask).byte(),
                 num_inference_steps=1,
+                hu_scale=0,
                 generator=seeds(1, 2),
                 **wishes,
             )
