@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -119,7 +120,7 @@ class AutoencoderService:
                 task.body = await read_body(request.receive, size, self.limits.time_for(size))
                 rows, shape = task.shape[0], task.shape[2:]
                 future = self.batcher.submit(Job(kind, shape, rows, voxels, task))
-                answer = await unless_gone(asyncio.wrap_future(future), request.receive)
+                answer = await unless_gone(future, request.receive)
                 return await send_answer(answer, send, self.limits.time_for(answer.body.nbytes))
         except ClientGone:
             return 499
@@ -241,22 +242,27 @@ async def read_body(receive: Receive, size: int, limit_s: float) -> bytearray:
     return body
 
 
-async def unless_gone(future: "asyncio.Future[Any]", receive: Receive) -> Any:
-    """The future's result; the future is cancelled, and ClientGone raised, if the client goes first."""
+async def unless_gone(future: Future[Any], receive: Receive) -> Any:
+    """The future's result; the future is cancelled, and ClientGone raised, if the client goes first.
+
+    The worker's own future is cancelled here and now: asyncio would pass it on at the loop's next turn, and the worker
+    may have taken the job by then.
+    """
 
     async def gone() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    watch = asyncio.ensure_future(gone())
+    watch, answer = asyncio.ensure_future(gone()), asyncio.wrap_future(future)
     try:
-        await asyncio.wait({future, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not future.done():
+        await asyncio.wait({answer, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
             raise ClientGone
-        return future.result()
+        return answer.result()
     finally:
         watch.cancel()
         future.cancel()
+        answer.cancel()
 
 
 async def send_answer(answer: Answer, send: Send, limit_s: float) -> int:

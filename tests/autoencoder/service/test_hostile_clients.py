@@ -1,11 +1,13 @@
 """What clients can do wrong, or do to harm: each gets one sentence, and the service serves on."""
 
+import asyncio
 import http.client
 import json
 import random
 import socket
 import string
 import time
+from concurrent.futures import Future
 from contextlib import closing, suppress
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -18,7 +20,7 @@ from PIL import Image
 from running_service import GatedAutoencoder, running, tiny_autoencoder
 
 from autoencoder.service import server as service_server
-from autoencoder.service.app import Limits
+from autoencoder.service.app import ClientGone, Limits, unless_gone
 
 SHAPE = (1, 1, 8, 12, 16)
 BODY = bytes(4 * 8 * 12 * 16)
@@ -195,6 +197,19 @@ def test_client_that_goes_is_not_computed_for():
         until_held(url, 0)
         assert len(model.batches) == 1
         assert 'requests_total{kind="encode",status="499"} 1.0' in requests.get(f"{url}/metrics").text
+
+
+def test_job_is_cancelled_before_anyone_learns_that_its_client_has_gone():
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def cancelled_at_once() -> bool:
+        job: Future[None] = Future()
+        with pytest.raises(ClientGone):
+            await unless_gone(job, receive)
+        return job.cancelled()  # not at the loop's next turn: the worker does not wait for it
+
+    assert asyncio.run(cancelled_at_once())
 
 
 def test_answer_that_is_not_read_holds_up_nobody():
