@@ -9,6 +9,7 @@ CPU (Linux), the allocator's on a GPU.
 
 import multiprocessing
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def measure(name: PresetName, checkpointing: bool, config: Config) -> dict[str, 
 
     def train() -> None:
         stage.train()
-        with autocast(config):
+        with autocast(config.device, config.autocast):
             loss, _ = stage(batch, None, 0)
         loss.backward()
         optimizer.step()
@@ -91,27 +92,35 @@ def measure(name: PresetName, checkpointing: bool, config: Config) -> dict[str, 
 
     def infer(act: Any, x: torch.Tensor) -> None:
         vae.eval()
-        with torch.no_grad(), autocast(config):
+        with torch.no_grad(), autocast(config.device, config.autocast):
             act(x)
 
     tasks = {"encode": lambda: infer(vae.encode, volume), "decode": lambda: infer(vae.decode, latent), "train": train}
     label = name + (", gradient checkpointing" if checkpointing else "")
     row: dict[str, Any] = {"name": label, "parameters": sum(p.numel() for p in vae.parameters())}
     for task, act in tasks.items():
-        before = memory_mib(config.device, reset=True)
-        seconds = []
-        for _ in range(config.repeats + 1):
-            start = time.perf_counter()
-            act()
-            if config.device == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
-        row[task] = (median(seconds[1:]), memory_mib(config.device) - before)
+        row[task] = measured(act, config.device, config.repeats)
     return row
 
 
-def autocast(config: Config) -> Any:
-    return torch.autocast(config.device, torch.bfloat16) if config.autocast == "bf16" else nullcontext()
+def measured(
+    act: Callable[[], object], device: str, repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, float]:
+    """Median seconds of a task after one run to warm up, and the memory in MiB that it needs beyond what is in use."""
+    before = memory_mib(device, reset=True)
+    seconds = []
+    for _ in range(repeats + 1):
+        start = clock()
+        act()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(clock() - start)
+    return median(seconds[1:]), memory_mib(device) - before
+
+
+def autocast(device: str, kind: str) -> Any:
+    """The context of "bf16"; of "no", one that changes nothing."""
+    return torch.autocast(device, torch.bfloat16) if kind == "bf16" else nullcontext()
 
 
 def memory_mib(device: str, reset: bool = False) -> float:

@@ -10,17 +10,19 @@ defaults, and twice their width.
 """
 
 import multiprocessing
+import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any, Literal
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 import torch.nn.functional as F
 import yaml
+from autoencoder_presets import autocast, measured
 from tqdm import tqdm
 
 from diffusion.unet import SPADEUNet3D
@@ -82,7 +84,7 @@ def measure(arguments: dict[str, Any], config: Config) -> dict[str, Any]:
 
     def train() -> None:
         unet.train()
-        with autocast(config):
+        with autocast(config.device, config.autocast):
             output = unet(sample, timesteps, modulation=unet.modulate(labels)).sample
         F.mse_loss(output.float(), target).backward()
         optimizer.step()
@@ -90,7 +92,7 @@ def measure(arguments: dict[str, Any], config: Config) -> dict[str, Any]:
 
     def call(modulation: Any) -> None:
         unet.eval()
-        with torch.no_grad(), autocast(config):
+        with torch.no_grad(), autocast(config.device, config.autocast):
             unet(sample[:1], timesteps[0], modulation=modulation)
 
     with torch.no_grad():
@@ -101,32 +103,8 @@ def measure(arguments: dict[str, Any], config: Config) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in unet.parameters()),
     }
     for task, act in tasks.items():
-        before = memory_mib(config.device, reset=True)
-        seconds = []
-        for _ in range(config.repeats + 1):
-            start = clock()
-            act()
-            if config.device == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(clock() - start)
-        row[task] = (median(seconds[1:]), memory_mib(config.device) - before)
+        row[task] = measured(act, config.device, config.repeats, clock)
     return row
-
-
-def autocast(config: Config) -> Any:
-    return torch.autocast(config.device, torch.bfloat16) if config.autocast == "bf16" else nullcontext()
-
-
-def memory_mib(device: str, reset: bool = False) -> float:
-    """Highest memory since the last reset; with `reset`, what is in use now, and a new start."""
-    if device == "cuda":
-        if reset:
-            torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.max_memory_allocated() / 2**20
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM falls back to VmRSS
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines["VmHWM"].split()[0]) / 2**10
 
 
 if __name__ == "__main__":
