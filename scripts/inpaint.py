@@ -118,6 +118,8 @@ def main(config: InpaintConfig) -> None:
         pipeline, folder = load_pipeline(config)
         ct, slices, lung = reading.result()
     plan = list(planned(config, pipeline, ct, lung))
+    masks = [lesion.mask for lesion in plan]
+    mask = labelled(masks)
     image, painted_image, options = ct, None, dict(config.call_options())
     for lesion in plan:
         noise = torch.Generator().manual_seed(lesion.seed)
@@ -125,8 +127,6 @@ def main(config: InpaintConfig) -> None:
         made = pipeline(image, lesion.mask, generator=noise, **options)
         image = made.ct
         painted_image = made.paint_mask if painted_image is None else sitk.Or(painted_image, made.paint_mask)
-    masks = [lesion.mask for lesion in plan]
-    mask = labelled(masks)
     headers = read_headers(slices, ct) if slices else []
     result = on_stored_steps(image, headers) if slices else image  # so that every format holds the same HU
 
@@ -269,10 +269,13 @@ def check_wishes(pipeline: "LesionInpaintPipeline", attributes: Mapping[str, flo
 
 
 def labelled(masks: Sequence[sitk.Image]) -> sitk.Image:
-    """k where the k-th mask is; where two overlap, the later."""
+    """k where the k-th mask is; where two overlap, the later. ValueError where nothing is left of one."""
     labels = np.zeros(masks[0].GetSize()[::-1], np.uint8 if len(masks) < 256 else np.uint16)
     for number, mask in enumerate(masks, 1):
         labels[sitk.GetArrayViewFromImage(mask) > 0] = number
+    hidden = sorted(set(range(1, len(masks) + 1)) - set(np.unique(labels).tolist()))
+    if hidden:
+        raise ValueError(f"lesion {hidden[0]} of {len(masks)}: later ones cover all of it; move them apart")
     image = sitk.GetImageFromArray(labels)
     image.CopyInformation(masks[0])
     return image

@@ -99,6 +99,7 @@ def unpainted(monkeypatch) -> None:
         ("diameter_mm\nbig\n", "line 2: diameter_mm 'big', expected a number"),
         ("diameter_mm,seed\n9,-1\n", "line 2: seed '-1', expected a whole number of at least 0"),
         ("diameter_mm\n9\n", "line 2: no x, y, z; give them, or pass --site auto"),
+        ("diameter_mm,x,y,z,seed\n9,25,38,30,1\n9,25,38,30,1\n", "lesion 1 of 2: later ones cover all of it"),
         ("diameter_mm,x,y,z,colour\n9,25,38,30,red\n", 'line 2: attribute "colour" is unknown to this pipeline'),
     ],
 )
