@@ -19,7 +19,8 @@ TITLE = "Lesions of the character asked for"
 READING = (
     "Every mask gets a lesion for each asked value at each scale, all from the same noise; unasked is that noise "
     "without a wish. cfg is classifier-free guidance of the denoiser's own attributes, where 0 asks for nothing and 1 "
-    "asks once; classifier is the gradient of classifiers on noisy latents.",
+    "asks once; classifier is the gradient of classifiers on noisy latents; both sweeps the two at once; hu is the "
+    "share of what is missing in the decoded lesion's HU that each late step makes up for.",
     "The judge is no convolutional network, has seen no latent and no noise, and was trained on real nodules alone: "
     "small networks on measured figures of the finished image. What it says is what the mask's volume tells plus what "
     "the image adds. Large nodules are mostly malignant, so volume alone tells real ones well; but lesions asked for "
