@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffusion.attributes import Wish, wished
 from diffusion.guide import Plan, Scales, attribute_scales
-from diffusion.measured_guidance import MeasuredGuidance
+from diffusion.measured_guidance import MeasuredGuidance, measured_guidance
 from diffusion.objective import guided_output, noise_level, output_of_changed_x0, predicted_x0, sampling_rows
 
 Attributes = Mapping[str, Wish]
@@ -102,8 +102,8 @@ def asking_of(
     if of_unet:
         own = {name: wish for name, wish in attributes.items() if name in of_unet}
         asked = wished(own, of_unet, len(lesion_mask)).to(lesion_mask.device)
-        measured = MeasuredGuidance(asked, of_unet, lesion_mask, vae, hu_scale) if hu_scale else None
+        measured = measured_guidance(asked, of_unet, lesion_mask, vae, hu_scale)
     for_guide = {name: wish for name, wish in attributes.items() if name in of_guide}
     if for_guide:
         plan = guide.plan(for_guide, lesion_mask, vae, guidance_scale, guidance_range)
-    return Asking(asked, cfg_scale, guide, plan, measured if measured else None, vae)
+    return Asking(asked, cfg_scale, guide, plan, measured, vae)

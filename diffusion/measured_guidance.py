@@ -16,48 +16,57 @@ from autoencoder.latents import unstandardise
 from autoencoder.remote import RemoteAutoencoder
 from diffusion.conditioning import lesion_neighbourhood
 from diffusion.lesion_window import decode_windows, lesion_windows
+from imaging.lesions.attributes import MEASURED
 from imaging.window import AIR_HU, to_norm
 
-PERCENTILES = {"p10_hu": 0.1, "p50_hu": 0.5, "p90_hu": 0.9}
-MEASURED = ("mean_hu", *PERCENTILES)
+PERCENTILES = {"p10_hu": 0.1, "p50_hu": 0.5, "p90_hu": 0.9}  # of `MEASURED`, all but the mean
 DAMPING = 1e-3  # of the largest sensitivity: two wishes that the latent cannot tell apart are met halfway
 RANK_WIDTH = 0.05  # share of the lesion's voxels, standard deviation
 NOISIEST = 0.3  # share of the timesteps: steps before it change nothing in what is reached, and cost as much
 
 
-class MeasuredGuidance:
-    """The HU that one call asks for, and how to move a prediction towards them; false if it asks for none.
+def measured_guidance(
+    wanted: Tensor, names: Sequence[str], lesion_mask: Tensor, vae: Any, scale: float = 1.0
+) -> "MeasuredGuidance | None":
+    """Guidance by those of a call's wishes that are measured; None if there are none, or at scale 0.
 
     Args:
-        wanted: In HU, (B, number of `names`), NaN where a volume is not asked for it.
+        wanted: A call's wishes, (B, number of `names`), NaN where a volume is not asked for one.
         names: Attributes of the columns; others than `MEASURED` are passed over.
+        lesion_mask, vae, scale: As :class:`MeasuredGuidance`.
+    Raises: ValueError: If the autoencoder is a service, which gives no gradients.
+    """
+    asked = torch.isfinite(wanted).any(0).tolist()
+    columns = [index for index, name in enumerate(names) if name in MEASURED and asked[index]]
+    if not columns or scale == 0:
+        return None
+    if isinstance(vae, RemoteAutoencoder):
+        raise ValueError(
+            "HU that are asked for are met through the autoencoder's gradient, which a service does not give; load the "
+            "pipeline with its own autoencoder, or call with hu_scale=0"
+        )
+    return MeasuredGuidance(wanted[:, columns], [names[index] for index in columns], lesion_mask, vae, scale)
+
+
+class MeasuredGuidance:
+    """The HU that one call asks for, and how to move a prediction towards them.
+
+    Args:
+        wanted: In HU, (B, K), NaN where a volume is not asked for it.
+        names: Of the K columns, from `MEASURED`.
         lesion_mask: (B, 1, D, H, W), 0 or 1.
         vae: Autoencoder of the latents.
         scale: Share of the difference that a step makes up for; 1 all of it.
-    Raises: ValueError: If HU are asked for and the autoencoder is a service, which gives no gradients.
     """
 
-    def __init__(self, wanted: Tensor, names: Sequence[str], lesion_mask: Tensor, vae: Any, scale: float = 1.0) -> None:
-        columns = [index for index, name in enumerate(names) if name in MEASURED]
-        columns = [index for index in columns if bool(torch.isfinite(wanted[:, index]).any())]
-        self.names = [names[index] for index in columns]
-        if not columns:
-            return
-        if isinstance(vae, RemoteAutoencoder):
-            raise ValueError(
-                "HU that are asked for are met through the autoencoder's gradient, which a service does not give; load "
-                "the pipeline with its own autoencoder, or call with hu_scale=0"
-            )
+    def __init__(self, wanted: Tensor, names: Sequence[str], lesion_mask: Tensor, vae: Any, scale: float) -> None:
         window = (vae.config["window_width"], vae.config["window_level"])
         self.low = float(to_norm(torch.tensor(float(AIR_HU)), *window))  # nothing is painted darker
-        self.wanted = to_norm(wanted[:, columns], *window).clamp(self.low, 1)
-        self.vae, self.scale = vae, scale
+        self.wanted = to_norm(wanted, *window).clamp(self.low, 1)
+        self.names, self.vae, self.scale = names, vae, scale
         self.windows = lesion_windows(lesion_mask, vae.factor, vae.decoder_margin)
         self.inside = self.windows.of_voxels(lesion_mask)[:, 0] > 0
         self.near = lesion_neighbourhood(lesion_mask, vae.factor)
-
-    def __bool__(self) -> bool:
-        return bool(self.names)
 
     def covers(self, share: float, last: bool) -> bool:
         """Whether timestep t = share · T is guided: the late ones, and whatever is the last of a call."""
@@ -68,9 +77,8 @@ class MeasuredGuidance:
         rows = []
         for volume, inside in zip(decoded[:, 0], self.inside, strict=True):
             values = volume[inside].float()
-            values = (
-                values + (values.clamp(self.low, 1) - values).detach()
-            )  # so that what is beyond can still come back
+            beyond = values - values.clamp(self.low, 1)
+            values = values - beyond.detach()  # its gradient stays: what is beyond the window can come back
             rows.append(torch.stack([_statistic(name, values) for name in self.names]))
         return torch.stack(rows)
 

@@ -1,6 +1,7 @@
 """HU that are asked for are met: the correction is the least-squares step, and the sampled lesion has them."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from torch.testing import assert_close
 
 from autoencoder.latents import unstandardise
 from autoencoder.remote import RemoteAutoencoder
-from diffusion.measured_guidance import MEASURED, MeasuredGuidance
+from diffusion.measured_guidance import MeasuredGuidance, measured_guidance
 from diffusion.objective import TARGETS, output_of_changed_x0, predicted_x0, sampling_rows, training_scheduler
 from diffusion.pipeline import LesionInpaintPipeline
-from imaging.lesions.attributes import measured_attributes
+from imaging.lesions.attributes import MEASURED, measured_attributes
 
 SHAPE = (2, 1, 4, 6, 8)
 NAMES = ("malignancy", *MEASURED)
@@ -32,10 +33,16 @@ def wanted(*rows: list[float]) -> Tensor:
     return torch.tensor(rows)
 
 
+def guidance_of(*arguments: Any) -> MeasuredGuidance:
+    made = measured_guidance(*arguments)
+    assert made is not None
+    return made
+
+
 def test_correction_of_a_mean_is_the_same_everywhere_in_the_lesion_and_meets_it():
     """Where the latent is the image, the least change of a mean is a constant on the lesion (closed form)."""
     vae = pixel_autoencoder()
-    guidance = MeasuredGuidance(wanted([NOTHING, -250, *[NOTHING] * 3]), NAMES, masks()[:1], vae)
+    guidance = guidance_of(wanted([NOTHING, -250, *[NOTHING] * 3]), NAMES, masks()[:1], vae)
     x0 = 0.3 * torch.randn((1, 1, 4, 6, 8), generator=torch.Generator().manual_seed(0))  # within the window
     change = guidance.correction(x0)
     inside = masks()[:1] > 0
@@ -45,7 +52,7 @@ def test_correction_of_a_mean_is_the_same_everywhere_in_the_lesion_and_meets_it(
 
 
 def test_percentile_is_moved_by_the_voxels_around_it():
-    guidance = MeasuredGuidance(wanted([*[NOTHING] * 4, 300.0]), NAMES, masks()[:1], pixel_autoencoder())
+    guidance = guidance_of(wanted([*[NOTHING] * 4, 300.0]), NAMES, masks()[:1], pixel_autoencoder())
     x0 = torch.randn((1, 1, 4, 6, 8), generator=torch.Generator().manual_seed(0))
     change, inside = guidance.correction(x0), masks()[:1] > 0
     moved = change[inside][x0[inside].argsort()]  # from the darkest voxel to the brightest
@@ -56,7 +63,7 @@ def test_percentile_is_moved_by_the_voxels_around_it():
 def test_scale_makes_up_for_that_share_and_a_volume_without_a_wish_stays():
     x0 = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
     rows = wanted([NOTHING, -250, *[NOTHING] * 3], [NOTHING] * 5)
-    whole, half = (MeasuredGuidance(rows, NAMES, masks(), pixel_autoencoder(), s).correction(x0) for s in (1.0, 0.5))
+    whole, half = (guidance_of(rows, NAMES, masks(), pixel_autoencoder(), s).correction(x0) for s in (1.0, 0.5))
     assert_close(half, whole / 2)
     assert (whole[1] == 0).all() and (whole[0] != 0).any()
 
@@ -103,7 +110,7 @@ def test_shipped_model_meets_a_mean_and_percentiles_in_the_finished_scan():
 def test_a_service_is_refused_for_it_gives_no_gradient_and_a_scale_below_zero():
     remote = RemoteAutoencoder.__new__(RemoteAutoencoder)
     with pytest.raises(ValueError, match=r"met through the autoencoder's gradient, .* or call with hu_scale=0"):
-        MeasuredGuidance(wanted([NOTHING, -250, *[NOTHING] * 3]), NAMES, masks()[:1], remote)
-    assert not MeasuredGuidance(wanted([NOTHING] * 5), NAMES, masks()[:1], remote)
+        measured_guidance(wanted([NOTHING, -250, *[NOTHING] * 3]), NAMES, masks()[:1], remote)
+    assert measured_guidance(wanted([NOTHING] * 5), NAMES, masks()[:1], remote) is None
     with pytest.raises(ValueError, match="hu_scale -1, expected a finite number of at least 0"):
         pixel_pipeline()(np.zeros(SHAPE), masks(), hu_scale=-1)
