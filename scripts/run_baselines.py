@@ -15,6 +15,7 @@ from typing import Any, Literal
 from diffusion.settings import SamplerName
 from foundation.config import ExistingFolder, WeightsSource, config_dict, launch, parse_config, read_arguments
 from foundation.shipped import shipped
+from training.config import MixedPrecision
 
 CONFIGS = shipped("configs") / "baselines"
 ORDER = ("ddpm_pixel", "snr", "film", "uncertainty", "step_aware", "conditional_gan", "spade_gan", "ldm_concat", "ours")
@@ -33,6 +34,7 @@ class BaselinesConfig:
         latents: `data` encoded, for methods in latent space.
         vae: Folder of the autoencoder of the latents.
         configs: Folder of the methods' configs, `<method>.yaml`.
+        mixed_precision: Of every training; null leaves what each config says.
         pixel_variants: Variants of each training nodule for methods on voxels; one takes 2 MB of disk at 48 voxels.
         split: Whose masks are inpainted and whose lesions they are compared with; "validation" to try things out.
         lesions: Masks of the split to use, evenly spaced; null takes all.
@@ -51,6 +53,7 @@ class BaselinesConfig:
     latents: ExistingFolder | None = None
     vae: ExistingFolder | None = None
     configs: ExistingFolder = CONFIGS
+    mixed_precision: MixedPrecision | None = None
     pixel_variants: int = 2
     split: Literal["test", "validation"] = "test"
     lesions: int | None = None
@@ -149,7 +152,9 @@ def method_of(config: BaselinesConfig, name: str) -> train_ldm.LdmConfig:
         raise ValueError(f"{file}: a method in latent space; give --latents and --vae, or choose other --methods")
     else:
         data, vae = config.latents, config.vae
-    return replace(method, data=data, vae=str(vae), seed=config.seed, budget_minutes=config.budget_minutes)
+    precision = config.mixed_precision or method.mixed_precision
+    budget = config.budget_minutes
+    return replace(method, data=data, vae=str(vae), seed=config.seed, budget_minutes=budget, mixed_precision=precision)
 
 
 def pixel_folder(config: BaselinesConfig) -> Path:

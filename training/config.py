@@ -6,6 +6,8 @@ from typing import Literal
 
 from foundation.config import ExistingFolder
 
+MixedPrecision = Literal["no", "bf16", "fp16"]
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -45,7 +47,7 @@ class TrainingConfig:
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
     ema_decay: float = 0.999
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    mixed_precision: MixedPrecision = "no"
     workers: int = 0
     log_every: int = 20
     evaluate_every: int = 500

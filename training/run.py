@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import yaml
@@ -23,7 +23,7 @@ from foundation.atomic import recover, write_atomically
 from foundation.config import config_dict
 from foundation.device import use_all_cores
 from training.checkpoint import load_checkpoint, read_progress, save_checkpoint
-from training.config import TrainingConfig
+from training.config import MixedPrecision, TrainingConfig
 from training.curves import plot_curves
 from training.draws import DrawSampler, generator
 from training.model_card import write_model_card
@@ -55,7 +55,7 @@ class TrainingRun:
     """
 
     def __init__(self, config: TrainingConfig) -> None:
-        if config.mixed_precision not in ("no", "bf16", "fp16"):
+        if config.mixed_precision not in get_args(MixedPrecision):
             raise ValueError(f'mixed_precision "{config.mixed_precision}"; choose "no", "bf16" or "fp16"')
         if config.budget_minutes is not None and not config.budget_minutes > 0:
             raise ValueError(f"budget_minutes {config.budget_minutes}: expected a time above 0, or none")

@@ -174,6 +174,13 @@ def test_a_signal_ends_it_after_the_step_in_hand(config, quick, monkeypatch, cap
     assert not (config.out / "ours/lesions").exists()
 
 
+def test_one_precision_for_all_or_that_of_the_config(config):
+    precisions = {
+        asked: method_of(replace(config, mixed_precision=asked), "ours").mixed_precision for asked in (None, "bf16")
+    }
+    assert precisions == {None: "no", "bf16": "bf16"}
+
+
 def test_steps_are_planned_from_the_measured_speed_once(config, monkeypatch):
     monkeypatch.setattr(run_baselines, "LEAST_MEASURED_S", 0.3)
     method = method_of(replace(config, budget_minutes=0.05), "ours")
