@@ -46,7 +46,7 @@ from imaging.window import to_hu, to_norm
 CEILING, FLOOR = "real, encoded and decoded", "real, blurred"
 COPIES_OF_REAL = (CEILING, FLOOR)
 SHOWN = (
-    *("Gabor WD", "Gabor WD, standardised", "GLCM WD", "GLCM WD, standardised", "GLRLM WD, standardised"),
+    *("Gabor WD", "Gabor WD, standardised", "GLCM WD", "GLCM WD, standardised", "GLRLM WD", "GLRLM WD, standardised"),
     *("Spectrum WD, standardised", "Fréchet 3D", "Coverage WD", "Seam WD", "Mean HU WD"),
 )
 TIMED = 5  # lesions, one at a time

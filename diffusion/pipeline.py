@@ -29,6 +29,7 @@ from diffusion.checks import (
 from diffusion.conditioning import blank, condition_of
 from diffusion.guide import Scales
 from diffusion.hub import import_component_modules
+from diffusion.population import equivalent_diameter_mm
 from diffusion.samplers import check_fits, saved_scheduler, set_steps
 from imaging.compositing import composite, edge_weight
 from imaging.files.hounsfield import check_hu
@@ -73,13 +74,14 @@ class LesionInpaintPipeline(DiffusionPipeline):
         unet: Stage 2: `SPADEUNet3D`.
         scheduler: Any Diffusers scheduler built from the training scheduler's config.
         guide: Optional classifier guidance, a `diffusion.guide.Guide`.
+        population: Optional `LesionPopulation` of real lesions, whose appearance lesions get of which nothing is asked.
         crop_size: Edge of the model's grid in voxels, used for whole scans.
         spacing_mm: Spacing of the model's grid, isotropic, used for whole scans.
         paint_margin_mm: Margin that the U-Net was trained with.
     """
 
     model_cpu_offload_seq = "vae->unet->vae"
-    _optional_components = ["guide"]  # noqa: RUF012 - the name and type Diffusers reads
+    _optional_components = ["guide", "population"]  # noqa: RUF012 - the name and type Diffusers reads
     _callback_tensor_inputs = ("latents", "condition")
     _interrupt = False
 
@@ -89,12 +91,13 @@ class LesionInpaintPipeline(DiffusionPipeline):
         unet: Any,
         scheduler: Any,
         guide: Any = None,
+        population: Any = None,
         crop_size: int = 64,
         spacing_mm: float = 1.0,
         paint_margin_mm: float = 2.0,
     ) -> None:
         super().__init__()
-        self.register_modules(vae=vae, unet=unet, scheduler=scheduler, guide=guide)
+        self.register_modules(vae=vae, unet=unet, scheduler=scheduler, guide=guide, population=population)
         self.register_to_config(crop_size=crop_size, spacing_mm=spacing_mm, paint_margin_mm=paint_margin_mm)
         self._trained_scheduler = scheduler  # another that takes its place must fit it
 
@@ -155,6 +158,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         guidance_range: Sequence[float] | None = None,
         cfg_scale: float = 1.0,
         hu_scale: float = 1.0,
+        draw_appearance: bool = True,
         num_inference_steps: int = STEPS,
         generator: Generators = None,
         spacing_mm: Any = None,
@@ -188,6 +192,9 @@ class LesionInpaintPipeline(DiffusionPipeline):
             hu_scale: How firmly HU that are asked for (mean_hu, p10_hu, p50_hu, p90_hu) are met: the share of what is
                 missing in the decoded prediction that each step makes up for (`MeasuredGuidance`); 0 leaves it to the
                 U-Net.
+            draw_appearance: Whether a lesion of which nothing is asked gets the appearance (texture and HU) of a real
+                one of its size, drawn from `population`; its HU are met, so that it costs what asking for them costs.
+                Otherwise the U-Net is told nothing.
             num_inference_steps: Denoising steps.
             generator: One, or one per volume: then a batch gives what its volumes give alone.
             spacing_mm: Of crops, (3,) or (B, 3), z, y, x, to be checked: the model has learnt one spacing. None means
@@ -226,6 +233,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
             "guidance_range": guidance_range,
             "cfg_scale": cfg_scale,
             "hu_scale": hu_scale,
+            "draw_appearance": draw_appearance,
             "match_noise": match_noise,
             "num_inference_steps": num_inference_steps,
             "generator": generator,
@@ -346,6 +354,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
             everywhere,
             everywhere,
             labels,
+            draw_appearance=False,
             match_noise=False,
             num_inference_steps=num_inference_steps,
             generator=generator,
@@ -365,6 +374,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         guidance_range: Sequence[float] | None = None,
         cfg_scale: float = 1.0,
         hu_scale: float = 1.0,
+        draw_appearance: bool = True,
         match_noise: bool = True,
         num_inference_steps: int = STEPS,
         generator: Generators = None,
@@ -391,6 +401,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
             attributes = {name: _repeated(wish, num_lesions_per_mask) for name, wish in (attributes or {}).items()}
         latent_shape = (len(ct_hu), config["latent_channels"], *(edge // factor for edge in ct_hu.shape[2:]))
         check_batch(generator, latents, latent_shape)
+        if latents is None:
+            latents = randn_tensor(latent_shape, generator=generator, device=device, dtype=self.unet.dtype)
         lesion_mask, paint_mask = lesion_mask.to(device), paint_mask.to(device)
         asking = asking_of(
             self.unet,
@@ -402,6 +414,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
             guidance_scale,
             guidance_range,
             hu_scale,
+            self._drawn(lesion_mask, generator) if draw_appearance else None,
         )
         if semantic_map is None:
             semantic_map = self._map_of(ct_hu, lesion_mask, paint_mask, valid_mask)
@@ -411,8 +424,6 @@ class LesionInpaintPipeline(DiffusionPipeline):
         condition = condition_of(standardise(blanked, config), lesion_mask, paint_mask, valid_mask.to(device), factor)
 
         set_steps(self.scheduler, num_inference_steps, device)
-        if latents is None:
-            latents = randn_tensor(blanked.shape, generator=generator, device=device, dtype=blanked.dtype)
         latent = latents.to(blanked) * getattr(
             self.scheduler, "init_noise_sigma", 1.0
         )  # a flow starts at noise of unit variance
@@ -439,6 +450,15 @@ class LesionInpaintPipeline(DiffusionPipeline):
             white = randn_tensor(ct_hu.shape, generator=generator, device=device)
             made_hu = made_hu + self._noise(ct_norm, valid_mask.to(device) * (paint_mask == 0), white)
         return made_hu
+
+    def _drawn(self, lesion_mask: Tensor, generator: Generators) -> dict[str, Tensor] | None:
+        """The appearance of a real lesion of each mask's size, attribute -> (B,); None without a population."""
+        if self.population is None:
+            return None
+        normal = randn_tensor((len(lesion_mask), 1), generator=generator, device=lesion_mask.device)
+        diameter_mm = equivalent_diameter_mm(lesion_mask, self.config["spacing_mm"])
+        values = self.population.draw(diameter_mm, torch.special.ndtr(normal[:, 0]))
+        return dict(zip(self.population.config["attributes"], values.unbind(1), strict=True))
 
     def _noise(self, ct_norm: Tensor, known: Tensor, white: Tensor) -> Tensor:
         """Noise like what the autoencoder leaves of the CT where it is known, HU, (B, 1, D, H, W)."""

@@ -27,6 +27,7 @@ class SamplingConfig:
             guide's own.
         cfg_scale: Classifier-free guidance of what the U-Net itself is asked for; 1 is none.
         hu_scale: How firmly HU that are asked for are met; 0 leaves them to the U-Net.
+        draw_appearance: Whether lesions of which nothing is asked get the texture and HU of a real one of their size.
         scheduler: Sampler, see `diffusion.samplers`; "default" is the one that was saved with the pipeline.
         steps: Denoising steps, each one call of the network.
         paint_margin_mm: What is painted around the lesion; null takes the margin of the training.
@@ -46,6 +47,7 @@ class SamplingConfig:
     guidance_range: tuple[float, float] | None = None
     cfg_scale: float = 1.0
     hu_scale: float = 1.0
+    draw_appearance: bool = True
     scheduler: SamplerName = "default"
     steps: int = 16
     paint_margin_mm: float | None = None
@@ -63,6 +65,7 @@ class SamplingConfig:
             "guidance_range": self.guidance_range,
             "cfg_scale": self.cfg_scale,
             "hu_scale": self.hu_scale,
+            "draw_appearance": self.draw_appearance,
             "num_inference_steps": self.steps,
             "paint_margin_mm": self.paint_margin_mm,
             "blend_mm": self.blend_mm,

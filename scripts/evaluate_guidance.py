@@ -196,7 +196,9 @@ def make_sets(
 ) -> None:
     """Make the sets that are missing; ValueError if there are sets of other settings."""
     shared = {field.name: getattr(config, field.name) for field in fields(inpaint_nodules.InpaintNodulesConfig)}
-    unasked = inpaint_nodules.InpaintNodulesConfig(**{**shared, "out": sets_folder(config) / UNASKED})
+    unasked = inpaint_nodules.InpaintNodulesConfig(
+        **{**shared, "out": sets_folder(config) / UNASKED, "draw_appearance": False}
+    )
     found = {"kind": config.kind, "device": pipeline.device.type, **weights}
     inpaint_nodules.claim_folder(sets_folder(config), {**inpaint_nodules.settings_of(unasked), **found})
     wanted = {unasked.out: unasked}

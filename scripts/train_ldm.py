@@ -157,12 +157,14 @@ from diffusion.conditioning import BLANK, blank, blank_whole, changed_mask, cond
 from diffusion.foreground_discriminator import ForegroundDiscriminator
 from diffusion.objective import TARGETS, alphas_of, training_scheduler
 from diffusion.one_step_gan import OneStepGAN
+from diffusion.population import APPEARANCE, LesionPopulation, equivalent_diameter_mm
 from diffusion.samplers import usual_sampler
 from diffusion.stage_two import StageTwo, TextureLoss
 from diffusion.time_weights import TIME_POLICIES, weights_over_time
 from evaluation.image_quality import mse
 from evaluation.reports.slices import save_slices
 from imaging.dataset.nodules import spacing_mm_of
+from imaging.dataset.rows import RowReader
 from imaging.window import to_norm
 from training.data import LatentNodules
 from training.draws import diffusion_draw, uniform
@@ -192,6 +194,7 @@ def main(config: LdmConfig) -> None:
     T = scheduler.config["num_train_timesteps"]
     sampler = scheduler if config.objective == "gan" else usual_sampler(scheduler)
 
+    population = population_of(latents.latents, attributes) if config.objective == "diffusion" else None
     run = TrainingRun(config)
     if config.objective == "gan":
         discriminator = PatchDiscriminator3D((16, 32))
@@ -217,11 +220,11 @@ def main(config: LdmConfig) -> None:
 
         if run.evaluation_due():
             with run.averaged() as averaged:
-                pipeline = pipeline_of(vae, averaged.unet, sampler, row)
+                pipeline = pipeline_of(vae, averaged.unet, sampler, row, None)
                 picture = config.out / "samples" / f"step_{run.step:06d}.png"
                 run.log(validation_loss(vae, averaged.unet, scheduler, config) | evaluate(pipeline, config, picture))
     if run.finished:
-        run.save("pipeline", lambda averaged: pipeline_of(vae, averaged.unet, sampler, row))
+        run.save("pipeline", lambda averaged: pipeline_of(vae, averaged.unet, sampler, row, population))
 
 
 @torch.no_grad()
@@ -292,10 +295,27 @@ def logged(run: TrainingRun, losses: dict[str, Tensor], t: Tensor, scheduler) ->
     return values
 
 
-def pipeline_of(vae, unet, sampler, row: dict) -> LesionInpaintPipeline:
+def pipeline_of(vae, unet, sampler, row: dict, population: LesionPopulation | None) -> LesionInpaintPipeline:
     """The pipeline on the grid of the encoded dataset."""
-    size, spacing_mm, margin_mm = row["ct_hu"].shape[0], float(row["spacing_mm"][0]), float(row["paint_margin_mm"])
-    return LesionInpaintPipeline(vae, unet, sampler, crop_size=size, spacing_mm=spacing_mm, paint_margin_mm=margin_mm)
+    grid = {"crop_size": row["ct_hu"].shape[0], "spacing_mm": float(row["spacing_mm"][0])}
+    margin_mm = float(row["paint_margin_mm"])
+    return LesionInpaintPipeline(vae, unet, sampler, population=population, paint_margin_mm=margin_mm, **grid)
+
+
+def population_of(latents: Dataset, attributes: tuple[str, ...]) -> LesionPopulation | None:
+    """Size and appearance of the training lesions, one row each; None if the U-Net is told no appearance."""
+    names = [name for name in attributes if name in APPEARANCE]
+    if not names:
+        return None
+    known = latents.select(np.unique(latents["nodule_id"][:], return_index=True)[1])  # one of each lesion's variants
+    read = RowReader(known.select_columns(["lesion_mask", "spacing_mm"]))
+    rows = (read[index] for index in range(len(known)))
+    diameter_mm = [
+        equivalent_diameter_mm(torch.from_numpy(row["lesion_mask"])[None, None], float(row["spacing_mm"][0]))
+        for row in rows
+    ]
+    appearance = np.array([known[name][:] for name in names], float).T
+    return LesionPopulation.of(names, torch.cat(diameter_mm), torch.from_numpy(appearance))
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from foundation.config import launch, parse_config
 from imaging.dataset.nodules import load_nodules, read_nodule
 from imaging.files.ct import read_ct, write_ct
 from imaging.geometry import index_of_point
+from imaging.lesions.attributes import measured_attributes
 from imaging.lesions.mask import grown_mask
 from imaging.lesions.sites import find_lesion_sites
 from imaging.phantom.chest import chest_phantom, phantom_image
@@ -37,7 +38,7 @@ from scripts.push_to_hub import PushConfig
 from scripts.push_to_hub import main as push_main
 from scripts.train_classifier import ClassifierConfig
 from scripts.train_classifier import main as classifier_main
-from scripts.train_ldm import check_spacing
+from scripts.train_ldm import check_spacing, population_of
 
 RECORD = {
     "lesions",
@@ -127,6 +128,20 @@ def test_every_training_leaves_model_config_curves_and_pictures(chain):
     assert set(report["figures"]) == set(guided.guide.attributes) == set(guided.guide.config["figures"])
     assert report["figures"]["malignancy"]["control"] is not None
     assert guided.config["crop_size"] == 16 and guided.config["spacing_mm"] == 2
+
+
+def test_the_population_has_every_training_lesion_once_as_it_was_measured(chain):
+    population = population_of(load_latents(chain.latents, "train"), ("malignancy", "mean_hu", "p90_hu"))
+    nodules = load_nodules(chain.nodules, "train")
+    rows = [read_nodule(nodules, index) for index in range(len(nodules))]
+    rows.sort(key=lambda row: row["nodule_id"])
+    assert population.config["attributes"] == ["mean_hu", "p90_hu"]
+    measured = [measured_attributes(row["ct_hu"], row["lesion_mask"]) for row in rows]
+    expected = [[each["mean_hu"], each["p90_hu"]] for each in measured]
+    np.testing.assert_allclose(population.appearance, expected, atol=0.1)
+    volume_mm3 = [row["lesion_mask"].sum() * np.prod(row["spacing_mm"]) for row in rows]
+    np.testing.assert_allclose(population.diameter_mm**3 * np.pi / 6, volume_mm3, rtol=0.1)  # a variant may be cut
+    assert population_of(load_latents(chain.latents, "train"), ("malignancy",)) is None
 
 
 @torch.no_grad()
