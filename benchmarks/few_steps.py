@@ -148,6 +148,7 @@ def set_config(config: FewStepsConfig, sampler: str, calls: int) -> inpaint_nodu
         out=config.out / f"{sampler}_{calls}",
         scheduler=sampler,  # type: ignore[arg-type]  # checked by sampler_of
         steps=calls,
+        draw_appearance=False,  # the sampler's own path, without HU that are met at its end
         paint_margin_mm=config.paint_margin_mm,
         blend_mm=config.blend_mm,
         seed=config.seed,

@@ -65,6 +65,7 @@ class LesionTableConfig:
         lesions: Masks of the split, evenly spaced; null takes all.
         steps: Denoising steps of those that are not named in `one_step`.
         one_step: Names of pipelines that take one step, such as a GAN; separated by commas.
+        told_nothing: Names of pipelines that draw no appearance; separated by commas.
         blur_mm: Standard deviation of the floor's blur.
         repeats: Patient-wise splits.
         permutations: Of the tests.
@@ -79,6 +80,7 @@ class LesionTableConfig:
     lesions: int | None = None
     steps: int = 16
     one_step: str = ""
+    told_nothing: str = ""
     blur_mm: float = 1.5
     repeats: int = 200
     permutations: int = 999
@@ -122,6 +124,7 @@ def made(config: LesionTableConfig, name: str, source: str) -> tuple[float, int]
         pipeline=source,
         out=config.out / name,
         steps=steps,
+        draw_appearance=name not in config.told_nothing.split(","),
         seed=config.seed,
     )
     if not wanted.out.exists():

@@ -222,6 +222,7 @@ def judged_ldm(config: SearchConfig, folder: Path, choice: Mapping[str, str]) ->
                 split="validation",
                 lesions=config.lesions,
                 pipeline=str(run.out / "pipeline"),
+                draw_appearance=False,  # which would help the weak ones most
                 out=made,
             )
         )

@@ -120,6 +120,7 @@ def main(config: AblationConfig) -> None:
             samples=config.samples,
             lesions=config.lesions,
             steps=config.sampling_steps,
+            told_nothing=",".join(sets),
         )
     )
 

@@ -1,11 +1,11 @@
 """What one call asks for, and how each way of asking moves the U-Net's output at a step.
 
 The U-Net is told its own attributes and listened to with classifier-free guidance; a guide adds the gradient of its
-classifiers; HU, which the decoded lesion says itself, are measured and met. A lesion that nothing is asked of is told
-the appearance of a real one.
+classifiers; HU, which the decoded lesion says itself, are measured and met. What is left open may be
+completed by the appearance of a real lesion.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from autoencoder.remote import RemoteAutoencoder
-from diffusion.attributes import Wish, nothing_asked, wished
+from diffusion.attributes import Wish, wished
 from diffusion.guide import Plan, Scales, attribute_scales
 from diffusion.measured_guidance import MeasuredGuidance, measured_guidance
 from diffusion.objective import guided_output, noise_level, output_of_changed_x0, predicted_x0, sampling_rows
@@ -80,7 +80,7 @@ def asking_of(
     guidance_scale: Scales,
     guidance_range: Sequence[float] | None,
     hu_scale: float,
-    drawn: Mapping[str, Tensor] | None = None,
+    complete: Callable[[Tensor], Tensor] | None = None,
 ) -> Asking:
     """Check the wishes of a call and hand each to whoever knows it: U-Net, guide, or both.
 
@@ -89,8 +89,8 @@ def asking_of(
         attributes: As `LesionInpaintPipeline.__call__` takes them.
         lesion_mask: (B, 1, D, H, W), 0 or 1, on the device of the call.
         cfg_scale, guidance_scale, guidance_range, hu_scale: As there.
-        drawn: Attribute of the U-Net -> values, (B,), that a volume is told of which nothing is asked; NaN says
-            nothing. Their HU are met as if asked for, unless the autoencoder is a service.
+        complete: Wishes, (B, attributes of the U-Net), to what the U-Net is told, such as `LesionPopulation.completed`.
+            HU that it adds are met as if asked for, unless the autoencoder is a service.
     Raises: ValueError: If an attribute is known to neither, or a value or scale does not fit.
     """
     of_unet = tuple(unet.config.get("attributes") or ())
@@ -107,10 +107,7 @@ def asking_of(
     if of_unet:
         own = {name: wish for name, wish in attributes.items() if name in of_unet}
         wishes = wished(own, of_unet, len(lesion_mask)).to(lesion_mask.device)
-        asked = wishes.clone()
-        free = nothing_asked(attributes, len(lesion_mask)).to(asked.device)
-        for name, values in (drawn or {}).items():
-            asked[free, of_unet.index(name)] = values.to(asked)[free]
+        asked = wishes if complete is None else complete(wishes)
         to_meet = wishes if isinstance(vae, RemoteAutoencoder) else asked
         measured = measured_guidance(to_meet, of_unet, lesion_mask, vae, hu_scale)
     for_guide = {name: wish for name, wish in attributes.items() if name in of_guide}

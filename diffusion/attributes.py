@@ -79,15 +79,6 @@ def wished(attributes: Mapping[str, Wish], known: Sequence[str], batch: int) -> 
     return values
 
 
-def nothing_asked(attributes: Mapping[str, Wish], batch: int) -> Tensor:
-    """Which volumes no attribute is asked of, bool (B,); wishes as :func:`wished` takes them."""
-    free = torch.ones(batch, dtype=torch.bool)
-    for wish in attributes.values():
-        each = list(wish) if isinstance(wish, Sequence) and not isinstance(wish, str) else [wish]
-        free &= torch.tensor([value is None for value in each])
-    return free
-
-
 def forgotten(attributes: Tensor, draws: Tensor, none_share: float) -> Tensor:
     """Attributes of which some are unknown, so that the denoiser learns every subset of them.
 

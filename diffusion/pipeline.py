@@ -4,6 +4,7 @@ import inspect
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         unet: Stage 2: `SPADEUNet3D`.
         scheduler: Any Diffusers scheduler built from the training scheduler's config.
         guide: Optional classifier guidance, a `diffusion.guide.Guide`.
-        population: Optional `LesionPopulation` of real lesions, whose appearance lesions get of which nothing is asked.
+        population: Optional `LesionPopulation` of real lesions, from which is drawn what is not asked for.
         crop_size: Edge of the model's grid in voxels, used for whole scans.
         spacing_mm: Spacing of the model's grid, isotropic, used for whole scans.
         paint_margin_mm: Margin that the U-Net was trained with.
@@ -192,9 +193,9 @@ class LesionInpaintPipeline(DiffusionPipeline):
             hu_scale: How firmly HU that are asked for (mean_hu, p10_hu, p50_hu, p90_hu) are met: the share of what is
                 missing in the decoded prediction that each step makes up for (`MeasuredGuidance`); 0 leaves it to the
                 U-Net.
-            draw_appearance: Whether a lesion of which nothing is asked gets the appearance (texture and HU) of a real
-                one of its size, drawn from `population`; its HU are met, so that it costs what asking for them costs.
-                Otherwise the U-Net is told nothing.
+            draw_appearance: Whether a lesion of which no HU are asked gets the HU, and unless it is asked for the
+                texture, of a real one, drawn from `population` among those near to it in size and in what is asked.
+                They are met, so that it costs what asking for HU costs. Otherwise the U-Net is told the wishes alone.
             num_inference_steps: Denoising steps.
             generator: One, or one per volume: then a batch gives what its volumes give alone.
             spacing_mm: Of crops, (3,) or (B, 3), z, y, x, to be checked: the model has learnt one spacing. None means
@@ -414,7 +415,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
             guidance_scale,
             guidance_range,
             hu_scale,
-            self._drawn(lesion_mask, generator) if draw_appearance else None,
+            self._completing(lesion_mask, generator) if draw_appearance else None,
         )
         if semantic_map is None:
             semantic_map = self._map_of(ct_hu, lesion_mask, paint_mask, valid_mask)
@@ -451,14 +452,13 @@ class LesionInpaintPipeline(DiffusionPipeline):
             made_hu = made_hu + self._noise(ct_norm, valid_mask.to(device) * (paint_mask == 0), white)
         return made_hu
 
-    def _drawn(self, lesion_mask: Tensor, generator: Generators) -> dict[str, Tensor] | None:
-        """The appearance of a real lesion of each mask's size, attribute -> (B,); None without a population."""
+    def _completing(self, lesion_mask: Tensor, generator: Generators) -> Callable[[Tensor], Tensor] | None:
+        """What completes the wishes of a call by drawn lesions; None without a population."""
         if self.population is None:
             return None
         normal = randn_tensor((len(lesion_mask), 1), generator=generator, device=lesion_mask.device)
         diameter_mm = equivalent_diameter_mm(lesion_mask, self.config["spacing_mm"])
-        values = self.population.draw(diameter_mm, torch.special.ndtr(normal[:, 0]))
-        return dict(zip(self.population.config["attributes"], values.unbind(1), strict=True))
+        return partial(self.population.completed, diameter_mm=diameter_mm, uniform=torch.special.ndtr(normal[:, 0]))
 
     def _noise(self, ct_norm: Tensor, known: Tensor, white: Tensor) -> Tensor:
         """Noise like what the autoencoder leaves of the CT where it is known, HU, (B, 1, D, H, W)."""

@@ -303,9 +303,8 @@ def pipeline_of(vae, unet, sampler, row: dict, population: LesionPopulation | No
 
 
 def population_of(latents: Dataset, attributes: tuple[str, ...]) -> LesionPopulation | None:
-    """Size and appearance of the training lesions, one row each; None if the U-Net is told no appearance."""
-    names = [name for name in attributes if name in APPEARANCE]
-    if not names:
+    """Size and character of the training lesions, one row each; None if the U-Net is told no appearance."""
+    if not set(attributes) & set(APPEARANCE):
         return None
     known = latents.select(np.unique(latents["nodule_id"][:], return_index=True)[1])  # one of each lesion's variants
     read = RowReader(known.select_columns(["lesion_mask", "spacing_mm"]))
@@ -314,8 +313,8 @@ def population_of(latents: Dataset, attributes: tuple[str, ...]) -> LesionPopula
         equivalent_diameter_mm(torch.from_numpy(row["lesion_mask"])[None, None], float(row["spacing_mm"][0]))
         for row in rows
     ]
-    appearance = np.array([known[name][:] for name in names], float).T
-    return LesionPopulation.of(names, torch.cat(diameter_mm), torch.from_numpy(appearance))
+    character = np.array([known[name][:] for name in attributes], float).T
+    return LesionPopulation.of(attributes, torch.cat(diameter_mm), torch.from_numpy(character))
 
 
 @torch.no_grad()

@@ -1,29 +1,46 @@
-"""Lesions that nothing is asked of have the appearance of real ones of their size."""
+"""What is not asked of a lesion is that of a real one of its size that has what is asked."""
 
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import Oracle, pixel_pipeline, tiny_unet
 from torch import Tensor
 from torch.testing import assert_close
 
-from diffusion.attributes import nothing_asked
 from diffusion.objective import training_scheduler
 from diffusion.pipeline import LesionInpaintPipeline
 from diffusion.population import NEAREST, LesionPopulation, equivalent_diameter_mm
 from imaging.lesions.attributes import measured_attributes
 
-NAMES = ("texture", "mean_hu")
-UNET = {"latent_channels": 1, "condition_channels": 4, "map_factor": 1, "attributes": ("malignancy", *NAMES)}
+NAMES = ("malignancy", "texture", "mean_hu")
+UNET = {"latent_channels": 1, "condition_channels": 4, "map_factor": 1, "attributes": NAMES}
+NOTHING = math.nan
 
 
 def population(lesions: int = 200) -> LesionPopulation:
-    """Lesions of 1, 1.1, 1.2 ... mm whose mean HU says which one it is; every other is not rated."""
+    """Lesions of 1, 1.1, 1.2 ... mm whose mean HU says which one it is; every other has no texture rating."""
     number = torch.arange(lesions, dtype=torch.float32)
-    texture = torch.where(number % 2 == 0, 5.0, math.nan)
-    return LesionPopulation.of(NAMES, 1 + number / 10, torch.stack([texture, number - 500], dim=1))
+    malignancy, texture = 1 + number % 5, torch.where(number % 2 == 0, 5.0, NOTHING)
+    return LesionPopulation.of(NAMES, 1 + number / 10, torch.stack([malignancy, texture, number - 500], dim=1))
+
+
+def nearest(diameter_mm: float, malignancy: float | None = None, texture: float | None = None) -> set[int]:
+    """The definition, with NumPy: numbers of the lesions among which one is drawn."""
+    real = population()
+    size, character = np.log(real.diameter_mm.numpy()), real.character.numpy()
+    apart = ((size - np.log(diameter_mm)) / size.std()) ** 2
+    for column, wish in enumerate((malignancy, texture)):
+        if wish is not None:
+            off = (character[:, column] - wish) / np.nanstd(character[:, column] if column == 0 else [0, 2])
+            apart += np.where(np.isnan(off), np.inf, off**2)
+    return set(np.argsort(apart, kind="stable")[:NEAREST].tolist())
+
+
+def number_of(character: Tensor) -> list[int]:
+    return (character[..., 2] + 500).round().int().tolist()
 
 
 def pipeline(**components: Any) -> LesionInpaintPipeline:
@@ -48,31 +65,31 @@ def test_diameter_is_that_of_the_sphere_of_equal_volume():
     assert float(equivalent_diameter_mm(lesion_mask, 0.5)) == pytest.approx(15, rel=0.01)
 
 
-def test_drawn_are_the_nearest_in_log_diameter_each_as_often_and_whole():
-    real = population()
-    uniform = torch.linspace(0, 1 - 1e-6, 4000)
-    drawn = real.draw(torch.full((4000,), 9.0), uniform)
-    numbers, counts = (drawn[:, 1] + 500).unique(return_counts=True)
-    apart = (real.diameter_mm.log() - math.log(9.0)).abs()
-    assert set(numbers.int().tolist()) == set(apart.argsort()[:NEAREST].tolist())
+@pytest.mark.parametrize(("malignancy", "texture"), [(None, None), (3, None), (None, 5), (2, 5)])
+def test_drawn_are_the_nearest_in_size_and_wishes_each_as_often(malignancy, texture):
+    wishes = torch.tensor([[malignancy or NOTHING, texture or NOTHING, NOTHING]], dtype=torch.float32).expand(4000, 3)
+    drawn = population().draw(torch.full((4000,), 9.0), wishes, torch.linspace(0, 1 - 1e-6, 4000))
+    numbers, counts = np.unique(number_of(drawn), return_counts=True)
+    assert set(numbers.tolist()) == nearest(9.0, malignancy, texture)
     assert counts.max() - counts.min() <= 1
-    even = (drawn[:, 1] + 500) % 2 == 0
-    assert (drawn[even, 0] == 5).all() and drawn[~even, 0].isnan().all()
-    assert (population(3).draw(torch.ones(50), torch.linspace(0, 0.99, 50))[:, 1] + 500).unique().tolist() == [0, 1, 2]
+    rated = torch.tensor(number_of(drawn)) % 2 == 0
+    assert (drawn[rated, 1] == 5).all() and drawn[~rated, 1].isnan().all()
+    if texture is not None:  # a lesion of which it is not known comes last
+        assert rated.all()
 
 
-@pytest.mark.parametrize(
-    ("attributes", "free"),
-    [
-        ({}, [True, True]),
-        ({"malignancy": "benign"}, [False, False]),
-        ({"malignancy": ["benign", None]}, [False, True]),
-        ({"malignancy": ["benign", None], "texture": [None, 3]}, [False, False]),
-        ({"malignancy": [None, None]}, [True, True]),
-    ],
-)
-def test_which_volumes_nothing_is_asked_of(attributes, free):
-    assert nothing_asked(attributes, 2).tolist() == free
+def test_fewer_lesions_than_neighbours_are_all_drawn():
+    few = population(3).draw(torch.ones(50), torch.full((50, 3), NOTHING), torch.linspace(0, 0.99, 50))
+    assert set(number_of(few)) == {0, 1, 2}
+
+
+def test_completed_is_what_is_left_open_unless_hu_are_asked():
+    wishes = torch.tensor([[NOTHING] * 3, [2.0, NOTHING, NOTHING], [2.0, 1.0, NOTHING], [2.0, NOTHING, -300.0]])
+    told = population().completed(wishes, torch.full((4,), 9.0), torch.full((4,), 0.5))
+    assert told[:, 0].isnan().tolist() == [True, False, False, False] and (told[1:, 0] == 2).all()
+    assert told[2, 1] == 1 and told[:3, 2].isfinite().all()
+    assert told[3, 1].isnan() and told[3, 2] == -300
+    assert number_of(told[1:2])[0] in nearest(9.0, 2)
 
 
 def told(pipe: LesionInpaintPipeline, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Tensor:
@@ -89,14 +106,11 @@ def told(pipe: LesionInpaintPipeline, monkeypatch: pytest.MonkeyPatch, **options
     return seen[-1]
 
 
-def test_only_volumes_of_which_nothing_is_asked_are_told_a_real_lesions_appearance(monkeypatch):
-    mine = told(pipeline(), monkeypatch, attributes={"malignancy": [None, "benign"]})
-    assert mine[0, 0].isnan() and mine[0, 2].isfinite()
-    assert mine[1, 0] == 1 and mine[1, 1:].isnan().all()
+def test_the_unet_is_told_wishes_and_what_is_drawn_for_each_volume(monkeypatch):
+    mine = told(pipeline(), monkeypatch, attributes={"malignancy": [None, "benign"], "mean_hu": [-450, None]})
+    assert mine[0, 0].isnan() and mine[0, 1].isnan() and mine[0, 2] == -450
     diameter = float(equivalent_diameter_mm(crops(1)[1], 1.0))
-    real = population()
-    near = (real.diameter_mm.log() - math.log(diameter)).abs().argsort()[:NEAREST]
-    assert float(mine[0, 2]) in real.appearance[near, 1].tolist()
+    assert mine[1, 0] == 1 and number_of(mine[1:])[0] in nearest(diameter, 1)
 
 
 def test_switched_off_it_is_the_pipeline_without_a_population_to_the_bit(monkeypatch):
@@ -117,9 +131,8 @@ def test_the_drawn_hu_are_met_and_differ_between_versions_of_a_lesion():
     made = pipe(ct_hu, lesion_mask, num_inference_steps=4, **versions).ct
     mask = lesion_mask[0, 0].numpy()
     means = [measured_attributes(volume, mask)["mean_hu"] for volume in made[:, 0].numpy()]
-    real = population()
-    near = real.appearance[(real.diameter_mm.log() - equivalent_diameter_mm(lesion_mask, 1.0).log()).abs().argsort(), 1]
-    assert all((near[:NEAREST] - mean).abs().min() < 2 for mean in means)
+    near = nearest(float(equivalent_diameter_mm(lesion_mask, 1.0)))
+    assert all(min(abs(number - 500 - mean) for number in near) < 2 for mean in means)
     assert len({round(mean) for mean in means}) == 3
 
 
@@ -138,6 +151,6 @@ def test_saved_and_loaded_in_half_precision(tmp_path):
     real = population()
     assert loaded.population.config["attributes"] == list(NAMES)
     assert_close(loaded.population.diameter_mm, real.diameter_mm, rtol=1e-3, atol=0)
-    assert_close(loaded.population.appearance, real.appearance, rtol=1e-3, atol=0, equal_nan=True)
+    assert_close(loaded.population.character, real.character, rtol=1e-3, atol=0, equal_nan=True)
     without = LesionInpaintPipeline.from_pretrained(tmp_path / "pipe", population=None)
     assert without.population is None

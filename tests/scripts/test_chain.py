@@ -135,10 +135,10 @@ def test_the_population_has_every_training_lesion_once_as_it_was_measured(chain)
     nodules = load_nodules(chain.nodules, "train")
     rows = [read_nodule(nodules, index) for index in range(len(nodules))]
     rows.sort(key=lambda row: row["nodule_id"])
-    assert population.config["attributes"] == ["mean_hu", "p90_hu"]
+    assert population.config["attributes"] == ["malignancy", "mean_hu", "p90_hu"]
     measured = [measured_attributes(row["ct_hu"], row["lesion_mask"]) for row in rows]
-    expected = [[each["mean_hu"], each["p90_hu"]] for each in measured]
-    np.testing.assert_allclose(population.appearance, expected, atol=0.1)
+    expected = [[row["malignancy"], m["mean_hu"], m["p90_hu"]] for row, m in zip(rows, measured, strict=True)]
+    np.testing.assert_allclose(population.character, expected, atol=0.1)
     volume_mm3 = [row["lesion_mask"].sum() * np.prod(row["spacing_mm"]) for row in rows]
     np.testing.assert_allclose(population.diameter_mm**3 * np.pi / 6, volume_mm3, rtol=0.1)  # a variant may be cut
     assert population_of(load_latents(chain.latents, "train"), ("malignancy",)) is None
