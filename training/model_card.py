@@ -269,4 +269,9 @@ def _limits(folder: Path, is_pipeline: bool) -> Iterator[str]:
             "It has learnt the lesions of its data, with that data's scanners, sizes and kinds; others it makes badly "
             "or not at all, without a word. Its lesions may resemble some that it was trained on."
         )
+        if any(index.get("population") or ()):
+            yield (
+                "Where no HU are asked for, it takes those of a lesion of its training data, near in size and in what "
+                "is asked; `draw_appearance=False` leaves them to the network."
+            )
         yield "What is asked for (malignancy, texture, density) is a wish: what was reached has to be measured."

@@ -75,7 +75,7 @@ def test_a_pipeline_that_is_too_large_is_refused_and_nothing_is_written(chain, t
 
 def test_the_packages_pipeline_fits_its_limit_and_its_card_has_the_commands():
     weights = list(SHIPPED.rglob("*.safetensors"))
-    assert {path.parent.name for path in weights} == {"guide", "unet", "vae"}
+    assert {path.parent.name for path in weights} == {"guide", "population", "unet", "vae"}
     assert sum(path.stat().st_size for path in weights) < 30e6
     assert COMMANDS.read_text() in (SHIPPED / "README.md").read_text()
     assert COMMANDS.read_text() in (ROOT / "docs/guides/training.md").read_text()
