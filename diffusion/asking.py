@@ -19,6 +19,7 @@ from diffusion.measured_guidance import MeasuredGuidance, measured_guidance
 from diffusion.objective import guided_output, noise_level, output_of_changed_x0, predicted_x0, sampling_rows
 
 Attributes = Mapping[str, Wish]
+MET = "mean_hu"  # of what completes the wishes: percentiles that do not suit a mask would tear holes into its lesion
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def asking_of(
         lesion_mask: (B, 1, D, H, W), 0 or 1, on the device of the call.
         cfg_scale, guidance_scale, guidance_range, hu_scale: As there.
         complete: Wishes, (B, attributes of the U-Net), to what the U-Net is told, such as `LesionPopulation.completed`.
-            HU that it adds are met as if asked for, unless the autoencoder is a service.
+            A mean HU that it adds is met as if asked for, unless the autoencoder is a service.
     Raises: ValueError: If an attribute is known to neither, or a value or scale does not fit.
     """
     of_unet = tuple(unet.config.get("attributes") or ())
@@ -108,7 +109,9 @@ def asking_of(
         own = {name: wish for name, wish in attributes.items() if name in of_unet}
         wishes = wished(own, of_unet, len(lesion_mask)).to(lesion_mask.device)
         asked = wishes if complete is None else complete(wishes)
-        to_meet = wishes if isinstance(vae, RemoteAutoencoder) else asked
+        to_meet = wishes.clone()
+        if MET in of_unet and not isinstance(vae, RemoteAutoencoder):
+            to_meet[:, of_unet.index(MET)] = asked[:, of_unet.index(MET)]
         measured = measured_guidance(to_meet, of_unet, lesion_mask, vae, hu_scale)
     for_guide = {name: wish for name, wish in attributes.items() if name in of_guide}
     if for_guide:

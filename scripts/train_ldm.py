@@ -165,6 +165,7 @@ from evaluation.image_quality import mse
 from evaluation.reports.slices import save_slices
 from imaging.dataset.nodules import spacing_mm_of
 from imaging.dataset.rows import RowReader
+from imaging.lesions.attributes import MEASURED
 from imaging.window import to_norm
 from training.data import LatentNodules
 from training.draws import diffusion_draw, uniform
@@ -194,7 +195,7 @@ def main(config: LdmConfig) -> None:
     T = scheduler.config["num_train_timesteps"]
     sampler = scheduler if config.objective == "gan" else usual_sampler(scheduler)
 
-    population = population_of(latents.latents, attributes) if config.objective == "diffusion" else None
+    population = population_of(latents.latents, attributes, window) if config.objective == "diffusion" else None
     run = TrainingRun(config)
     if config.objective == "gan":
         discriminator = PatchDiscriminator3D((16, 32))
@@ -302,11 +303,19 @@ def pipeline_of(vae, unet, sampler, row: dict, population: LesionPopulation | No
     return LesionInpaintPipeline(vae, unet, sampler, population=population, paint_margin_mm=margin_mm, **grid)
 
 
-def population_of(latents: Dataset, attributes: tuple[str, ...]) -> LesionPopulation | None:
-    """Size and character of the training lesions, one row each; None if the U-Net is told no appearance."""
+def population_of(
+    latents: Dataset, attributes: tuple[str, ...], window: tuple[float, float]
+) -> LesionPopulation | None:
+    """Size and character of the training lesions that the window can show, one row each.
+
+    A calcified one reaches above it, and cannot be painted as it is. None if the U-Net is told no appearance.
+    """
     if not set(attributes) & set(APPEARANCE):
         return None
-    known = latents.select(np.unique(latents["nodule_id"][:], return_index=True)[1])  # one of each lesion's variants
+    width, level = window
+    first = np.unique(latents["nodule_id"][:], return_index=True)[1]  # of each lesion's variants
+    measured = np.array([latents[name][:] for name in attributes if name in MEASURED], float)[:, first]
+    known = latents.select(first[(np.abs(measured - level) <= width / 2).all(0)])
     read = RowReader(known.select_columns(["lesion_mask", "spacing_mm"]))
     rows = (read[index] for index in range(len(known)))
     diameter_mm = [

@@ -131,7 +131,8 @@ def test_every_training_leaves_model_config_curves_and_pictures(chain):
 
 
 def test_the_population_has_every_training_lesion_once_as_it_was_measured(chain):
-    population = population_of(load_latents(chain.latents, "train"), ("malignancy", "mean_hu", "p90_hu"))
+    latents, names = load_latents(chain.latents, "train"), ("malignancy", "mean_hu", "p90_hu")
+    population = population_of(latents, names, (4000, 0))
     nodules = load_nodules(chain.nodules, "train")
     rows = [read_nodule(nodules, index) for index in range(len(nodules))]
     rows.sort(key=lambda row: row["nodule_id"])
@@ -141,7 +142,12 @@ def test_the_population_has_every_training_lesion_once_as_it_was_measured(chain)
     np.testing.assert_allclose(population.character, expected, atol=0.1)
     volume_mm3 = [row["lesion_mask"].sum() * np.prod(row["spacing_mm"]) for row in rows]
     np.testing.assert_allclose(population.diameter_mm**3 * np.pi / 6, volume_mm3, rtol=0.1)  # a variant may be cut
-    assert population_of(load_latents(chain.latents, "train"), ("malignancy",)) is None
+    top = float(np.median([each["p90_hu"] for each in measured]))  # of a window that half of them exceed
+    seen = population_of(latents, names, (2000, top - 1000))
+    assert sorted(seen.character[:, 2].tolist()) == sorted(
+        p90 for p90 in population.character[:, 2].tolist() if p90 <= top
+    )
+    assert population_of(latents, ("malignancy",), (4000, 0)) is None
 
 
 @torch.no_grad()
