@@ -195,7 +195,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
                 U-Net.
             draw_appearance: Whether a lesion of which no HU are asked gets the HU, and unless it is asked for the
                 texture, of a real one, drawn from `population` among those near to it in size and in what is asked.
-                They are met, so that it costs what asking for HU costs. Otherwise the U-Net is told the wishes alone.
+                The U-Net is told all of it, and the mean is met, so that it costs what asking for HU costs. Otherwise
+                the U-Net is told the wishes alone.
             num_inference_steps: Denoising steps.
             generator: One, or one per volume: then a batch gives what its volumes give alone.
             spacing_mm: Of crops, (3,) or (B, 3), z, y, x, to be checked: the model has learnt one spacing. None means
