@@ -1,8 +1,8 @@
 """What one call asks for, and how each way of asking moves the U-Net's output at a step.
 
 The U-Net is told its own attributes and listened to with classifier-free guidance; a guide adds the gradient of its
-classifiers; HU, which the decoded lesion says itself, are measured and met. What is left open may be
-completed by the appearance of a real lesion.
+classifiers; HU, which the decoded lesion says itself, are measured and met. In place of no wish at all, the appearance
+of a real lesion may be asked for.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from diffusion.measured_guidance import MeasuredGuidance, measured_guidance
 from diffusion.objective import guided_output, noise_level, output_of_changed_x0, predicted_x0, sampling_rows
 
 Attributes = Mapping[str, Wish]
-MET = "mean_hu"  # of what completes the wishes: percentiles that do not suit a mask would tear holes into its lesion
+MET = "mean_hu"  # of what is drawn: percentiles that do not suit a mask would tear holes into its lesion
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def asking_of(
         attributes: As `LesionInpaintPipeline.__call__` takes them.
         lesion_mask: (B, 1, D, H, W), 0 or 1, on the device of the call.
         cfg_scale, guidance_scale, guidance_range, hu_scale: As there.
-        complete: Wishes, (B, attributes of the U-Net), to what the U-Net is told, such as `LesionPopulation.completed`.
+        complete: Wishes, (B, attributes of the U-Net), to what the U-Net is told, such as `LesionPopulation.completed`;
+            left out where the guide alone is asked for something.
             A mean HU that it adds is met as if asked for, unless the autoencoder is a service.
     Raises: ValueError: If an attribute is known to neither, or a value or scale does not fit.
     """
@@ -108,7 +109,7 @@ def asking_of(
     if of_unet:
         own = {name: wish for name, wish in attributes.items() if name in of_unet}
         wishes = wished(own, of_unet, len(lesion_mask)).to(lesion_mask.device)
-        asked = wishes if complete is None else complete(wishes)
+        asked = complete(wishes) if complete is not None and own.keys() == attributes.keys() else wishes
         to_meet = wishes.clone()
         if MET in of_unet and not isinstance(vae, RemoteAutoencoder):
             to_meet[:, of_unet.index(MET)] = asked[:, of_unet.index(MET)]

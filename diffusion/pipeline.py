@@ -75,7 +75,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         unet: Stage 2: `SPADEUNet3D`.
         scheduler: Any Diffusers scheduler built from the training scheduler's config.
         guide: Optional classifier guidance, a `diffusion.guide.Guide`.
-        population: Optional `LesionPopulation` of real lesions, from which is drawn what is not asked for.
+        population: Optional `LesionPopulation` of real lesions, from which is drawn where nothing is asked for.
         crop_size: Edge of the model's grid in voxels, used for whole scans.
         spacing_mm: Spacing of the model's grid, isotropic, used for whole scans.
         paint_margin_mm: Margin that the U-Net was trained with.
@@ -193,10 +193,9 @@ class LesionInpaintPipeline(DiffusionPipeline):
             hu_scale: How firmly HU that are asked for (mean_hu, p10_hu, p50_hu, p90_hu) are met: the share of what is
                 missing in the decoded prediction that each step makes up for (`MeasuredGuidance`); 0 leaves it to the
                 U-Net.
-            draw_appearance: Whether a lesion of which no HU are asked gets the HU, and unless it is asked for the
-                texture, of a real one, drawn from `population` among those near to it in size and in what is asked.
-                The U-Net is told all of it, and the mean is met, so that it costs what asking for HU costs. Otherwise
-                the U-Net is told the wishes alone.
+            draw_appearance: Whether a lesion of which nothing is asked gets texture and HU of a real one of its size,
+                drawn from `population`. The U-Net is told all of it, and the mean is met, so that it costs what asking
+                for HU costs. Otherwise the U-Net is told nothing.
             num_inference_steps: Denoising steps.
             generator: One, or one per volume: then a batch gives what its volumes give alone.
             spacing_mm: Of crops, (3,) or (B, 3), z, y, x, to be checked: the model has learnt one spacing. None means
@@ -454,12 +453,13 @@ class LesionInpaintPipeline(DiffusionPipeline):
         return made_hu
 
     def _completing(self, lesion_mask: Tensor, generator: Generators) -> Callable[[Tensor], Tensor] | None:
-        """What completes the wishes of a call by drawn lesions; None without a population."""
+        """What puts drawn appearances in place of no wishes; None without a population."""
         if self.population is None:
             return None
         normal = randn_tensor((len(lesion_mask), 1), generator=generator, device=lesion_mask.device)
         diameter_mm = equivalent_diameter_mm(lesion_mask, self.config["spacing_mm"])
-        return partial(self.population.completed, diameter_mm=diameter_mm, uniform=torch.special.ndtr(normal[:, 0]))
+        drawing = {"diameter_mm": diameter_mm, "uniform": torch.special.ndtr(normal[:, 0])}
+        return partial(self.population.completed, names=tuple(self.unet.config["attributes"]), **drawing)
 
     def _noise(self, ct_norm: Tensor, known: Tensor, white: Tensor) -> Tensor:
         """Noise like what the autoencoder leaves of the CT where it is known, HU, (B, 1, D, H, W)."""

@@ -27,7 +27,7 @@ class SamplingConfig:
             guide's own.
         cfg_scale: Classifier-free guidance of what the U-Net itself is asked for; 1 is none.
         hu_scale: How firmly HU that are asked for are met; 0 leaves them to the U-Net.
-        draw_appearance: Whether lesions of which no HU are asked get texture and HU of a real one that resembles them.
+        draw_appearance: Whether lesions of which nothing is asked get the texture and HU of a real one of their size.
         scheduler: Sampler, see `diffusion.samplers`; "default" is the one that was saved with the pipeline.
         steps: Denoising steps, each one call of the network.
         paint_margin_mm: What is painted around the lesion; null takes the margin of the training.

@@ -199,7 +199,7 @@ def make_sets(
     unasked = inpaint_nodules.InpaintNodulesConfig(
         **{**shared, "out": sets_folder(config) / UNASKED, "draw_appearance": False}
     )
-    found = {"kind": config.kind, "draw_appearance": config.draw_appearance, "device": pipeline.device.type, **weights}
+    found = {"kind": config.kind, "device": pipeline.device.type, **weights}
     inpaint_nodules.claim_folder(sets_folder(config), {**inpaint_nodules.settings_of(unasked), **found})
     wanted = {unasked.out: unasked}
     for attribute, value, scale, folder in plan:

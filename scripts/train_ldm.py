@@ -306,24 +306,24 @@ def pipeline_of(vae, unet, sampler, row: dict, population: LesionPopulation | No
 def population_of(
     latents: Dataset, attributes: tuple[str, ...], window: tuple[float, float]
 ) -> LesionPopulation | None:
-    """Size and character of the training lesions that the window can show, one row each.
+    """Size and appearance of the training lesions that the window can show, one row each.
 
     A calcified one reaches above it, and cannot be painted as it is. None if the U-Net is told no appearance.
     """
-    if not set(attributes) & set(APPEARANCE):
+    names = [name for name in attributes if name in APPEARANCE]
+    if not names:
         return None
     width, level = window
-    first = np.unique(latents["nodule_id"][:], return_index=True)[1]  # of each lesion's variants
-    measured = np.array([latents[name][:] for name in attributes if name in MEASURED], float)[:, first]
-    known = latents.select(first[(np.abs(measured - level) <= width / 2).all(0)])
+    known = latents.select(np.unique(latents["nodule_id"][:], return_index=True)[1])  # one of each lesion's variants
+    appearance = np.array([known[name][:] for name in names], float).T
+    measured = appearance[:, [name in MEASURED for name in names]]
+    shown = np.flatnonzero((np.abs(measured - level) <= width / 2).all(1))
     read = RowReader(known.select_columns(["lesion_mask", "spacing_mm"]))
-    rows = (read[index] for index in range(len(known)))
     diameter_mm = [
         equivalent_diameter_mm(torch.from_numpy(row["lesion_mask"])[None, None], float(row["spacing_mm"][0]))
-        for row in rows
+        for row in (read[int(index)] for index in shown)
     ]
-    character = np.array([known[name][:] for name in attributes], float).T
-    return LesionPopulation.of(attributes, torch.cat(diameter_mm), torch.from_numpy(character))
+    return LesionPopulation.of(names, torch.cat(diameter_mm), torch.from_numpy(appearance[shown]))
 
 
 @torch.no_grad()

@@ -271,7 +271,7 @@ def _limits(folder: Path, is_pipeline: bool) -> Iterator[str]:
         )
         if any(index.get("population") or ()):
             yield (
-                "Where no HU are asked for, it takes those of a lesion of its training data, near in size and in what "
-                "is asked; `draw_appearance=False` leaves them to the network."
+                "Where nothing is asked for, it draws texture and HU of a lesion of its training data that is near in "
+                "size; `draw_appearance=False` leaves them to the network."
             )
         yield "What is asked for (malignancy, texture, density) is a wish: what was reached has to be measured."

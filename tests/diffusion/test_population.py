@@ -1,4 +1,4 @@
-"""What is not asked of a lesion is that of a real one of its size that has what is asked."""
+"""Lesions of which nothing is asked have the appearance of real ones of their size."""
 
 import math
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import Oracle, pixel_pipeline, tiny_unet
+from tiny_models import Oracle, RecordingGuide, pixel_pipeline, tiny_unet
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -15,32 +15,27 @@ from diffusion.pipeline import LesionInpaintPipeline
 from diffusion.population import NEAREST, LesionPopulation, equivalent_diameter_mm
 from imaging.lesions.attributes import measured_attributes
 
-NAMES = ("malignancy", "texture", "mean_hu")
-UNET = {"latent_channels": 1, "condition_channels": 4, "map_factor": 1, "attributes": NAMES}
+NAMES = ("texture", "mean_hu")
+ATTRIBUTES = ("mean_hu", "malignancy", "texture")  # the U-Net's, in another order
+UNET = {"latent_channels": 1, "condition_channels": 4, "map_factor": 1, "attributes": ATTRIBUTES}
 NOTHING = math.nan
 
 
 def population(lesions: int = 200) -> LesionPopulation:
     """Lesions of 1, 1.1, 1.2 ... mm whose mean HU says which one it is; every other has no texture rating."""
     number = torch.arange(lesions, dtype=torch.float32)
-    malignancy, texture = 1 + number % 5, torch.where(number % 2 == 0, 5.0, NOTHING)
-    return LesionPopulation.of(NAMES, 1 + number / 10, torch.stack([malignancy, texture, number - 500], dim=1))
+    texture = torch.where(number % 2 == 0, 5.0, NOTHING)
+    return LesionPopulation.of(NAMES, 1 + number / 10, torch.stack([texture, number - 500], dim=1))
 
 
-def nearest(diameter_mm: float, malignancy: float | None = None, texture: float | None = None) -> set[int]:
-    """The definition, with NumPy: numbers of the lesions among which one is drawn."""
-    real = population()
-    size, character = np.log(real.diameter_mm.numpy()), real.character.numpy()
-    apart = ((size - np.log(diameter_mm)) / size.std()) ** 2
-    for column, wish in enumerate((malignancy, texture)):
-        if wish is not None:
-            off = (character[:, column] - wish) / np.nanstd(character[:, column] if column == 0 else [0, 2])
-            apart += np.where(np.isnan(off), np.inf, off**2)
+def nearest(diameter_mm: float) -> set[int]:
+    """The definition: numbers of the lesions among which one is drawn."""
+    apart = np.abs(np.log(population().diameter_mm.numpy() / diameter_mm))
     return set(np.argsort(apart, kind="stable")[:NEAREST].tolist())
 
 
-def number_of(character: Tensor) -> list[int]:
-    return (character[..., 2] + 500).round().int().tolist()
+def numbers_of(mean_hu: Tensor) -> list[int]:
+    return (mean_hu + 500).round().int().tolist()
 
 
 def pipeline(**components: Any) -> LesionInpaintPipeline:
@@ -65,31 +60,26 @@ def test_diameter_is_that_of_the_sphere_of_equal_volume():
     assert float(equivalent_diameter_mm(lesion_mask, 0.5)) == pytest.approx(15, rel=0.01)
 
 
-@pytest.mark.parametrize(("malignancy", "texture"), [(None, None), (3, None), (None, 5), (2, 5)])
-def test_drawn_are_the_nearest_in_size_and_wishes_each_as_often(malignancy, texture):
-    wishes = torch.tensor([[malignancy or NOTHING, texture or NOTHING, NOTHING]], dtype=torch.float32).expand(4000, 3)
-    drawn = population().draw(torch.full((4000,), 9.0), wishes, torch.linspace(0, 1 - 1e-6, 4000))
-    numbers, counts = np.unique(number_of(drawn), return_counts=True)
-    assert set(numbers.tolist()) == nearest(9.0, malignancy, texture)
+def test_drawn_are_the_nearest_in_log_diameter_each_as_often_and_whole():
+    drawn = population().draw(torch.full((4000,), 9.0), torch.linspace(0, 1 - 1e-6, 4000))
+    numbers, counts = np.unique(numbers_of(drawn[:, 1]), return_counts=True)
+    assert set(numbers.tolist()) == nearest(9.0)
     assert counts.max() - counts.min() <= 1
-    rated = torch.tensor(number_of(drawn)) % 2 == 0
-    assert (drawn[rated, 1] == 5).all() and drawn[~rated, 1].isnan().all()
-    if texture is not None:  # a lesion of which it is not known comes last
-        assert rated.all()
+    rated = torch.tensor(numbers_of(drawn[:, 1])) % 2 == 0
+    assert (drawn[rated, 0] == 5).all() and drawn[~rated, 0].isnan().all()
 
 
 def test_fewer_lesions_than_neighbours_are_all_drawn():
-    few = population(3).draw(torch.ones(50), torch.full((50, 3), NOTHING), torch.linspace(0, 0.99, 50))
-    assert set(number_of(few)) == {0, 1, 2}
+    few = population(3).draw(torch.ones(50), torch.linspace(0, 0.99, 50))
+    assert set(numbers_of(few[:, 1])) == {0, 1, 2}
 
 
-def test_completed_is_what_is_left_open_unless_hu_are_asked():
-    wishes = torch.tensor([[NOTHING] * 3, [2.0, NOTHING, NOTHING], [2.0, 1.0, NOTHING], [2.0, NOTHING, -300.0]])
-    told = population().completed(wishes, torch.full((4,), 9.0), torch.full((4,), 0.5))
-    assert told[:, 0].isnan().tolist() == [True, False, False, False] and (told[1:, 0] == 2).all()
-    assert told[2, 1] == 1 and told[:3, 2].isfinite().all()
-    assert told[3, 1].isnan() and told[3, 2] == -300
-    assert number_of(told[1:2])[0] in nearest(9.0, 2)
+def test_only_where_nothing_at_all_is_asked_something_is_drawn():
+    wishes = torch.tensor([[NOTHING] * 3, [NOTHING, 2.0, NOTHING], [-300.0, NOTHING, 1.0]])
+    told = population().completed(wishes, ATTRIBUTES, torch.full((3,), 9.0), torch.full((3,), 0.5))
+    assert_close(told[1:], wishes[1:], equal_nan=True)
+    assert numbers_of(told[:1, 0])[0] in nearest(9.0) and told[0, 1].isnan()
+    assert told[0, 2].isfinite() == (numbers_of(told[:1, 0])[0] % 2 == 0)
 
 
 def told(pipe: LesionInpaintPipeline, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Tensor:
@@ -106,11 +96,17 @@ def told(pipe: LesionInpaintPipeline, monkeypatch: pytest.MonkeyPatch, **options
     return seen[-1]
 
 
-def test_the_unet_is_told_wishes_and_what_is_drawn_for_each_volume(monkeypatch):
-    mine = told(pipeline(), monkeypatch, attributes={"malignancy": [None, "benign"], "mean_hu": [-450, None]})
-    assert mine[0, 0].isnan() and mine[0, 1].isnan() and mine[0, 2] == -450
+def test_the_unet_is_told_the_wishes_or_what_is_drawn_for_each_volume(monkeypatch):
+    mine = told(pipeline(), monkeypatch, attributes={"malignancy": [None, "benign"]})
     diameter = float(equivalent_diameter_mm(crops(1)[1], 1.0))
-    assert mine[1, 0] == 1 and number_of(mine[1:])[0] in nearest(diameter, 1)
+    assert numbers_of(mine[:1, 0])[0] in nearest(diameter) and mine[0, 1].isnan()
+    assert mine[1, 1] == 1 and mine[1, [0, 2]].isnan().all()
+
+
+def test_a_wish_that_only_the_guide_hears_is_a_wish(monkeypatch):
+    plain = {**UNET, "attributes": ("mean_hu", "texture")}
+    pipe = pixel_pipeline(tiny_unet(**plain), guide=RecordingGuide(), population=population())
+    assert told(pipe, monkeypatch, attributes={"malignancy": "benign"}).isnan().all()
 
 
 def test_switched_off_it_is_the_pipeline_without_a_population_to_the_bit(monkeypatch):
@@ -151,6 +147,6 @@ def test_saved_and_loaded_in_half_precision(tmp_path):
     real = population()
     assert loaded.population.config["attributes"] == list(NAMES)
     assert_close(loaded.population.diameter_mm, real.diameter_mm, rtol=1e-3, atol=0)
-    assert_close(loaded.population.character, real.character, rtol=1e-3, atol=0, equal_nan=True)
+    assert_close(loaded.population.appearance, real.appearance, rtol=1e-3, atol=0, equal_nan=True)
     without = LesionInpaintPipeline.from_pretrained(tmp_path / "pipe", population=None)
     assert without.population is None
