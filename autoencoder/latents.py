@@ -6,6 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from imaging.window import to_norm
+
+SOLID_HU, EDGE = 40.0, 32  # a solid nodule, and a crop of nothing else [voxels]
+
 
 def standardise(latent: Tensor, config: Mapping[str, Any]) -> Tensor:
     """(latent - latents_mean) / latents_std per channel; (B, C, d, h, w), the autoencoder's config."""
@@ -17,6 +21,24 @@ def unstandardise(latent: Tensor, config: Mapping[str, Any]) -> Tensor:
     """The inverse of :func:`standardise`: what the autoencoder decodes."""
     mean, std = _statistics(latent, config)
     return latent * std + mean
+
+
+@torch.enable_grad()
+def density_direction(vae: Any) -> Tensor:
+    """The direction in which a latent changes the density that it decodes to, in solid tissue.
+
+    Gradient of the decoded mean with respect to a shift of all cells alike, at the latent of uniform tissue.
+
+    Args:
+        vae: Any autoencoder whose latent statistics are measured.
+    Returns: Unit vector (C,) of the standardised latent, on the autoencoder's device.
+    """
+    solid = to_norm(torch.tensor(SOLID_HU), vae.config["window_width"], vae.config["window_level"])
+    crop = solid.expand(1, 1, EDGE, EDGE, EDGE).to(vae.device)
+    latent = standardise(vae.encode(crop).latent_dist.mode().detach(), vae.config).requires_grad_(True)
+    decoded = vae.decode(unstandardise(latent, vae.config)).sample
+    slope = torch.autograd.grad(decoded.mean(), latent)[0].sum((0, 2, 3, 4))
+    return slope / slope.norm()
 
 
 def _statistics(latent: Tensor, config: Mapping[str, Any]) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from diffusion.lesion_window import decode_windows, lesion_windows
 from diffusion.objective import (
     add_noise,
     alphas_of,
+    density_loss,
     diffusion_loss,
     mask_consistency_loss,
     network_times,
@@ -45,6 +46,7 @@ class StageTwo(nn.Module):
         balance: "none", or how the losses' gradients are balanced; see `diffusion.gradient_balance`.
         num_labels: Labels that the U-Net knows; 2 takes the lesion mask, more the semantic map.
         mask_consistency: Weight of `mask_consistency_loss`, which needs a second pass of the U-Net.
+        density: v of `density_loss`, (C,), which is then part of the structure loss; its weight is |v|².
     Raises: ValueError: If names do not agree.
     """
 
@@ -58,6 +60,7 @@ class StageTwo(nn.Module):
         balance: Balance = "none",
         num_labels: int = 2,
         mask_consistency: float = 0.0,
+        density: Tensor | None = None,
     ) -> None:
         super().__init__()
         if set(texture) != set(texture_weights) or set(texture) != set(policy.texture_losses):
@@ -67,6 +70,8 @@ class StageTwo(nn.Module):
         self.learned = nn.ModuleList(learned)
         self.texture_weights, self.balance = dict(texture_weights), balance
         self.mask_consistency = mask_consistency
+        self.density: Tensor | None
+        self.register_buffer("density", density, persistent=False)
 
     def forward(
         self,
@@ -108,8 +113,10 @@ class StageTwo(nn.Module):
 
         def losses_of(prediction: Tensor) -> dict[str, Tensor]:
             target = target_of(scheduler, x0, noise, timesteps)
-            structure = {STRUCTURE: diffusion_loss(prediction, target, plan.cells)}
-            return structure | self._texture_losses(vae, scheduler, batch, prediction, noisy, timesteps, plan)
+            structure = diffusion_loss(prediction, target, plan.cells)
+            if self.density is not None:
+                structure = structure + density_loss(prediction, target, plan.cells, self.density)
+            return {STRUCTURE: structure} | self._texture_losses(vae, scheduler, batch, prediction, noisy, timesteps, plan)
 
         measured: dict[str, float] = {}
         if self.balance == "none" and not (statistics and self.texture):

@@ -91,6 +91,7 @@ class LdmConfig(TrainingConfig):
         zero_terminal_snr: Whether the noisiest step is noise alone.
         whole_share: Share of the samples whose whole crop is blanked, so that the pipeline can also make crops from
             their semantic map alone; needs model.num_labels 8.
+        density: Weight of the structure loss's error along the direction of density, beside that of all directions.
         texture: Texture losses.
         mask_consistency: Weight of a loss that asks the prediction to react to a changed mask; a second pass a step.
         forget_all: Share of the samples that the U-Net sees without any attribute: what is not asked for at sampling.
@@ -108,6 +109,7 @@ class LdmConfig(TrainingConfig):
     noise_schedule: str = "squaredcos_cap_v2"
     zero_terminal_snr: bool = False
     whole_share: float = 0.0
+    density: float = 0.0
     texture: TextureConfig = field(default_factory=TextureConfig)
     mask_consistency: float = 0.0
     forget_all: float = 0.15
@@ -123,12 +125,13 @@ class LdmConfig(TrainingConfig):
             )
         if not 0 <= self.forget_all <= 1:
             raise ValueError(f"forget_all {self.forget_all}: expected a share from 0 to 1")
-        if self.mask_consistency < 0:
-            raise ValueError(f"mask_consistency {self.mask_consistency}: expected a weight of at least 0")
-        others = weights_of(self.texture) or self.whole_share or self.mask_consistency
+        for name in ("mask_consistency", "density"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} {getattr(self, name)}: expected a weight of at least 0")
+        others = weights_of(self.texture) or self.whole_share or self.mask_consistency or self.density
         if self.objective == "gan" and (self.target != "x0" or others):
             raise ValueError(
-                'objective "gan": expected target "x0", no texture losses, whole_share, mask_consistency 0'
+                'objective "gan": expected target "x0", no texture losses, whole_share, mask_consistency and density 0'
             )
 
 
@@ -142,7 +145,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from autoencoder.latent_dataset import load_latents, read_latent
-from autoencoder.latents import standardise
+from autoencoder.latents import density_direction, standardise
 from autoencoder.loading import load_autoencoder
 from autoencoder.losses.border import border_loss
 from autoencoder.losses.cooccurrence import cooccurrence_loss
@@ -201,7 +204,8 @@ def main(config: LdmConfig) -> None:
         discriminator = PatchDiscriminator3D((16, 32))
         run.prepare(OneStepGAN(unet, discriminator, config.model.num_labels), {"discriminator": config.learning_rate})
     else:
-        run.prepare(stage_two_of(unet, config))
+        density = config.density**0.5 * density_direction(vae) if config.density else None
+        run.prepare(stage_two_of(unet, config, density))
     vae.to(run.device).requires_grad_(False)
     empty = blank_latent(vae, batch_shape=row["ct_hu"].shape) if config.whole_share else None
     for batch in run.batches(latents):
@@ -254,8 +258,14 @@ def load_initial(unet: SPADEUNet3D, folder: Path) -> None:
         raise ValueError(f"{folder}: its U-Net differs from this config's model ({error})") from error
 
 
-def stage_two_of(unet: SPADEUNet3D, config: LdmConfig) -> StageTwo:
-    """The U-Net with its losses: the one place where a texture loss is named."""
+def stage_two_of(unet: SPADEUNet3D, config: LdmConfig, density: Tensor | None = None) -> StageTwo:
+    """The U-Net with its losses: the one place where a texture loss is named.
+
+    Args:
+        unet: To be trained.
+        config: Names and weighs the losses.
+        density: Direction of density, as long as the square root of its weight.
+    """
     settings = config.texture
     bank, discriminator = GaborBank(), ForegroundDiscriminator()
     losses: dict[str, TextureLoss] = {
@@ -278,9 +288,8 @@ def stage_two_of(unet: SPADEUNet3D, config: LdmConfig) -> StageTwo:
     policy = TIME_POLICIES[settings.time_policy](tuple(weights), **options)
     texture = {name: losses[name] for name in weights}
     learned = [module for name, module in (("gabor", bank), ("adversarial", discriminator)) if name in weights]
-    return StageTwo(
-        unet, policy, texture, weights, learned, settings.balance, config.model.num_labels, config.mask_consistency
-    )
+    labels, consistency = config.model.num_labels, config.mask_consistency
+    return StageTwo(unet, policy, texture, weights, learned, settings.balance, labels, consistency, density)
 
 
 def logged(run: TrainingRun, losses: dict[str, Tensor], t: Tensor, scheduler) -> dict[str, Tensor]:
