@@ -30,7 +30,7 @@ from diffusion.checks import (
 from diffusion.conditioning import blank, condition_of
 from diffusion.guide import Scales
 from diffusion.hub import import_component_modules
-from diffusion.population import equivalent_diameter_mm
+from diffusion.population import equivalent_diameter_mm, surroundings_hu
 from diffusion.samplers import check_fits, saved_scheduler, set_steps
 from imaging.compositing import composite, edge_weight
 from imaging.files.hounsfield import check_hu
@@ -415,7 +415,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
             guidance_scale,
             guidance_range,
             hu_scale,
-            self._completing(lesion_mask, generator) if draw_appearance else None,
+            self._completing(ct_hu, lesion_mask, paint_mask, valid_mask, generator) if draw_appearance else None,
         )
         if semantic_map is None:
             semantic_map = self._map_of(ct_hu, lesion_mask, paint_mask, valid_mask)
@@ -452,13 +452,19 @@ class LesionInpaintPipeline(DiffusionPipeline):
             made_hu = made_hu + self._noise(ct_norm, valid_mask.to(device) * (paint_mask == 0), white)
         return made_hu
 
-    def _completing(self, lesion_mask: Tensor, generator: Generators) -> Callable[[Tensor], Tensor] | None:
+    def _completing(
+        self, ct_hu: Tensor, lesion_mask: Tensor, paint_mask: Tensor, valid_mask: Tensor, generator: Generators
+    ) -> Callable[[Tensor], Tensor] | None:
         """What puts drawn appearances in place of no wishes; None without a population."""
         if self.population is None:
             return None
-        normal = randn_tensor((len(lesion_mask), 1), generator=generator, device=lesion_mask.device)
-        diameter_mm = equivalent_diameter_mm(lesion_mask, self.config["spacing_mm"])
-        drawing = {"diameter_mm": diameter_mm, "uniform": torch.special.ndtr(normal[:, 0])}
+        device = lesion_mask.device
+        normal = randn_tensor((len(lesion_mask), 1), generator=generator, device=device)
+        drawing = {
+            "diameter_mm": equivalent_diameter_mm(lesion_mask, self.config["spacing_mm"]),
+            "surroundings_hu": surroundings_hu(ct_hu.to(device), paint_mask, valid_mask.to(device)),
+            "uniform": torch.special.ndtr(normal[:, 0]),
+        }
         return partial(self.population.completed, names=tuple(self.unet.config["attributes"]), **drawing)
 
     def _noise(self, ct_norm: Tensor, known: Tensor, white: Tensor) -> Tensor:

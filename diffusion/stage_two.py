@@ -116,7 +116,8 @@ class StageTwo(nn.Module):
             structure = diffusion_loss(prediction, target, plan.cells)
             if self.density is not None:
                 structure = structure + density_loss(prediction, target, plan.cells, self.density)
-            return {STRUCTURE: structure} | self._texture_losses(vae, scheduler, batch, prediction, noisy, timesteps, plan)
+            texture = self._texture_losses(vae, scheduler, batch, prediction, noisy, timesteps, plan)
+            return {STRUCTURE: structure} | texture
 
         measured: dict[str, float] = {}
         if self.balance == "none" and not (statistics and self.texture):

@@ -8,7 +8,7 @@ from joblib import Parallel, delayed
 from torch import nn
 from tqdm import tqdm
 
-from evaluation.lesions.hu_and_seam import hu_statistics, seam_score, tissue_coverage
+from evaluation.lesions.hu_and_seam import core_deviation, hu_statistics, seam_score, tissue_coverage
 from evaluation.lesions.lesion_sets import Lesion
 from evaluation.lesions.radiomics import BIN_WIDTH_HU, radiomics_available, radiomics_features
 from evaluation.lesions.spectrum import SPECTRUM_NAMES, lesion_spectrum
@@ -97,9 +97,9 @@ def measure_features(
         inception: From `load_inception`; None leaves "Inception" out.
         nodule_net: From `load_nodule_net`; None leaves "Nodule net" out.
         device: Where the two networks run.
-    Returns: Kind -> features, for the kinds Gabor, GLCM, GLRLM (if pyradiomics is there), Spectrum, HU, Coverage, Seam,
-        Inception and Nodule net that could be measured for at least one lesion; and a sentence for each lesion and
-        kind left out.
+    Returns: Kind -> features, for the kinds Gabor, GLCM, GLRLM (if pyradiomics is there), Spectrum, HU, Core, Coverage,
+        Seam, Inception and Nodule net that could be measured for at least one lesion; and a sentence for each lesion
+        and kind left out, but for Core, which large solid lesions alone have.
     """
     with_radiomics = radiomics_available()
     jobs = (delayed(_measure_one)(lesion, bin_width_hu, with_radiomics) for lesion in lesions)
@@ -128,6 +128,9 @@ def _measure_one(
     """Kind -> named features of one lesion, and why a kind is missing."""
     mean, std = hu_statistics(lesion.ct_hu, lesion.lesion_mask)
     found = {"HU": {"mean": mean, "standard deviation": std}}
+    uneven = core_deviation(lesion.ct_hu, lesion.lesion_mask, lesion.spacing_mm)
+    if uneven is not None:
+        found["Core"] = {"deviation": uneven}
     failed = []
     if std == 0:
         failed.append("constant inside the mask; its texture features are those of a flat region")

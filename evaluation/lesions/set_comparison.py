@@ -132,6 +132,8 @@ def set_metrics(pool: Features) -> list[SetMetric]:
     metrics.append(
         SetMetric("HU deviation WD", "HU", lambda X, Y: wasserstein_per_feature(X[..., 1:], Y[..., 1:]), False)
     )
+    if "Core" in pool:
+        metrics.append(SetMetric("Core deviation WD", "Core", wasserstein_per_feature, tested=True))
     if "Coverage" in pool:
         metrics.append(SetMetric("Coverage WD", "Coverage", wasserstein_per_feature, tested=True))
     if "Seam" in pool:

@@ -1,10 +1,13 @@
 """Latent statistics: measured as NumPy measures them on draws, and applied so that latents become standard."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
-from autoencoder.latents import latent_statistics, standardise, unstandardise
+from autoencoder.latents import density_direction, latent_statistics, standardise, unstandardise
 
 
 def posteriors(count: int, shape=(2, 3, 4, 5, 6)):
@@ -47,3 +50,26 @@ def test_unmeasured_statistics_and_an_empty_training_split_are_named():
         standardise(torch.zeros(1, 3, 2, 2, 2), {"latents_mean": None, "latents_std": None})
     with pytest.raises(ValueError, match="the training split is empty"):
         latent_statistics([])
+
+
+class LinearAutoencoder:
+    """Decodes each cell to `slopes` · latent, whatever its config standardises by."""
+
+    device = "cpu"
+
+    def __init__(self, *slopes: float) -> None:
+        self.config = {"window_width": 1500.0, "window_level": -400.0}
+        self.config |= {"latents_mean": [3.0, -1.0], "latents_std": [2.0, 0.5]}
+        self.slopes = torch.tensor(slopes).view(1, -1, 1, 1, 1)
+
+    def encode(self, ct_norm):
+        latent = F.avg_pool3d(ct_norm, 4).expand(-1, 2, -1, -1, -1)
+        return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: latent))
+
+    def decode(self, latent):
+        return SimpleNamespace(sample=F.interpolate((self.slopes * latent).sum(1, keepdim=True), scale_factor=4))
+
+
+def test_direction_of_density_is_that_of_the_decoded_means_gradient_in_standard_deviations():
+    direction = density_direction(LinearAutoencoder(1.0, -3.0))
+    torch.testing.assert_close(direction, torch.tensor([2.0, -1.5]) / 2.5)

@@ -11,6 +11,7 @@ from diffusion.objective import (
     TARGETS,
     add_noise,
     alphas_of,
+    density_loss,
     diffusion_loss,
     guided_output,
     network_times,
@@ -146,6 +147,17 @@ def test_loss_counts_each_cell_by_its_weight():
     output[0, :, 0, 0, 0], output[0, :, 1, 2, 3] = 2.0, 4.0
     loss = diffusion_loss(output, torch.zeros(SHAPE), weight)
     assert_close(loss, torch.tensor([(3 * 4.0 + 1 * 16.0) / 4, 0.0]))  # nothing to learn from: 0, not NaN
+
+
+def test_density_loss_sees_the_error_along_its_direction_only():
+    output, target, _ = draws()
+    channels, weight = SHAPE[1], torch.ones(2, 1, *SHAPE[2:])
+    along = F.one_hot(torch.tensor(1), channels).float()
+    expected = 4 * (output[:, 1] - target[:, 1]).float().square().mean((1, 2, 3))
+    assert_close(density_loss(output, target, weight, 2 * along), expected)
+    across = torch.zeros(channels)
+    across[:2] = torch.tensor([1.0, -1.0])
+    assert_close(density_loss(target + 5.0, target, weight, across), torch.zeros(2), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,14 @@ from torch.testing import assert_close
 
 from diffusion.objective import training_scheduler
 from diffusion.pipeline import LesionInpaintPipeline
-from diffusion.population import NEAREST, LesionPopulation, equivalent_diameter_mm
+from diffusion.population import NEAREST, LesionPopulation, equivalent_diameter_mm, surroundings_hu
 from imaging.lesions.attributes import measured_attributes
 
 NAMES = ("texture", "mean_hu")
 ATTRIBUTES = ("mean_hu", "malignancy", "texture")  # the U-Net's, in another order
 UNET = {"latent_channels": 1, "condition_channels": 4, "map_factor": 1, "attributes": ATTRIBUTES}
 NOTHING = math.nan
+LUNG = -900.0  # every lesion of the population is denser
 
 
 def population(lesions: int = 200) -> LesionPopulation:
@@ -61,7 +62,7 @@ def test_diameter_is_that_of_the_sphere_of_equal_volume():
 
 
 def test_drawn_are_the_nearest_in_log_diameter_each_as_often_and_whole():
-    drawn = population().draw(torch.full((4000,), 9.0), torch.linspace(0, 1 - 1e-6, 4000))
+    drawn = population().draw(torch.full((4000,), 9.0), torch.full((4000,), LUNG), torch.linspace(0, 1 - 1e-6, 4000))
     numbers, counts = np.unique(numbers_of(drawn[:, 1]), return_counts=True)
     assert set(numbers.tolist()) == nearest(9.0)
     assert counts.max() - counts.min() <= 1
@@ -70,13 +71,43 @@ def test_drawn_are_the_nearest_in_log_diameter_each_as_often_and_whole():
 
 
 def test_fewer_lesions_than_neighbours_are_all_drawn():
-    few = population(3).draw(torch.ones(50), torch.linspace(0, 0.99, 50))
+    few = population(3).draw(torch.ones(50), torch.full((50,), LUNG), torch.linspace(0, 0.99, 50))
     assert set(numbers_of(few[:, 1])) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("surroundings", [-410.0, -100.0])
+def test_drawn_are_denser_than_the_surroundings_or_the_densest(surroundings):
+    near = nearest(9.0)
+    denser = {number for number in near if number - 500 > surroundings} or {max(near)}
+    lesions = torch.full((500,), 9.0), torch.full((500,), surroundings), torch.linspace(0, 1 - 1e-6, 500)
+    assert set(numbers_of(population().draw(*lesions)[:, 1])) == denser < near
+
+
+def test_without_hu_any_of_them_is_drawn():
+    number = torch.arange(60.0)
+    rated = LesionPopulation.of(["texture"], 1 + number / 10, number[:, None])
+    drawn = rated.draw(torch.full((500,), 1.0), torch.full((500,), 3000.0), torch.linspace(0, 1 - 1e-6, 500))
+    assert set(drawn[:, 0].int().tolist()) == set(range(NEAREST))
+
+
+def test_surroundings_are_the_valid_voxels_around_what_is_painted():
+    ct_hu = torch.randn((2, 1, 12, 13, 14), generator=seeded(0)[0]) * 300 - 500
+    paint_mask, valid_mask = torch.zeros(ct_hu.shape, dtype=torch.uint8), torch.ones_like(ct_hu)
+    paint_mask[0, :, 5:7, 5:8, 5:9] = 1
+    paint_mask[1] = 1  # nothing around it
+    valid_mask[0, :, :4] = 0
+    found = surroundings_hu(ct_hu, paint_mask, valid_mask)
+    ring = np.zeros(ct_hu.shape[2:], bool)
+    ring[4:10, 2:11, 2:12] = True
+    ring &= paint_mask[0, 0].numpy() == 0
+    assert_close(found[0].item(), ct_hu[0, 0].numpy()[ring].mean().item(), rtol=1e-5, atol=0)
+    assert found[1] == -torch.inf
 
 
 def test_only_where_nothing_at_all_is_asked_something_is_drawn():
     wishes = torch.tensor([[NOTHING] * 3, [NOTHING, 2.0, NOTHING], [-300.0, NOTHING, 1.0]])
-    told = population().completed(wishes, ATTRIBUTES, torch.full((3,), 9.0), torch.full((3,), 0.5))
+    lesions = torch.full((3,), 9.0), torch.full((3,), LUNG), torch.full((3,), 0.5)
+    told = population().completed(wishes, ATTRIBUTES, *lesions)
     assert_close(told[1:], wishes[1:], equal_nan=True)
     assert numbers_of(told[:1, 0])[0] in nearest(9.0) and told[0, 1].isnan()
     assert told[0, 2].isfinite() == (numbers_of(told[:1, 0])[0] % 2 == 0)

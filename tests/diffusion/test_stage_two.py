@@ -105,6 +105,25 @@ def test_without_texture_losses_it_is_the_weighted_squared_error(vae, batch):
     assert torch.allclose(loss, expected.mean())
 
 
+def test_the_error_along_density_is_part_of_the_structure_loss(vae, batch):
+    density = torch.tensor([0.5, 0.0, -1.0, 2.0])
+    plain = StageTwo(small_unet(), ConstantWeights(()), {}, {})
+    more = StageTwo(plain.unet, ConstantWeights(()), {}, {}, density=density)
+    outputs = []
+    plain.unet.register_forward_hook(lambda *call: outputs.append(call[-1].sample))
+    total, losses, _ = step(more, vae, batch)
+    _, without, _ = step(plain, vae, batch)
+    torch.manual_seed(3)
+    x0, noise = torch.randn(2, 3, 4, 4, 6, 8)
+    t, scheduler = torch.tensor([10, 250, 900]), training_scheduler("v")
+    cells = ConstantWeights().plan(t, scheduler.alphas_cumprod, batch["lesion_mask"], batch["valid_mask"], 4).cells
+    error = torch.einsum("bcdhw,c->bdhw", outputs[0] - target_of(scheduler, x0, noise, t), density)[:, None]
+    expected = without["structure"] + (error.square() * cells).flatten(1).sum(1) / cells.flatten(1).sum(1)
+    assert torch.allclose(losses["structure"], expected, rtol=1e-5)
+    assert torch.allclose(total, expected.mean(), rtol=1e-5)
+    assert "density" not in more.state_dict()  # checkpoints of trainings with and without it are alike
+
+
 def test_where_all_is_painted_all_of_the_scan_counts(vae, batch):
     batch["paint_mask"] = torch.ones_like(batch["paint_mask"])
     batch["valid_mask"][:, :, 12:] = 0
