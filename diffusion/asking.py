@@ -16,7 +16,15 @@ from autoencoder.remote import RemoteAutoencoder
 from diffusion.attributes import Wish, wished
 from diffusion.guide import Plan, Scales, attribute_scales
 from diffusion.measured_guidance import MeasuredGuidance, measured_guidance
-from diffusion.objective import guided_output, noise_level, output_of_changed_x0, predicted_x0, sampling_rows
+from diffusion.objective import (
+    guided_output,
+    network_times,
+    noise_level,
+    output_of_changed_x0,
+    predicted_x0,
+    sampling_rows,
+    shifted_rows,
+)
 
 Attributes = Mapping[str, Wish]
 MET = "mean_hu"  # of what is drawn: percentiles that do not suit a mask would tear holes into its lesion
@@ -32,6 +40,7 @@ class Asking:
         guide, plan: Classifier guidance and what it made of its part; no plan, no guidance.
         measured: HU that are to be met; None where none are.
         vae: Autoencoder, for those who look at the decoded lesion.
+        time_shift: δ; the U-Net is told 1 + δ times the time, and so more noise than there is.
     """
 
     attributes: Tensor | None
@@ -40,6 +49,7 @@ class Asking:
     plan: Plan | None
     measured: MeasuredGuidance | None
     vae: Any
+    time_shift: float = 0.0
 
     def output(
         self, unet: Any, scheduler: Any, noisy: Tensor, condition: Tensor, timestep: Tensor, modulation: Any
@@ -55,17 +65,24 @@ class Asking:
             modulation: From `unet.modulate`.
         """
         sample = torch.cat([noisy, condition], dim=1)
-        output = unet(sample, timestep, modulation=modulation, attributes=self.attributes).sample
+        rows = sampling_rows(scheduler, timestep, len(noisy))
+        told, told_rows = timestep, rows
+        if self.time_shift:
+            told_rows = shifted_rows(scheduler, rows, self.time_shift)
+            told = network_times(scheduler, told_rows)
+        output = unet(sample, told, modulation=modulation, attributes=self.attributes).sample
         if self.attributes is not None and self.cfg_scale != 1 and bool(self.attributes.isfinite().any()):
-            unasked = unet(sample, timestep, modulation=modulation).sample
+            unasked = unet(sample, told, modulation=modulation).sample
             output = unasked + self.cfg_scale * (output - unasked)
+        if self.time_shift:  # the output of this step that has the same x̂0
+            change = predicted_x0(scheduler, output, noisy, told_rows) - predicted_x0(scheduler, output, noisy, rows)
+            output = output_of_changed_x0(scheduler, output, change, rows)
         share = float(timestep) / scheduler.config["num_train_timesteps"]
         if self.plan is not None and self.plan.covers(share):
             gradient = self.guide.gradient(noisy, timestep, noise_level(scheduler, timestep), self.plan, self.vae)
             output = guided_output(scheduler, output, timestep, gradient)
         last = bool(timestep == scheduler.timesteps[-1])
         if self.measured is not None and self.measured.covers(share, last):
-            rows = sampling_rows(scheduler, timestep, len(noisy))
             change = self.measured.correction(predicted_x0(scheduler, output, noisy, rows))
             output = output_of_changed_x0(scheduler, output, change, rows)
         return output
@@ -81,6 +98,7 @@ def asking_of(
     guidance_scale: Scales,
     guidance_range: Sequence[float] | None,
     hu_scale: float,
+    time_shift: float,
     complete: Callable[[Tensor], Tensor] | None = None,
 ) -> Asking:
     """Check the wishes of a call and hand each to whoever knows it: U-Net, guide, or both.
@@ -89,7 +107,7 @@ def asking_of(
         unet, guide, vae: The pipeline's; a guide may be None.
         attributes: As `LesionInpaintPipeline.__call__` takes them.
         lesion_mask: (B, 1, D, H, W), 0 or 1, on the device of the call.
-        cfg_scale, guidance_scale, guidance_range, hu_scale: As there.
+        cfg_scale, guidance_scale, guidance_range, hu_scale, time_shift: As there.
         complete: Wishes, (B, attributes of the U-Net), to what the U-Net is told, such as `LesionPopulation.completed`;
             left out where the guide alone is asked for something.
             A mean HU that it adds is met as if asked for, unless the autoencoder is a service.
@@ -117,4 +135,4 @@ def asking_of(
     for_guide = {name: wish for name, wish in attributes.items() if name in of_guide}
     if for_guide:
         plan = guide.plan(for_guide, lesion_mask, vae, guidance_scale, guidance_range)
-    return Asking(asked, cfg_scale, guide, plan, measured, vae)
+    return Asking(asked, cfg_scale, guide, plan, measured, vae, time_shift)

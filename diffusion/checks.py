@@ -23,6 +23,7 @@ def check_numbers(
     paint_margin_mm: Any,
     guidance_range: Any = None,
     hu_scale: Any = 1.0,
+    time_shift: Any = 0.0,
 ) -> None:
     """Raise ValueError, naming the value, unless steps are a whole number from 1 and the others finite and in range."""
     steps = num_inference_steps
@@ -35,6 +36,7 @@ def check_numbers(
         *((name, value, -math.inf) for name, value in scales.items()),
         ("cfg_scale", cfg_scale, -math.inf),
         ("hu_scale", hu_scale, 0.0),
+        ("time_shift", time_shift, 0.0),
         ("paint_margin_mm", paint_margin_mm, 0.0),
         ("blend_mm", blend_mm, 0.0),
     ):

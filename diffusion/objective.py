@@ -191,6 +191,14 @@ def mask_consistency_loss(
     return (1 - alpha_bar) * (margin + error(output.detach()) - error(other)).clamp_min(0)
 
 
+def shifted_rows(scheduler: Any, rows: Tensor, time_shift: float) -> Tensor:
+    """Rows of 1 + δ times the time, no later than the last, (B,)."""
+    if is_flow(scheduler):  # its times are rows + 1
+        rows = rows + 1
+    shifted = (rows * (1 + time_shift)).round().long() - int(is_flow(scheduler))
+    return shifted.clamp(max=scheduler.config["num_train_timesteps"] - 1)
+
+
 def noise_level(scheduler: Any, timestep: Tensor) -> Tensor:
     """σ_t of x_t at a timestep as the scheduler gives it, scalar: √(1-ᾱ_t), or a flow's σ."""
     if is_flow(scheduler):

@@ -79,6 +79,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         crop_size: Edge of the model's grid in voxels, used for whole scans.
         spacing_mm: Spacing of the model's grid, isotropic, used for whole scans.
         paint_margin_mm: Margin that the U-Net was trained with.
+        time_shift: Of its calls, where they name none.
     """
 
     model_cpu_offload_seq = "vae->unet->vae"
@@ -96,10 +97,13 @@ class LesionInpaintPipeline(DiffusionPipeline):
         crop_size: int = 64,
         spacing_mm: float = 1.0,
         paint_margin_mm: float = 2.0,
+        time_shift: float = 0.0,
     ) -> None:
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, guide=guide, population=population)
-        self.register_to_config(crop_size=crop_size, spacing_mm=spacing_mm, paint_margin_mm=paint_margin_mm)
+        self.register_to_config(
+            crop_size=crop_size, spacing_mm=spacing_mm, paint_margin_mm=paint_margin_mm, time_shift=time_shift
+        )
         self._trained_scheduler = scheduler  # another that takes its place must fit it
 
     @property
@@ -159,6 +163,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         guidance_range: Sequence[float] | None = None,
         cfg_scale: float = 1.0,
         hu_scale: float = 1.0,
+        time_shift: float | None = None,
         draw_appearance: bool = True,
         num_inference_steps: int = STEPS,
         generator: Generators = None,
@@ -193,6 +198,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
             hu_scale: How firmly HU that are asked for (mean_hu, p10_hu, p50_hu, p90_hu) are met: the share of what is
                 missing in the decoded prediction that each step makes up for (`MeasuredGuidance`); 0 leaves it to the
                 U-Net.
+            time_shift: δ of shifted time steps (Li et al. 2024): the U-Net is told 1 + δ times the time of each step,
+                so it trusts less what earlier steps made, errors included. None takes the pipeline's, 0 shifts nothing.
             draw_appearance: Whether a lesion of which nothing is asked gets texture and HU of a real one of its size,
                 drawn from `population`. The U-Net is told all of it, and the mean is met, so that it costs what asking
                 for HU costs. Otherwise the U-Net is told nothing.
@@ -224,7 +231,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
         """
         margin_mm = self.config["paint_margin_mm"] if paint_margin_mm is None else paint_margin_mm
         blend_mm = margin_mm if blend_mm is None else blend_mm
-        check_numbers(num_inference_steps, guidance_scale, cfg_scale, blend_mm, margin_mm, guidance_range, hu_scale)
+        scales = (guidance_scale, cfg_scale, blend_mm, margin_mm, guidance_range, hu_scale, time_shift or 0.0)
+        check_numbers(num_inference_steps, *scales)
         check_diffusers_options(
             output_type, num_lesions_per_mask, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs
         )
@@ -234,6 +242,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
             "guidance_range": guidance_range,
             "cfg_scale": cfg_scale,
             "hu_scale": hu_scale,
+            "time_shift": time_shift,
             "draw_appearance": draw_appearance,
             "match_noise": match_noise,
             "num_inference_steps": num_inference_steps,
@@ -375,6 +384,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         guidance_range: Sequence[float] | None = None,
         cfg_scale: float = 1.0,
         hu_scale: float = 1.0,
+        time_shift: float | None = None,
         draw_appearance: bool = True,
         match_noise: bool = True,
         num_inference_steps: int = STEPS,
@@ -415,6 +425,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
             guidance_scale,
             guidance_range,
             hu_scale,
+            self.config["time_shift"] if time_shift is None else time_shift,
             self._completing(ct_hu, lesion_mask, paint_mask, valid_mask, generator) if draw_appearance else None,
         )
         if semantic_map is None:

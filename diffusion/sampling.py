@@ -27,6 +27,7 @@ class SamplingConfig:
             guide's own.
         cfg_scale: Classifier-free guidance of what the U-Net itself is asked for; 1 is none.
         hu_scale: How firmly HU that are asked for are met; 0 leaves them to the U-Net.
+        time_shift: How much later than it is the U-Net is told that it is, as a share; null takes the pipeline's.
         draw_appearance: Whether lesions of which nothing is asked get the texture and HU of a real one of their size.
         scheduler: Sampler, see `diffusion.samplers`; "default" is the one that was saved with the pipeline.
         steps: Denoising steps, each one call of the network.
@@ -47,6 +48,7 @@ class SamplingConfig:
     guidance_range: tuple[float, float] | None = None
     cfg_scale: float = 1.0
     hu_scale: float = 1.0
+    time_shift: float | None = None
     draw_appearance: bool = True
     scheduler: SamplerName = "default"
     steps: int = 16
@@ -65,6 +67,7 @@ class SamplingConfig:
             "guidance_range": self.guidance_range,
             "cfg_scale": self.cfg_scale,
             "hu_scale": self.hu_scale,
+            "time_shift": self.time_shift,
             "draw_appearance": self.draw_appearance,
             "num_inference_steps": self.steps,
             "paint_margin_mm": self.paint_margin_mm,
@@ -96,6 +99,7 @@ def load_pipeline(config: SamplingConfig) -> "tuple[LesionInpaintPipeline, Path]
         config.paint_margin_mm or 0.0,
         config.guidance_range,
         config.hu_scale,
+        config.time_shift or 0.0,
     )
     device = torch_device(config.device)
     folder = resolve_folder(config.pipeline, config.revision)

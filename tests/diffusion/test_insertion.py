@@ -126,6 +126,7 @@ def test_pipeline_hands_its_grid_and_every_option_to_the_model(monkeypatch: pyte
         "guidance_scale": 2.0,
         "cfg_scale": 1.0,
         "hu_scale": 1.0,
+        "time_shift": None,
         "draw_appearance": True,
         "match_noise": True,
         "num_inference_steps": 7,
