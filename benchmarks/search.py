@@ -207,7 +207,7 @@ def mottle_hu(vae: Any, original: np.ndarray, mask: np.ndarray, width_hu: float,
 def judged_ldm(config: SearchConfig, folder: Path, choice: Mapping[str, str]) -> dict[str, float]:
     """Train one, inpaint held-out masks, and hold the lesions against real ones of other patients."""
     data = {"--data": config.latents, "--vae": config.vae}
-    run = trained(train_ldm.LdmConfig, config, "ldm.yaml", folder, {**data, **choice})
+    run = trained(train_ldm.LdmConfig, config, "ldm_1.yaml", folder, {**data, **choice})
     if not (run.out / "pipeline").exists():
         train_ldm.main(run)
     stop_unless(run.out / "pipeline")

@@ -1,7 +1,7 @@
 """Do the texture losses help? One stage-2 model trained on with and without each, judged on held-out lesions.
 
     uv run benchmarks/texture_ablation.py --data data/joined --latents data/latents --vae runs/shipped/vae_2/model \
-        --pipeline runs/shipped/ldm/pipeline --out runs/ablation
+        --pipeline runs/shipped/ldm_1/pipeline --out runs/ablation
 
 Every variant starts from the same weights, takes equal steps with the same draws, and inpaints the same masks from the
 same noise; the table is that of benchmarks/lesion_table.py, with its tests against training on without any. Gradients

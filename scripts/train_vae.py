@@ -214,7 +214,12 @@ def crop_of(nodules: Dataset, index: int, factor: int, window: tuple[float, floa
 
 
 def with_statistics(autoencoder: Any, nodules: Dataset, config: VaeConfig) -> Any:
-    """The autoencoder with its latents' statistics, measured on training crops, in its config."""
+    """The autoencoder with its latents' statistics in its config: measured on training crops, or its encoder's own."""
+    if config.freeze_encoder:
+        known = load_autoencoder(config.initial).config
+        if known.get("latents_mean") is not None:
+            autoencoder.register_to_config(latents_mean=known["latents_mean"], latents_std=known["latents_std"])
+            return autoencoder
     window = (config.model.window_width, config.model.window_level)
     indices = np.linspace(0, len(nodules) - 1, min(config.statistics_crops, len(nodules))).astype(int)
     crops = (

@@ -82,6 +82,20 @@ def test_training_goes_on_from_the_weights_of_another_run(chain, phantom_dataset
         main(VaeConfig(phantom_dataset, tmp_path / "other", initial=start, patch_size=8, **options))
 
 
+def test_a_decoder_trained_alone_decodes_the_same_latents(chain, phantom_dataset, tmp_path):
+    small = ModelConfig(channels=(4, 8), blocks_per_level=1, latent_channels=2)
+    options = {**SHORT, "learning_rate": 0.01, "ema_decay": 0.0, "latent_noise": 0.5, "freeze_encoder": True}
+    start = str(chain.vae / "model")
+    main(VaeConfig(phantom_dataset, tmp_path / "more", model=small, initial=start, patch_size=8, **options))
+    before, after = load_autoencoder(start), load_autoencoder(tmp_path / "more/model")
+    for name, tensor in before.encoder.state_dict().items():
+        assert torch.equal(tensor, after.encoder.state_dict()[name])
+    for name in ("latents_mean", "latents_std"):
+        assert before.config[name] == after.config[name]
+    changed = [not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True)]
+    assert any(changed)
+
+
 def test_missing_lpips_weights_end_the_run_before_it_begins(phantom_dataset, tmp_path):
     config = VaeConfig(
         data=phantom_dataset,
