@@ -17,9 +17,9 @@ uv run scripts/train_ldm.py --config configs/shipped/ldm_3.yaml --data data/late
 uv run scripts/train_classifier.py --config configs/shipped/classifier.yaml --data data/latents \
     --pipeline runs/shipped/ldm_3/pipeline --out runs/shipped/classifier
 uv run scripts/inpaint_nodules.py --data data/joined --pipeline runs/shipped/classifier/pipeline \
-    --vae runs/shipped/vae_3/model --time-shift 0.2 --scheduler dpm-solver++ --samples 3 --out runs/shipped/lesions
+    --vae runs/shipped/vae_3/model --time-shift 0.1 --scheduler dpm-solver++ --samples 3 --out runs/shipped/lesions
 uv run scripts/evaluate.py --real data/joined --synthetic shipped=runs/shipped/lesions --train data/joined \
     --inception none --lpips-backbone none --out runs/shipped/report
 uv run scripts/ship_pipeline.py --pipeline runs/shipped/classifier/pipeline --vae runs/shipped/vae_3/model \
-    --time-shift 0.2 --run runs/shipped/ldm_3 --report runs/shipped/report \
+    --time-shift 0.1 --run runs/shipped/ldm_3 --report runs/shipped/report \
     --commands configs/shipped/commands.sh --out models/lung-nodule-small
