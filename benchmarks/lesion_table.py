@@ -47,7 +47,7 @@ CEILING, FLOOR = "real, encoded and decoded", "real, blurred"
 COPIES_OF_REAL = (CEILING, FLOOR)
 SHOWN = (
     *("Gabor WD", "Gabor WD, standardised", "GLCM WD", "GLCM WD, standardised", "GLRLM WD", "GLRLM WD, standardised"),
-    *("Spectrum WD, standardised", "Fréchet 3D", "Coverage WD", "Seam WD", "Mean HU WD"),
+    *("Spectrum WD, standardised", "Fréchet 3D", "Core deviation WD", "Coverage WD", "Seam WD", "Mean HU WD"),
 )
 TIMED = 5  # lesions, one at a time
 

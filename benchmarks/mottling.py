@@ -91,9 +91,9 @@ def deviation_of(ct_hu: np.ndarray, row: dict[str, Any]) -> float | None:
 
 
 def mean_deviation(made: list[tuple[dict[str, Any], np.ndarray]]) -> str:
-    """Mean core deviation, HU, of the lesions that are solid."""
+    """Mean core deviation, HU, and of how many lesions: those that came out solid."""
     values = [value for row, ct_hu in made if (value := deviation_of(ct_hu, row)) is not None]
-    return f"{np.mean(values):.1f} (of {len(values)})"
+    return f"{np.mean(values):.1f} (of {len(values)})" if values else "none"
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from diffusion.objective import (
 )
 
 Attributes = Mapping[str, Wish]
-MET = "mean_hu"  # of what is drawn: percentiles that do not suit a mask would tear holes into its lesion
+MET_OF_DRAWN = "mean_hu"  # of what is drawn: percentiles that do not suit a mask would tear holes into its lesion
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ def asking_of(
         wishes = wished(own, of_unet, len(lesion_mask)).to(lesion_mask.device)
         asked = complete(wishes) if complete is not None and own.keys() == attributes.keys() else wishes
         to_meet = wishes.clone()
-        if MET in of_unet and not isinstance(vae, RemoteAutoencoder):
-            to_meet[:, of_unet.index(MET)] = asked[:, of_unet.index(MET)]
+        if MET_OF_DRAWN in of_unet and not isinstance(vae, RemoteAutoencoder):
+            to_meet[:, of_unet.index(MET_OF_DRAWN)] = asked[:, of_unet.index(MET_OF_DRAWN)]
         measured = measured_guidance(to_meet, of_unet, lesion_mask, vae, hu_scale)
     for_guide = {name: wish for name, wish in attributes.items() if name in of_guide}
     if for_guide:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from benchmarks import few_steps, guidance_overhead, plausibility, seam, synthesize, unet_sizes, whole_scan
+from benchmarks import few_steps, guidance_overhead, mottling, plausibility, seam, synthesize, unet_sizes, whole_scan
+from evaluation.lesions.hu_and_seam import core_deviation
 from evaluation.lesions.lesion_sets import load_lesions
 from foundation.config import launch, parse_config
 from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
@@ -51,6 +52,20 @@ def test_few_steps_compares_samplers_and_continues(chain, nodules, tmp_path, mon
         few_steps.main(replace(config, samplers=("flow-euler",)))
     with pytest.raises(ValueError, match="at least two numbers from 1 on"):
         few_steps.main(replace(config, calls=(4,)))
+
+
+@pytest.mark.slow
+def test_mottling_paints_and_measures_what_has_a_core(chain, nodules, tmp_path):
+    tiny = f"tiny={chain.ldm / 'pipeline'}"
+    config = mottling.MottlingConfig(data=nodules, pipelines=tiny, out=tmp_path / "m", time_shifts=(0.0, 0.5), steps=1)
+    mottling.main(config)
+    rows = mottling.rows_of(config)
+    measured = [core_deviation(row["ct_hu"], row["lesion_mask"], row["spacing_mm"]) for row in rows]
+    cores = [value for value in measured if value is not None]
+    assert 0 < len(cores) < len(rows)
+    text = (config.out / "mottling.md").read_text()
+    assert text.startswith(f"{len(cores)} lesions; real ones: {np.mean(cores):.1f} HU")
+    assert "painted, shift 0 | painted, shift 0.5" in text and text.count("\n| tiny |") == 1
 
 
 @pytest.mark.slow
