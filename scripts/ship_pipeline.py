@@ -8,7 +8,6 @@ comes with the package, configs/shipped/commands.sh has all commands, from prepa
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from diffusion.settings import SamplerName
 from foundation.config import ExistingFile, ExistingFolder, ModelSource, launch, read_arguments
@@ -25,7 +24,6 @@ class ShipConfig:
         run: Folder of its training, for the card.
         report: Folder of an evaluation report whose figures the card quotes.
         commands: Text file with the commands that made it, for the card.
-        vae: Autoencoder that takes the place of the pipeline's, of the same encoder: trained on with `freeze_encoder`.
         time_shift: Of calls that name none; null keeps that of the pipeline.
         paint_margin_mm: Margin that the pipeline paints by default; null keeps that of the training.
         most_mb: Largest size, MB; above it nothing is written.
@@ -37,7 +35,6 @@ class ShipConfig:
     run: ExistingFolder | None = None
     report: ExistingFolder | None = None
     commands: ExistingFile | None = None
-    vae: ModelSource | None = None
     time_shift: float | None = None
     paint_margin_mm: float | None = None
     most_mb: float = 30.0
@@ -47,7 +44,6 @@ ARGUMENTS = read_arguments(ShipConfig, __name__)
 
 import torch
 
-from autoencoder.loading import load_autoencoder
 from diffusion import LesionInpaintPipeline
 from diffusion.samplers import sampler_of
 from foundation.atomic import write_atomically
@@ -58,10 +54,6 @@ def main(config: ShipConfig) -> None:
     """Load, halve, save."""
     pipeline = LesionInpaintPipeline.from_pretrained(config.pipeline)
     pipeline.scheduler = sampler_of(config.scheduler, pipeline.scheduler)
-    if config.vae is not None:
-        decoder = load_autoencoder(config.vae)
-        check_encoder(decoder, pipeline.vae)
-        pipeline.register_modules(vae=decoder)
     if config.time_shift is not None:
         pipeline.register_to_config(time_shift=config.time_shift)
     if config.paint_margin_mm is not None:
@@ -82,16 +74,6 @@ def main(config: ShipConfig) -> None:
 
     write_atomically(config.out, write)
     print(f"shipped: {config.out}, {size_mb:.1f} MB")
-
-
-def check_encoder(vae: Any, trained: Any) -> None:
-    """Raise ValueError unless the latents are those that stage 2 was trained on."""
-    own, others = vae.encoder.state_dict(), trained.encoder.state_dict()
-    same = own.keys() == others.keys() and all(torch.equal(own[name], others[name]) for name in own)
-    if not same or any(vae.config[name] != trained.config[name] for name in ("latents_mean", "latents_std")):
-        raise ValueError(
-            "vae: its encoder or latent statistics are not those of the pipeline; train with freeze_encoder"
-        )
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ uv run scripts/prepare_nodules.py --data '[nodules_iso51, nodules_native]' --out
 uv run scripts/train_vae.py --config configs/shipped/vae_1.yaml --data data/joined --out runs/shipped/vae_1
 uv run scripts/train_vae.py --config configs/shipped/vae_2.yaml --data data/joined \
     --initial runs/shipped/vae_1/model --out runs/shipped/vae_2
-uv run scripts/train_vae.py --config configs/shipped/vae_3.yaml --data data/joined \
-    --initial runs/shipped/vae_2/model --out runs/shipped/vae_3
 uv run scripts/encode_latents.py --data data/joined --vae runs/shipped/vae_2/model --out data/latents \
     --variants 5
 uv run scripts/train_ldm.py --config configs/shipped/ldm_1.yaml --data data/latents --vae runs/shipped/vae_2/model \
@@ -17,9 +15,9 @@ uv run scripts/train_ldm.py --config configs/shipped/ldm_3.yaml --data data/late
 uv run scripts/train_classifier.py --config configs/shipped/classifier.yaml --data data/latents \
     --pipeline runs/shipped/ldm_3/pipeline --out runs/shipped/classifier
 uv run scripts/inpaint_nodules.py --data data/joined --pipeline runs/shipped/classifier/pipeline \
-    --vae runs/shipped/vae_3/model --time-shift 0.1 --scheduler dpm-solver++ --samples 3 --out runs/shipped/lesions
+    --time-shift 0.2 --scheduler dpm-solver++ --samples 3 --out runs/shipped/lesions
 uv run scripts/evaluate.py --real data/joined --synthetic shipped=runs/shipped/lesions --train data/joined \
     --inception none --lpips-backbone none --out runs/shipped/report
-uv run scripts/ship_pipeline.py --pipeline runs/shipped/classifier/pipeline --vae runs/shipped/vae_3/model \
-    --time-shift 0.1 --run runs/shipped/ldm_3 --report runs/shipped/report \
-    --commands configs/shipped/commands.sh --out models/lung-nodule-small
+uv run scripts/ship_pipeline.py --pipeline runs/shipped/classifier/pipeline --time-shift 0.2 \
+    --run runs/shipped/ldm_3 --report runs/shipped/report --commands configs/shipped/commands.sh \
+    --out models/lung-nodule-small

@@ -130,7 +130,7 @@ def _measure_one(
     found = {"HU": {"mean": mean, "standard deviation": std}}
     uneven = core_deviation(lesion.ct_hu, lesion.lesion_mask, lesion.spacing_mm)
     if uneven is not None:
-        found["Core"] = {"deviation": uneven}
+        found["Core"] = {"log deviation": float(np.log(max(uneven, 1.0)))}  # a factor: some real cores have cavities
     failed = []
     if std == 0:
         failed.append("constant inside the mask; its texture features are those of a flat region")
