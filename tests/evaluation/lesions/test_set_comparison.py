@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from evaluation.lesions.features import measure_features, merge
+from evaluation.lesions.hu_and_seam import core_deviation
 from evaluation.lesions.method_tests import method_tests
 from evaluation.lesions.pair_comparison import pair_values, paired_rows
 from evaluation.lesions.set_comparison import distance_rows, floor_rows, set_metrics
@@ -29,13 +30,29 @@ def sets(make_lesion, blur):
 
 
 @pytest.fixture(scope="module")
-def features(sets):
+def measured(sets):
     return {label: _measure(lesions, label)[0] for label, lesions in sets.items()}
+
+
+@pytest.fixture(scope="module")
+def features(measured):
+    """But for Core, which few of these lesions are large enough for."""
+    return {label: {kind: f for kind, f in of.items() if kind != "Core"} for label, of in measured.items()}
 
 
 @pytest.fixture(scope="module")
 def pool(features):
     return merge(features["real"], features["train"])
+
+
+def test_core_is_of_those_that_have_one_and_compared_by_its_logarithm(sets, measured):
+    lesions = sets["real"]
+    cores = {one.name: core_deviation(one.ct_hu, one.lesion_mask, one.spacing_mm) for one in lesions}
+    known = {name: np.log(value) for name, value in cores.items() if value is not None}
+    core = measured["real"]["Core"]
+    assert 0 < len(known) < len(lesions)
+    assert dict(zip([one.name for one in core.lesions], core.values[:, 0, 0], strict=True)) == pytest.approx(known)
+    assert "Core deviation WD" in {metric.name for metric in set_metrics(measured["real"])}
 
 
 def test_identical_sets_are_at_distance_0(features, pool):
