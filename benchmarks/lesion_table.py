@@ -107,10 +107,16 @@ def main(config: LesionTableConfig) -> None:
     metrics = [metric for metric in set_metrics(of_real) if metric.name in SHOWN]
     rows = {name: row_of(config, name, sets[name], features[name], of_real, real, train, metrics) for name in folders}
     text = document(config, rows, seconds, tests(config, of_real, features, metrics, list(pipelines)), len(real))
+    text += f"\nMedian core deviation [HU]: {medians_of_cores({'real': of_real, **features})}.\n"
     text += f"\n- {openings}\n" if openings else ""
     write_atomically(config.out / "table.md", lambda path: path.write_text(text))
     write_atomically(config.out / "table.json", lambda path: path.write_text(json.dumps(rows, indent=2)))
     print(text)
+
+
+def medians_of_cores(sets: Mapping[str, Features]) -> str:
+    """How uneven the solid lesions of each set are inside; which of two is the smoother no distance tells."""
+    return ", ".join(f"{name} {np.exp(np.median(of['Core'].values)):.1f}" for name, of in sets.items() if "Core" in of)
 
 
 def made(config: LesionTableConfig, name: str, source: str) -> tuple[float, int]:
