@@ -67,7 +67,8 @@ def paste_into_scan(ct: sitk.Image, place: ScanCrop, made_hu: np.ndarray, blend_
     """
     around = _around(place.painted)  # a whole scan's weights would be as large as two scans
     difference_hu = made_hu - place.crop["ct_hu"]
-    patch = paste_difference(ct[around], place.grid, difference_hu, soft_edge(place.painted[around], blend_mm))
+    weights = soft_edge(place.painted[around], blend_mm)
+    patch = paste_difference(ct[around], place.grid, difference_hu, weights, sampled_hu=place.crop["ct_hu"])
     result = sitk.Image(ct)
     result[around] = patch
     for key in ct.GetMetaDataKeys():

@@ -27,11 +27,8 @@ def noise_like(residual_hu: np.ndarray, known: np.ndarray, white: np.ndarray) ->
     if not inside.any():
         return np.zeros(np.shape(residual_hu), np.float32)
     inside = _quiet(residual_hu, inside)
-    values = residual_hu[inside].astype(np.float64)
-    middle = np.median(values)
-    spread = 1.4826 * np.median(np.abs(values - middle))
     noise = np.zeros(np.shape(residual_hu))
-    noise[inside] = np.clip(values - middle, -CLIPPED_AT * spread, CLIPPED_AT * spread)
+    noise[inside] = clipped_to_noise(residual_hu[inside].astype(np.float64))
     noise[inside] -= noise[inside].mean()
 
     def lagged_sum(volume: np.ndarray) -> np.ndarray:
@@ -46,6 +43,13 @@ def noise_like(residual_hu: np.ndarray, known: np.ndarray, white: np.ndarray) ->
     power = np.fft.rfftn(autocorrelation).real.clip(0)
     made = np.fft.irfftn(np.sqrt(power) * np.fft.rfftn(white), s=noise.shape, axes=(0, 1, 2))
     return made.astype(np.float32)
+
+
+def clipped_to_noise(residual_hu: np.ndarray) -> np.ndarray:
+    """A residual of which no more is left than noise can be: within 3 robust standard deviations of its median."""
+    middle = np.median(residual_hu)
+    most = CLIPPED_AT * 1.4826 * np.median(np.abs(residual_hu - middle))
+    return np.clip(residual_hu, middle - most, middle + most)
 
 
 def _quiet(residual_hu: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -312,3 +312,20 @@ def test_real_scan_keeps_every_voxel_outside_the_lesion(real_data_dir: Path):
     mask = ball(ct, (70, 250, 150), 12)
     output = pixel_pipeline(crop_size=32)(ct, mask, num_inference_steps=2)
     check_outside(ct, output.ct, mask)
+
+
+def test_the_scans_noise_stays_and_a_fine_vessel_does_not_shine_through():
+    size, spacing = (48, 48, 48), (0.6, 0.6, 0.6)
+    noise = np.random.default_rng(0).normal(0, 20, size)
+    scan = noise - 850.0
+    scan[:, 24, 24] += 700.0  # thinner than the model's grid can hold
+    ct = sitk.GetImageFromArray(scan.astype(np.float32))
+    ct.SetSpacing(spacing)
+    mask = ball(ct, (24, 24, 24), 14)
+    after = sitk.GetArrayFromImage(inpainted(constant(40.0), ct, mask, size=24, spacing_mm=1.0))
+    deep = distance_transform_edt(sitk.GetArrayFromImage(mask) > 0, sampling=spacing) > 3
+    vessel = deep & (scan > -500)
+    assert vessel.sum() > 10
+    assert after[vessel].mean() < 40 + 80  # all but noise: 250 HU and more of the vessel were left
+    assert after[deep & ~vessel].mean() == pytest.approx(40, abs=10)
+    assert 0.5 * 20 < after[deep & ~vessel].std() < 22
