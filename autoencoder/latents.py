@@ -8,7 +8,7 @@ from torch import Tensor
 
 from imaging.window import to_norm
 
-SOLID_HU, EDGE = 40.0, 32  # a solid nodule, and a crop of nothing else [voxels]
+NODULE_HU, CROP_VOXELS = 40.0, 32  # a solid nodule, and the edge of a crop of nothing else
 
 
 def standardise(latent: Tensor, config: Mapping[str, Any]) -> Tensor:
@@ -33,8 +33,8 @@ def density_direction(vae: Any) -> Tensor:
         vae: Any autoencoder whose latent statistics are measured.
     Returns: Unit vector (C,) of the standardised latent, on the autoencoder's device.
     """
-    solid = to_norm(torch.tensor(SOLID_HU), vae.config["window_width"], vae.config["window_level"])
-    crop = solid.expand(1, 1, EDGE, EDGE, EDGE).to(vae.device)
+    solid = to_norm(torch.tensor(NODULE_HU), vae.config["window_width"], vae.config["window_level"])
+    crop = solid.expand(1, 1, *3 * (CROP_VOXELS,)).to(vae.device)
     latent = standardise(vae.encode(crop).latent_dist.mode().detach(), vae.config).requires_grad_(True)
     decoded = vae.decode(unstandardise(latent, vae.config)).sample
     slope = torch.autograd.grad(decoded.mean(), latent)[0].sum((0, 2, 3, 4))
