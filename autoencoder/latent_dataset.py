@@ -8,7 +8,7 @@ from datasets import Array3D, Array4D, Dataset, Features, Sequence, Value
 
 from imaging.dataset.nodules import RATINGS
 from imaging.dataset.rows import load_split, read_row, write_rows
-from imaging.lesions.attributes import MEASURED
+from imaging.lesions.measured_attributes import MEASURED
 
 MASKS = ("lesion_mask", "paint_mask", "valid_mask", "semantic_map")
 
@@ -20,7 +20,7 @@ def latent_features(latent_shape: tuple[int, int, int, int], crop_size: int) -> 
     - `latent_mean`, `latent_std`: posterior of the CT, float32 (C, d, h, w), standardised.
     - `blanked_latent`: posterior mean of the CT with the painted region blanked, standardised.
     - `ct_hu` int16, `lesion_mask`, `paint_mask`, `valid_mask`, `semantic_map` uint8 (S, S, S), of the variant.
-    - `mean_hu`, `p10_hu`, `p50_hu`, `p90_hu` of the lesion (`imaging.lesions.attributes`).
+    - `mean_hu`, `p10_hu`, `p50_hu`, `p90_hu` of the lesion (`imaging.lesions.measured_attributes`).
     - `paint_margin_mm`, the usual one; `spacing_mm`, `diameter_mm` and the ratings as in the prepared dataset.
     """
     crop = (crop_size,) * 3

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from autoencoder.hub import resolve_folder
 from autoencoder.identity import IdentityAutoencoder
 from autoencoder.kl import AutoencoderKL3D
+from autoencoder.pretrained import resolve_folder
 from autoencoder.remote import RemoteAutoencoder, is_url
 from autoencoder.vq import VQAutoencoder3D
 

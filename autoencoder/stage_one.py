@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from autoencoder.kl import AutoencoderKL3D
 from autoencoder.losses.basic import commitment_loss, kl_loss, l1_loss, lesion_error, valid_cells
 from autoencoder.losses.perceptual import lpips_loss
-from autoencoder.losses.settings import LossWeights
 from autoencoder.losses.wavelet import wavelet_texture_loss
+from autoencoder.losses.weights import LossWeights
 from autoencoder.networks.codebook import perplexity
 from autoencoder.networks.discriminator import PatchDiscriminator3D, adaptive_weight, adversarial_loss, hinge_loss
 from autoencoder.vq import VQAutoencoder3D

@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from autoencoder import AutoencoderKL3D, VQAutoencoder3D
-from autoencoder.losses.settings import LossWeights
+from autoencoder.losses.weights import LossWeights
 from autoencoder.networks.presets import PRESETS, PresetName
 from autoencoder.stage_one import StageOne
 from foundation.config import launch, parse_config

@@ -20,8 +20,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
-from diffusion.samplers import fitting_samplers, sampler_of
-from diffusion.sampling import load_pipeline, weights_of
+from diffusion.sampling.loading import load_pipeline, weights_of
+from diffusion.sampling.samplers import fitting_samplers, sampler_of
 from evaluation.lesions.features import FeatureSet, measure_features
 from evaluation.lesions.lesion_sets import Lesion, load_lesions
 from evaluation.lesions.openings import open_test_split

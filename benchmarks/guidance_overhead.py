@@ -24,8 +24,8 @@ from guidance import MultiClassifierGuidance, NoduleClassifier3D
 from imaging.lesions.shapes import nodule_mask
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-WISH = {"malignancy": "malignant"}
-WISHES = {**WISH, "lobulation": 3, "spiculation": 4, "texture": 2}
+REQUEST = {"malignancy": "malignant"}
+REQUESTABLE = {**REQUEST, "lobulation": 3, "spiculation": 4, "texture": 2}
 TO_REACH = 2.2
 
 
@@ -65,11 +65,11 @@ def main(config: GuidanceConfig) -> None:
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {"unguided": (None, {})}
     for space, guide in guides.items():
         guide.allow(*guide.attributes)
-        kinds[f"{space}, malignancy"] = (guide, {"attributes": WISH})
-        kinds[f"{space}, all four"] = (guide, {"attributes": WISHES})
+        kinds[f"{space}, malignancy"] = (guide, {"attributes": REQUEST})
+        kinds[f"{space}, all four"] = (guide, {"attributes": REQUESTABLE})
     if pipe.unet.config["attributes"]:
-        kinds["classifier-free"] = (None, {"attributes": WISH, "cfg_scale": 2.0})
-        kinds["classifier-free and latent, malignancy"] = (latent, {"attributes": WISH, "cfg_scale": 2.0})
+        kinds["classifier-free"] = (None, {"attributes": REQUEST, "cfg_scale": 2.0})
+        kinds["classifier-free and latent, malignancy"] = (latent, {"attributes": REQUEST, "cfg_scale": 2.0})
     if "mean_hu" in pipe.unet.config["attributes"]:
         kinds["HU met, mean HU"] = (None, {"attributes": {"mean_hu": -450}})
     times: dict[str, list[float]] = {name: [] for name in kinds}
@@ -97,7 +97,7 @@ def main(config: GuidanceConfig) -> None:
 def guide_of(space: str, pipe: LesionInpaintPipeline) -> MultiClassifierGuidance:
     """The classifier of configs/classifier.yaml with random weights, on latents or on decoded crops."""
     settings = yaml.safe_load((CONFIGS / "classifier.yaml").read_text())
-    heads = {"classes": {"malignancy": ["benign", "malignant"]}, "regressions": list(WISHES)[1:]}
+    heads = {"classes": {"malignancy": ["benign", "malignant"]}, "regressions": list(REQUESTABLE)[1:]}
     channels = pipe.unet.config["latent_channels"]
     classifier = NoduleClassifier3D(**heads, **{**settings["model"], "space": space}, latent_channels=channels)
     return MultiClassifierGuidance.of([classifier])

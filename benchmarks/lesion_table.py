@@ -25,7 +25,7 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from autoencoder.identity import IdentityAutoencoder
-from diffusion.sampling import load_pipeline
+from diffusion.sampling.loading import load_pipeline
 from evaluation.autoencoders.matched_blur import blur_valid
 from evaluation.autoencoders.reconstruction import reconstruct
 from evaluation.image_quality import mse
@@ -37,7 +37,7 @@ from evaluation.lesions.openings import open_test_split
 from evaluation.lesions.set_comparison import SetMetric, distance_rows, set_metrics
 from evaluation.networks.nodule_net import load_nodule_net
 from evaluation.reports.lesion_report import number
-from evaluation.settings import named_sources
+from evaluation.script_checks import named_sources
 from foundation.atomic import write_atomically
 from foundation.config import ExistingFolder, MustExist, config_dict, launch, parse_config
 from imaging.dataset.nodules import AIR_HU, crop_size_of, load_nodules, read_nodule, save_nodule_dataset

@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from autoencoder.hub import resolve_folder
+from autoencoder.pretrained import resolve_folder
 from diffusion import LesionInpaintPipeline
 from diffusion.population import APPEARANCE, LesionPopulation
 from evaluation.autoencoders.reconstruction import reconstruct
 from evaluation.lesions.hu_and_seam import core_deviation
-from evaluation.settings import named_sources
+from evaluation.script_checks import named_sources
 from foundation.atomic import write_atomically
 from foundation.config import ExistingFolder, MustExist, launch, parse_config
 from foundation.document import Table, to_markdown
 from imaging.dataset.nodules import load_nodules, read_nodule
-from imaging.lesions.attributes import measured_attributes
+from imaging.lesions.measured_attributes import measured_attributes
 from imaging.window import to_hu, to_norm
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from autoencoder.loading import load_autoencoder
 from evaluation.autoencoders.reconstruction import reconstruct
-from evaluation.settings import named_sources
+from evaluation.script_checks import named_sources
 from foundation.config import MustExist, launch, parse_config
 from imaging.dataset.nodules import load_nodules, read_nodule
 from imaging.window import to_hu, to_norm

@@ -34,7 +34,7 @@ from scipy.sparse.linalg import cg
 from tqdm import tqdm
 
 from diffusion import LesionInpaintPipeline
-from diffusion.sampling import SamplingConfig, load_pipeline, weights_of
+from diffusion.sampling.loading import SamplingConfig, load_pipeline, weights_of
 from evaluation.lesions.features import Features, FeatureSet, measure_features
 from evaluation.lesions.hu_and_seam import seam_score
 from evaluation.lesions.lesion_sets import Lesion, load_lesions
@@ -123,7 +123,7 @@ def main(config: SeamConfig) -> None:
     claim(config, weights_of(config, pipeline, folder))
     indices, real = chosen_lesions(config)
     questions = experiments(margin_mm, config.blend_mm, config.margins_mm, config.blends_mm)
-    wanted = list(dict.fromkeys(experiment for asked in questions.values() for experiment in asked))
+    wanted = list(dict.fromkeys(experiment for requested in questions.values() for experiment in requested))
 
     width, level = pipeline.vae.config["window_width"], pipeline.vae.config["window_level"]
     window_hu = (level - width / 2, level + width / 2)
@@ -190,7 +190,7 @@ def experiments(
     def usual(margin: float) -> float:
         return margin if blend_mm is None else blend_mm
 
-    asked = {
+    requested = {
         "decoder": [Experiment("reconstruction", margin, blend) for margin in both for blend in (0.0, usual(margin))],
         "margin": [Experiment("generated", margin, usual(margin)) for margin in margins_mm],
         "blend": [Experiment("generated", margin, blend) for margin in both for blend in blends_mm],
@@ -200,7 +200,7 @@ def experiments(
             for paste in ("value", "difference", "elsewhere", "membrane")
         ],
     }
-    return {cause: list(dict.fromkeys(ones)) for cause, ones in asked.items()}
+    return {cause: list(dict.fromkeys(ones)) for cause, ones in requested.items()}
 
 
 def samples(
@@ -394,8 +394,8 @@ def document(
         + " |",
         "|---|---|---:|---:|---|---|---|" + "---:|" * len(texture),
     ]
-    for question, asked in questions.items():
-        for one in asked:
+    for question, requested in questions.items():
+        for one in requested:
             result = results[one]
             cells = [question, one.source, f"{one.margin_mm:g}", f"{one.blend_mm:g}", one.paste]
             for (made, real), metric in (

@@ -182,7 +182,7 @@ def judged_autoencoder(config: SearchConfig, folder: Path, choice: Mapping[str, 
 
 
 def stop_unless(made: Path) -> None:
-    """A training that was asked to stop leaves a checkpoint and no model."""
+    """A training that was requested to stop leaves a checkpoint and no model."""
     if not made.exists():
         raise SystemExit("stopped; the same command goes on")
 

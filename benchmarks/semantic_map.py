@@ -18,7 +18,7 @@ from tqdm import tqdm
 from evaluation.lesions.features import measure_features
 from evaluation.lesions.lesion_sets import Lesion, load_lesions, match_pairs
 from evaluation.lesions.pair_comparison import PairValues, pair_values
-from evaluation.settings import named_sources
+from evaluation.script_checks import named_sources
 from foundation.config import ExistingFolder, MustExist, launch, parse_config
 from imaging.semantic_map import FIRST_NODULE, LABELS, LUNG, inpainting_map
 

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from diffusion.objective import training_scheduler
+from diffusion.process import training_scheduler
 from diffusion.unet import SPADEUNet3D
 from foundation.config import launch, parse_config
 

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autoencoder.losses.cooccurrence import DIRECTIONS_13, cooccurrence_loss
-from autoencoder.losses.gabor import PLANES, GaborBank, gabor_loss
+from diffusion.losses.cooccurrence import DIRECTIONS_13, cooccurrence_loss
+from diffusion.losses.gabor import PLANES, GaborBank, gabor_loss
 from foundation.config import launch, parse_config
 
 BINS = 32

@@ -25,7 +25,7 @@ import train_ldm
 
 from autoencoder import AutoencoderKL3D
 from diffusion import SPADEUNet3D
-from diffusion.objective import training_scheduler
+from diffusion.process import training_scheduler
 from foundation.config import launch, parse_config
 from imaging.lesions.shapes import nodule_mask
 

@@ -36,7 +36,7 @@ from autoencoder.latents import standardise
 from autoencoder.loading import load_autoencoder
 from diffusion import SPADEUNet3D
 from diffusion.conditioning import blank, condition_channels, condition_of
-from diffusion.objective import add_noise, target_of, training_scheduler
+from diffusion.process import add_noise, target_of, training_scheduler
 from foundation.config import ExistingFolder, ModelSource, launch, parse_config
 from foundation.device import torch_device, use_all_cores
 from training.run import TrainingRun
@@ -54,7 +54,7 @@ class ChainConfig:
 
     Attributes:
         chain: Which.
-        turns: Folder in which turns are asked for and answered.
+        turns: Folder in which turns are requested and answered.
         asker: Process that asks; when it is gone, so is this one.
         latents: Encoded dataset, which holds the crops as well.
         vae: Autoencoder.

@@ -92,7 +92,7 @@ class Contender:
 
 
 class Started:
-    """A contender's process, that takes a turn when it is asked."""
+    """A contender's process, that takes a turn when it is requested."""
 
     def __init__(self, contender: Contender, config: StepConfig, folder: Path) -> None:
         self.contender, self.folder, self.turn = contender, folder, 0

@@ -27,7 +27,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.ndimage import distance_transform_edt
 
-from diffusion.settings import SamplerName
+from diffusion.option_types import SamplerName
 from foundation.config import SHIPPED_PIPELINE, ModelSource, launch, parse_config
 from imaging.files.ct import read_ct, write_ct
 from imaging.phantom.chest import chest_phantom, phantom_image

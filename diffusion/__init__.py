@@ -5,7 +5,7 @@
 - stage_two: one training step with all losses; lesion_window: decoding the lesion's window alone
 - time_weights: which samples, region and weight each loss has at t; gradient_balance: how the losses pull
 - guide: what the pipeline and a guide agree on; attributes: character as an input of the denoiser
-- population: real lesions, from which is drawn where nothing is asked; asking: all that one call asks for
+- population: real lesions, from which is drawn where nothing is requested; asking: all that one call asks for
 - pipeline: LesionInpaintPipeline; insertion: into a whole scan; hub: where a pipeline comes from
 - samplers: Diffusers' schedulers by name; sampling: what scripts that paint share; settings: options that configs name
 """
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 from foundation.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from diffusion.pipeline import LesionInpaintPipeline
+    from diffusion.sampling.pipeline import LesionInpaintPipeline
     from diffusion.unet import SPADEUNet3D
 else:
     __getattr__ = lazy_exports(
         __name__,
         {
-            "LesionInpaintPipeline": "diffusion.pipeline",
+            "LesionInpaintPipeline": "diffusion.sampling.pipeline",
             "SPADEUNet3D": "diffusion.unet",
         },
     )

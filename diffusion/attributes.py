@@ -1,7 +1,7 @@
 """Character as an input of the denoiser: ratings of readers, and what can be measured in every nodule.
 
-Each attribute is a number on its own scale, and NaN where it is unknown or not asked for: that is the null token of
-classifier-free guidance (Ho & Salimans 2022), one for each attribute, so that any subset of them can be asked for.
+Each attribute is a number on its own scale, and NaN where it is unknown or not requested: that is the null token of
+classifier-free guidance (Ho & Salimans 2022), one for each attribute, so that any subset of them can be requested.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-Wish = str | float | Sequence[str | float]  # of one attribute: a value for all volumes, or one for each
+AttributeValue = str | float | Sequence[str | float]  # of one attribute: a value for all volumes, or one for each
 
 
 class Scale(NamedTuple):
@@ -36,8 +36,8 @@ SCALES: dict[str, Scale] = {
 }
 
 
-def check_wish(name: str, value: Any, known: Sequence[str]) -> float:
-    """The number that a wish for an attribute stands for.
+def check_attribute(name: str, value: Any, known: Sequence[str]) -> float:
+    """The number that a request for an attribute stands for.
 
     Args:
         name: Of the attribute.
@@ -60,29 +60,29 @@ def check_wish(name: str, value: Any, known: Sequence[str]) -> float:
     return number
 
 
-def wished(attributes: Mapping[str, Wish], known: Sequence[str], batch: int) -> Tensor:
-    """What is asked for as the denoiser takes it, float32 (B, number of `known`), NaN where nothing is.
+def requested_attributes(attributes: Mapping[str, AttributeValue], known: Sequence[str], batch: int) -> Tensor:
+    """What is requested as the denoiser takes it, float32 (B, number of `known`), NaN where nothing is.
 
     Args:
         attributes: Name -> one value for all volumes, or a list with one for each; None asks for nothing.
         known: The denoiser's attributes, in order.
         batch: B.
-    Raises: ValueError: See :func:`check_wish`; or if there is another number of values than volumes.
+    Raises: ValueError: See :func:`check_attribute`; or if there is another number of values than volumes.
     """
     values = torch.full((batch, len(known)), math.nan)
-    for name, wish in attributes.items():
-        each = list(wish) if isinstance(wish, Sequence) and not isinstance(wish, str) else [wish]
+    for name, request in attributes.items():
+        each = list(request) if isinstance(request, Sequence) and not isinstance(request, str) else [request]
         if len(each) not in (1, batch):
             raise ValueError(f"{name}: {len(each)} values for {batch} volumes; give one, or one per volume")
-        asked = [math.nan if value is None else check_wish(name, value, known) for value in each]
-        values[:, list(known).index(name)] = torch.tensor(asked)
+        requested = [math.nan if value is None else check_attribute(name, value, known) for value in each]
+        values[:, list(known).index(name)] = torch.tensor(requested)
     return values
 
 
 def forgotten(attributes: Tensor, draws: Tensor, none_share: float) -> Tensor:
     """Attributes of which some are unknown, so that the denoiser learns every subset of them.
 
-    How many are kept is drawn first, evenly from one to all: each lost by a coin of its own, one wish alone, which is
+    How many are kept is drawn first, evenly from one to all: were each lost independently, one request alone, which is
     what people ask for, would hardly be seen.
 
     Args:

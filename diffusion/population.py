@@ -1,7 +1,7 @@
-"""What lesions are like of which nothing is asked: as real ones of their size.
+"""What lesions are like of which nothing is requested: as real ones of their size.
 
 A denoiser that is told nothing goes, where it is unsure, between what it has seen: solid and ground glass mix to
-lesions that are neither. So one real lesion of about the same volume is drawn, and its appearance is asked for. What is
+lesions that are neither. So one real lesion of about the same volume is drawn, and its appearance is requested. What is
 drawn belongs together, as it was measured in one lesion. Shape is not drawn, the mask has it.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoencoder.aligned_model import AlignedModel
-from imaging.lesions.attributes import MEASURED
+from imaging.lesions.measured_attributes import MEASURED
 
 APPEARANCE = ("texture", *MEASURED)  # attributes that a mask does not already decide
 NEAREST = 40  # lesions of which one is drawn: a twentieth of some hundreds
@@ -75,20 +75,20 @@ class LesionPopulation(AlignedModel, ModelMixin, ConfigMixin):
         return candidates[torch.arange(len(candidates), device=candidates.device), chosen]
 
     def completed(
-        self, wishes: Tensor, names: Sequence[str], diameter_mm: Tensor, surroundings_hu: Tensor, uniform: Tensor
+        self, requests: Tensor, names: Sequence[str], diameter_mm: Tensor, surroundings_hu: Tensor, uniform: Tensor
     ) -> Tensor:
-        """Wishes, and in place of none a drawn appearance.
+        """Requests, and in place of none a drawn appearance.
 
         Args:
-            wishes: (B, number of `names`), NaN where nothing is asked.
+            requests: (B, number of `names`), NaN where nothing is requested.
             names: The U-Net's attributes, those of the population among them.
             diameter_mm, surroundings_hu, uniform: As for :meth:`draw`.
-        Returns: As `wishes`, what the U-Net is told.
+        Returns: As `requests`, what the U-Net is told.
         """
         drawn = self.draw(diameter_mm, surroundings_hu, uniform)
-        told = torch.full_like(wishes, torch.nan)
+        told = torch.full_like(requests, torch.nan)
         told[:, [names.index(name) for name in self.config["attributes"]]] = drawn.to(told)
-        return torch.where(wishes.isnan().all(1, keepdim=True), told, wishes)
+        return torch.where(requests.isnan().all(1, keepdim=True), told, requests)
 
 
 def equivalent_diameter_mm(lesion_mask: Tensor, spacing_mm: float) -> Tensor:

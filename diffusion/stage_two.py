@@ -12,21 +12,12 @@ from torch import Tensor, nn
 
 from autoencoder.latents import unstandardise
 from diffusion.conditioning import condition_of, mask_coverage, relabelled
-from diffusion.gradient_balance import combined_gradient, gradient_statistics, loss_gradients
 from diffusion.lesion_window import decode_windows, lesion_windows
-from diffusion.objective import (
-    add_noise,
-    alphas_of,
-    density_loss,
-    diffusion_loss,
-    mask_consistency_loss,
-    network_times,
-    predicted_x0,
-    target_of,
-    x0_slope,
-)
-from diffusion.settings import Balance
-from diffusion.time_weights import STRUCTURE, ConstantWeights, StepPlan
+from diffusion.losses.gradient_balance import combined_gradient, gradient_statistics, loss_gradients
+from diffusion.losses.structure import density_loss, diffusion_loss, mask_consistency_loss
+from diffusion.losses.time_weights import STRUCTURE, ConstantWeights, StepPlan
+from diffusion.option_types import Balance
+from diffusion.process import add_noise, alphas_of, network_times, predicted_x0, target_of, x0_slope
 
 TextureLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (pred, target, mask, spacing_mm) -> (B,)
 
@@ -43,7 +34,7 @@ class StageTwo(nn.Module):
         texture: Texture losses by name.
         texture_weights: Size of each texture loss beside the structure loss (λ in eq. 2).
         learned: Modules inside the texture losses that are trained along, such as a `GaborBank`.
-        balance: "none", or how the losses' gradients are balanced; see `diffusion.gradient_balance`.
+        balance: "none", or how the losses' gradients are balanced; see `diffusion.losses.gradient_balance`.
         num_labels: Labels that the U-Net knows; 2 takes the lesion mask, more the semantic map.
         mask_consistency: Weight of `mask_consistency_loss`, which needs a second pass of the U-Net.
         density: v of `density_loss`, (C,), which is then part of the structure loss; its weight is |v|².

@@ -33,7 +33,7 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
         channels: Width of each level, finest first.
         blocks_per_level: Residual blocks at each level of either half.
         attention: Whether the lowest level attends over all its voxels.
-        attributes: Character that can be asked for, keys of `diffusion.attributes.SCALES`.
+        attributes: Character that can be requested, keys of `diffusion.attributes.SCALES`.
     Raises: ValueError: If there are fewer than two labels, no level, or an attribute is unknown.
     """
 

@@ -45,7 +45,8 @@ def command_lines() -> str:
         "of a config is an option: `--out-dir` and `--out_dir` are the same, `--model.channels 16,32` sets one of a "
         "group; `--config FILE.yaml` reads many, and later values win. `--help` prints what stands here.",
         "",
-        "Scripts that paint lesions have the fields of [`SamplingConfig`][diffusion.sampling.SamplingConfig] as well, "
+        "Scripts that paint lesions have the fields of "
+        "[`SamplingConfig`][diffusion.sampling.loading.SamplingConfig] as well, "
         "scripts that train those of [`TrainingConfig`][training.config.TrainingConfig].",
         "",
     ]

@@ -2,7 +2,7 @@
 
 - classifier: NoduleClassifier3D, its heads, and how well what they say agrees with a value
 - lesion_crop: what it looks at, of the noisy latent or of the image decoded from it
-- wishes: what is asked for, as numbers
+- requests: what is requested, as numbers
 - multi_classifier_guidance: the gradient near the lesion, of several attributes in LSDM's order
 - classifier_training: labels, balanced sampling, and the training step with a label-shuffled control
 """

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffusion.objective import add_noise, network_times
+from diffusion.process import add_noise, network_times
 from guidance.classifier import NoduleClassifier3D, log_likelihood
 from guidance.lesion_crop import lesion_crops
 from imaging.dataset.label_policy import LabelPolicy, malignancy_label

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from autoencoder.aligned_model import AlignedModel
 from autoencoder.remote import RemoteAutoencoder
-from diffusion.attributes import SCALES, Wish
+from diffusion.attributes import SCALES, AttributeValue
 from diffusion.conditioning import lesion_neighbourhood
-from diffusion.guide import Scales, attribute_scales, check_range
+from diffusion.sampling.guide import Scales, attribute_scales, check_range
 from guidance.classifier import NoduleClassifier3D, log_likelihood
 from guidance.lesion_crop import LesionCrops, lesion_crops
-from guidance.wishes import wanted_values
+from guidance.requested_values import wanted_values
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class GuidancePlan:
     """What one call of the pipeline asks of the guide; the same at every step.
 
     Attributes:
-        wanted: Attribute -> (B,), index of the class or the rating; NaN where a volume is not asked for it.
+        wanted: Attribute -> (B,), index of the class or the rating; NaN where a volume is not requested it.
         scales: Attribute -> its scale.
         guidance_range: Shares of T that are guided, low <= t / T < high.
         crops: What each of the guide's networks looks at.
@@ -46,7 +46,7 @@ class GuidancePlan:
 
 
 class MultiClassifierGuidance(AlignedModel, ModelMixin, ConfigMixin):
-    """Σ s_i ∇ log p(y_i | x_t) near the lesion; the pipeline scales it by σ_t (`diffusion.objective.guided_output`).
+    """Σ s_i ∇ log p(y_i | x_t) near the lesion; the pipeline scales it by σ_t (`diffusion.process.guided_output`).
 
     Dhariwal & Nichol 2021; restricted to the nodule's neighbourhood, and with the order of several classifiers, as in
     LSDM (eq. 3.8): the gradients of the regressions (minus the squared error to the wanted rating) are summed at x_t;
@@ -100,7 +100,7 @@ class MultiClassifierGuidance(AlignedModel, ModelMixin, ConfigMixin):
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """What can be asked for."""
+        """What can be requested."""
         return tuple(name for classifier in self._classifiers for name in classifier.attributes)
 
     @property
@@ -128,16 +128,16 @@ class MultiClassifierGuidance(AlignedModel, ModelMixin, ConfigMixin):
 
     def plan(
         self,
-        attributes: Mapping[str, Wish],
+        attributes: Mapping[str, AttributeValue],
         lesion_mask: Tensor,
         vae: Any,
         guidance_scale: Scales = 1.0,
         guidance_range: Sequence[float] | None = None,
     ) -> GuidancePlan | None:
-        """Check the wishes of a call, and cut out what the classifiers look at.
+        """Check the requests of a call, and cut out what the classifiers look at.
 
         Args:
-            attributes: Wanted values, see `guidance.wishes.wanted_values`.
+            attributes: Wanted values, see `guidance.requested_values.wanted_values`.
             lesion_mask: (B, 1, D, H, W), 0 or 1, on the device of the latents.
             vae: The autoencoder of the latents.
             guidance_scale: s of all attributes, or of each by name, 1 where it has none; 0 switches one off.
@@ -149,12 +149,12 @@ class MultiClassifierGuidance(AlignedModel, ModelMixin, ConfigMixin):
         wanted = wanted_values(attributes, self.attributes, self.classes, len(lesion_mask))
         scales = attribute_scales(guidance_scale, self.attributes)
         bounds = check_range(self.config["guidance_range"] if guidance_range is None else guidance_range)
-        asked = {
+        requested = {
             name: values.to(lesion_mask.device)
             for name, values in wanted.items()
             if scales[name] != 0 and bool(torch.isfinite(values).any()) and self._trusts(name)
         }
-        if not asked:
+        if not requested:
             return None
         views = [(classifier.config["cells"], classifier.config["space"]) for classifier in self._classifiers]
         if isinstance(vae, RemoteAutoencoder) and any(space == "decoded" for _, space in views):
@@ -164,7 +164,7 @@ class MultiClassifierGuidance(AlignedModel, ModelMixin, ConfigMixin):
             )
         crops = [lesion_crops(lesion_mask, cells, space, vae) for cells, space in views]
         near = lesion_neighbourhood(lesion_mask, vae.factor, self.config["neighbourhood_cells"])
-        return GuidancePlan(asked, scales, bounds, crops, near)
+        return GuidancePlan(requested, scales, bounds, crops, near)
 
     def gradient(
         self, noisy_latent: Tensor, timestep: Tensor, noise_level: Tensor, plan: GuidancePlan, vae: Any
@@ -174,7 +174,7 @@ class MultiClassifierGuidance(AlignedModel, ModelMixin, ConfigMixin):
         Args:
             noisy_latent: x_t, (B, C, d, h, w), standardised.
             timestep: Scalar, the time that the denoiser is given.
-            noise_level: σ_t, scalar (`diffusion.objective.noise_level`).
+            noise_level: σ_t, scalar (`diffusion.process.noise_level`).
             plan: From :meth:`plan`, for these volumes.
             vae: The autoencoder of the latents.
         Returns: (B, C, d, h, w); zero away from the lesion.

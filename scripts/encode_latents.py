@@ -63,7 +63,7 @@ from foundation.atomic import write_atomically
 from foundation.device import torch_device
 from imaging.dataset.nodules import RATINGS, crop_size_of, load_nodules, read_nodule
 from imaging.dataset.variants import SYMMETRIES, nodule_variant, usual_variant
-from imaging.lesions.attributes import measured_attributes
+from imaging.lesions.measured_attributes import measured_attributes
 from imaging.semantic_map import inpainting_map
 from imaging.window import to_norm
 from training.draws import generator

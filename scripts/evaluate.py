@@ -70,7 +70,7 @@ from evaluation.networks.inception import load_inception, load_lpips
 from evaluation.networks.nodule_net import load_nodule_net
 from evaluation.reports.lesion_pictures import draw_copies, draw_distributions, draw_lesions
 from evaluation.reports.lesion_report import CopyCheck, Diversity, Results, SetSummary, write_report
-from evaluation.settings import check_settings, chosen_device, named_sources, optional_network
+from evaluation.script_checks import check_settings, chosen_device, named_sources, optional_network
 
 TRAINING_SET = "training set"
 

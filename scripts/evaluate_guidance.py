@@ -4,9 +4,9 @@
     python scripts/evaluate_guidance.py --data data/nodules --pipeline runs/classifier/pipeline --judge runs/judge \
         --kind both --out runs/guidance
 
-Every mask of the split gets a lesion for each value of each wish at each scale, from the same noise. Sets are kept in
-<out>_sets as soon as they are made: the same command continues, and one with more scales or wishes adds to them. The
-report has the judge's verdict, asked against achieved HU, leakage, and the distances to real lesions beside real vs
+Every mask of the split gets a lesion for each value of each request and scale, from the same noise. Sets are kept in
+<out>_sets as soon as they are made: the same command continues, and one with more scales or requests adds to them. The
+report has the judge's verdict, requested against achieved HU, leakage, and the distances to real lesions beside real vs
 real.
 """
 
@@ -15,15 +15,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffusion.sampling import SamplingConfig, load_pipeline, weights_of
-from evaluation.guided.wishes import (
-    CLASS_WISH,
-    HU_WISHES,
-    WISHES,
-    AskedValue,
+from diffusion.sampling.loading import SamplingConfig, load_pipeline, weights_of
+from evaluation.guided.requested_values import (
+    CLASS_ATTRIBUTE,
+    HU_ATTRIBUTES,
+    REQUESTABLE,
     Kind,
-    asked_values,
-    known_wishes,
+    RequestedValue,
+    known_requests,
+    requested_values,
     strengths,
 )
 from foundation.config import ExistingFolder, config_dict, launch, read_arguments
@@ -38,9 +38,9 @@ class EvaluateGuidanceConfig(SamplingConfig):
         judge: Folder from scripts/train_judge.py.
         kind: What is swept: cfg_scale ("cfg"), guidance_scale ("classifier"), those two at once ("both"), or hu_scale
             ("hu").
-        scales: Strengths; unasked lesions are always made.
-        wishes: Attributes, each asked for by itself.
-        distances_of: Wishes whose sets are compared with the real lesions.
+        scales: Strengths; unconditional lesions are always made.
+        requests: Attributes, each requested by itself.
+        distances_of: Requests whose sets are compared with the real lesions.
         guidance_scale: Of the guide where it is not swept.
         cfg_scale: Where it is not swept; 0 asks the U-Net for nothing, so that a guide is seen alone.
         hu_scale: Where it is not swept.
@@ -58,7 +58,7 @@ class EvaluateGuidanceConfig(SamplingConfig):
     judge: ExistingFolder
     kind: Kind = "cfg"
     scales: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
-    wishes: tuple[str, ...] = ("malignancy", "spiculation", "lobulation", "texture", "mean_hu", "p10_hu", "p90_hu")
+    requests: tuple[str, ...] = ("malignancy", "spiculation", "lobulation", "texture", "mean_hu", "p10_hu", "p90_hu")
     distances_of: tuple[str, ...] = ("malignancy", "mean_hu")
     guidance_scale: float = 0.0
     cfg_scale: float = 0.0
@@ -72,13 +72,15 @@ class EvaluateGuidanceConfig(SamplingConfig):
     workers: int = 1
 
     def __post_init__(self) -> None:
-        unknown = [name for name in (*self.wishes, *self.distances_of) if name not in WISHES]
-        if unknown or not self.wishes:
-            raise ValueError(f"wishes {', '.join(unknown) or 'none'}: expected some of {', '.join(WISHES)}")
+        unknown = [name for name in (*self.requests, *self.distances_of) if name not in REQUESTABLE]
+        if unknown or not self.requests:
+            raise ValueError(f"requests {', '.join(unknown) or 'none'}: expected some of {', '.join(REQUESTABLE)}")
         if not self.scales or len(set(self.scales)) < len(self.scales):
             raise ValueError(f"scales {self.scales}: expected at least one, and each once")
         if self.attributes:
-            raise ValueError(f"attributes {self.attributes}: this script asks for the wishes, one by one; leave it out")
+            raise ValueError(
+                f"attributes {self.attributes}: this script asks for the requests, one by one; leave it out"
+            )
 
 
 ARGUMENTS = read_arguments(EvaluateGuidanceConfig, __name__)
@@ -88,10 +90,17 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from diffusion import LesionInpaintPipeline
-from evaluation.guided.asked_sets import AskedSet, Character, changed_outside, character_of, pooled, without_volumes
 from evaluation.guided.cost import CostRow
 from evaluation.guided.judge_figures import judge_rows, ratings_of
-from evaluation.guided.obedience import class_row, leak_row, rank_row, real_spread_of
+from evaluation.guided.requested_sets import (
+    Character,
+    RequestedSet,
+    changed_outside,
+    character_of,
+    pooled,
+    without_volumes,
+)
+from evaluation.guided.requested_vs_achieved import class_row, leak_row, rank_row, real_spread_of
 from evaluation.lesions.features import Features, measure_features
 from evaluation.lesions.lesion_sets import Lesion, load_lesions
 from evaluation.lesions.openings import open_test_split
@@ -101,17 +110,17 @@ from evaluation.networks.lesion_judge import LesionJudge, load_judge
 from evaluation.networks.nodule_net import load_nodule_net
 from evaluation.reports.guidance_pictures import draw_curves, draw_lesions
 from evaluation.reports.guidance_report import GuidanceResults, write_guidance_report
-from evaluation.settings import check_settings
+from evaluation.script_checks import check_settings
 from imaging.dataset.nodules import load_nodules
 
-UNASKED = "unasked"
+UNASKED = "unconditional"
 
 
 class Planned(NamedTuple):
-    """A set to be made: what is asked, how strongly, and where it goes."""
+    """A set to be made: what is requested, how strongly, and where it goes."""
 
     attribute: str
-    value: AskedValue
+    value: RequestedValue
     scale: float
     folder: Path
 
@@ -128,8 +137,8 @@ def main(config: EvaluateGuidanceConfig) -> None:
     results.test_openings = open_test_split(config.data, config.split, "evaluate_guidance", results.settings)
 
     make_sets(config, plan, nodules, pipeline, weights_of(config, pipeline, folder))
-    real, unasked, sets = measure(config, plan, judge, record, pipeline, results)
-    obey(config, unasked, sets, character_of(judge, list(real.values())), results)
+    real, unconditional, sets = measure(config, plan, judge, record, pipeline, results)
+    follow(config, unconditional, sets, character_of(judge, list(real.values())), results)
     compare(config, plan, list(real.values()), results)
 
     config.out.mkdir(parents=True, exist_ok=True)
@@ -156,20 +165,20 @@ def planned(
     record: Mapping[str, Any],
     results: GuidanceResults,
 ) -> list[Planned]:
-    """All sets but the unasked one; wishes that cannot be asked or judged are noted. ValueError if none is left."""
+    """All sets but the unconditional one; what cannot be requested or judged is noted. ValueError if none is left."""
     of_guide = () if pipeline.guide is None else tuple(pipeline.guide.attributes)
     refused = getattr(pipeline.guide, "refused", {})
     of_unet = tuple(pipeline.unet.config.get("attributes") or ())
-    wishes, notes = known_wishes(config.wishes, config.kind, of_unet, of_guide, refused)
+    requests, notes = known_requests(config.requests, config.kind, of_unet, of_guide, refused)
     results.left_out += notes
-    unjudged = [name for name in wishes if name not in (*judge.attributes, *HU_WISHES)]
-    results.left_out += [f"{name}: not asked for, the judge knows nothing of it" for name in unjudged]
-    wishes = [name for name in wishes if name not in unjudged]
-    if not wishes:
-        raise ValueError(f"{config.judge}: judges {', '.join(judge.attributes)}, and none of it can be asked for")
+    unjudged = [name for name in requests if name not in (*judge.attributes, *HU_ATTRIBUTES)]
+    results.left_out += [f"{name}: not requested, the judge knows nothing of it" for name in unjudged]
+    requests = [name for name in requests if name not in unjudged]
+    if not requests:
+        raise ValueError(f"{config.judge}: judges {', '.join(judge.attributes)}, and none of it can be requested")
     plan = []
-    for attribute in wishes:
-        for value in asked_values(attribute, record["hu_quantiles"]):
+    for attribute in requests:
+        for value in requested_values(attribute, record["hu_quantiles"]):
             for scale in sorted(config.scales):
                 asking = any(strengths(config.kind, scale, own_scales(config)).values())
                 name = f"{attribute}_{value.label}_at_{scale:g}" if asking else UNASKED
@@ -196,16 +205,16 @@ def make_sets(
 ) -> None:
     """Make the sets that are missing; ValueError if there are sets of other settings."""
     shared = {field.name: getattr(config, field.name) for field in fields(inpaint_nodules.InpaintNodulesConfig)}
-    unasked = inpaint_nodules.InpaintNodulesConfig(
+    unconditional = inpaint_nodules.InpaintNodulesConfig(
         **{**shared, "out": sets_folder(config) / UNASKED, "draw_appearance": False}
     )
     found = {"kind": config.kind, "device": pipeline.device.type, **weights}
-    inpaint_nodules.claim_folder(sets_folder(config), {**inpaint_nodules.settings_of(unasked), **found})
-    wanted = {unasked.out: unasked}
+    inpaint_nodules.claim_folder(sets_folder(config), {**inpaint_nodules.settings_of(unconditional), **found})
+    wanted = {unconditional.out: unconditional}
     for attribute, value, scale, folder in plan:
-        asked = {"attributes": {attribute: value.wish}, **strengths(config.kind, scale, own_scales(config))}
-        if folder != unasked.out:
-            wanted[folder] = inpaint_nodules.InpaintNodulesConfig(**{**shared, "out": folder, **asked})
+        requested = {"attributes": {attribute: value.request}, **strengths(config.kind, scale, own_scales(config))}
+        if folder != unconditional.out:
+            wanted[folder] = inpaint_nodules.InpaintNodulesConfig(**{**shared, "out": folder, **requested})
     for folder, settings in tqdm(wanted.items(), desc="sets"):
         if not folder.exists():
             inpaint_nodules.make_set(settings, nodules, pipeline, weights)
@@ -218,8 +227,8 @@ def measure(
     record: Mapping[str, Any],
     pipeline: LesionInpaintPipeline,
     results: GuidanceResults,
-) -> tuple[dict[str, Lesion], Character, list[AskedSet]]:
-    """The real lesions of the sweep's masks, what the unasked lesions are like, and every set; the judge's figures."""
+) -> tuple[dict[str, Lesion], Character, list[RequestedSet]]:
+    """The real lesions of the sweep's masks, the unconditional lesions, and every set; the judge's figures."""
     everyone, left_out = load_lesions(config.data, config.split)
     ratings = ratings_of(config.data, config.split, everyone, judge.attributes)
     rows, notes = judge_rows(
@@ -247,37 +256,37 @@ def measure(
         results.changed_outside += changed
         results.outside += outside
         characters[folder] = character_of(judge, lesions)
-    unasked = characters[sets_folder(config) / UNASKED]
-    masks = sorted(set(unasked.masks))
-    results.sets, results.masks, results.patients = len(characters), len(masks), len(set(unasked.patients))
-    sets = [AskedSet(one.attribute, one.value, one.scale, characters[one.folder]) for one in plan]
-    return {mask: scans[mask] for mask in masks}, unasked, sets
+    unconditional = characters[sets_folder(config) / UNASKED]
+    masks = sorted(set(unconditional.masks))
+    results.sets, results.masks, results.patients = len(characters), len(masks), len(set(unconditional.patients))
+    sets = [RequestedSet(one.attribute, one.value, one.scale, characters[one.folder]) for one in plan]
+    return {mask: scans[mask] for mask in masks}, unconditional, sets
 
 
-def obey(
+def follow(
     config: EvaluateGuidanceConfig,
-    unasked: Character,
-    sets: Sequence[AskedSet],
+    unconditional: Character,
+    sets: Sequence[RequestedSet],
     real: Character,
     results: GuidanceResults,
 ) -> None:
-    """Asked against judged and achieved, and leakage of the lowest and highest value of each wish."""
+    """Requested against judged and achieved, and leakage of the lowest and highest value of each request."""
     spread = real_spread_of(real)
     for attribute in dict.fromkeys(one.attribute for one in sets):
         for scale in sorted(config.scales):
             own = [one for one in sets if one.attribute == attribute and one.scale == scale]
-            if attribute == CLASS_WISH:
+            if attribute == CLASS_ATTRIBUTE:
                 results.classes.append(class_row(own[0], own[-1], config.repeats, config.seed))
             else:
                 results.ranks.append(rank_row(own))
-            if own[0].character is not unasked:
-                results.leaks += [leak_row(one, unasked, spread) for one in (own[0], own[-1])]
+            if own[0].character is not unconditional:
+                results.leaks += [leak_row(one, unconditional, spread) for one in (own[0], own[-1])]
 
 
 def compare(
     config: EvaluateGuidanceConfig, plan: Sequence[Planned], real: list[Lesion], results: GuidanceResults
 ) -> None:
-    """Distances of the wishes' lesions to the real ones, by scale."""
+    """Distances of the requests' lesions to the real ones, by scale."""
     if not radiomics_available():
         results.left_out.append(MISSING)
     network = load_nodule_net()

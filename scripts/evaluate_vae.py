@@ -64,12 +64,12 @@ from evaluation.lesions.radiomics import MISSING, radiomics_available
 from evaluation.lesions.set_comparison import distance_rows, set_metrics
 from evaluation.networks.inception import load_lpips
 from evaluation.reports.reconstruction_report import UNCHANGED, AutoencoderSummary, Results, draw_pictures, write_report
-from evaluation.settings import check_settings, chosen_device, named_sources
+from evaluation.script_checks import check_settings, chosen_device, named_sources
 from imaging.dataset.nodules import crop_size_of, load_nodules, read_nodule, spacing_mm_of
 from imaging.window import to_hu, to_norm
 
 PAIRED = ("SSIM", "MS-SSIM", "LPIPS", *(f"{kind} error" for kind in TEXTURE))  # in the lesion only, but LPIPS
-NO_LPIPS = "LPIPS: not asked for; --lpips-backbone torchvision fetches AlexNet's weights once, a path reads them"
+NO_LPIPS = "LPIPS: not requested; --lpips-backbone torchvision fetches AlexNet's weights once, a path reads them"
 
 
 def main(config: EvaluateVaeConfig) -> None:

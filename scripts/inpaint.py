@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from diffusion.sampling import SamplingConfig, load_pipeline, weights_of
+from diffusion.sampling.loading import SamplingConfig, load_pipeline, weights_of
 from foundation.config import ExistingFile, ExistingPath, config_dict, launch, read_arguments
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from diffusion.attributes import check_wish
-from diffusion.insertion import crop_of_scan
-from evaluation.lesions.noise import lesion_noise
+from diffusion.attributes import check_attribute
+from diffusion.sampling.crops import crop_of_scan
+from evaluation.lesions.noise_ratio import lesion_noise
 from evaluation.reports.slices import save_overview
 from foundation.atomic import write_atomically
 from imaging.files.ct import find_dicom_slices, read_ct, read_dicom_slices, read_labels, write_ct
@@ -196,7 +196,7 @@ def planned(
         with named(row.where):
             if row.center_zyx is None and config.site != "auto":
                 raise ValueError("no x, y, z; give them, or pass --site auto")
-            check_wishes(pipeline, row.attributes)
+            check_requests(pipeline, row.attributes)
     free = lung
     for row in rows:
         if free is not None and row.center_zyx is not None:
@@ -257,13 +257,13 @@ def check_fit(config: InpaintConfig, pipeline: "LesionInpaintPipeline", ct: sitk
     crop_of_scan(ct[around], mask[around], model["crop_size"], model["spacing_mm"], margin_mm)
 
 
-def check_wishes(pipeline: "LesionInpaintPipeline", attributes: Mapping[str, float | str]) -> None:
-    """Raise ValueError for an attribute that the pipeline cannot be asked for, or a value that it cannot have."""
+def check_requests(pipeline: "LesionInpaintPipeline", attributes: Mapping[str, float | str]) -> None:
+    """Raise ValueError for an attribute that the pipeline cannot be requested, or a value that it cannot have."""
     of_unet = list(pipeline.unet.config.get("attributes") or ())
     of_guide = list(pipeline.guide.attributes) if pipeline.guide is not None else []
     for name, value in attributes.items():
         if name in of_unet or name not in of_guide:
-            check_wish(name, value, list(dict.fromkeys([*of_unet, *of_guide])))
+            check_attribute(name, value, list(dict.fromkeys([*of_unet, *of_guide])))
         else:  # it may have classes of its own
             pipeline.guide.plan({name: value}, torch.ones(1, 1, 8, 8, 8), pipeline.vae, 1.0, None)
 

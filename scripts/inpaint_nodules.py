@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion.sampling import SamplingConfig, load_pipeline, weights_of
+from diffusion.sampling.loading import SamplingConfig, load_pipeline, weights_of
 from foundation.config import ExistingFolder, config_dict, launch, read_arguments
 
 
@@ -175,7 +175,7 @@ def keep(path: Path, outcomes: Mapping[Lesion, np.ndarray | str]) -> None:
 
 
 def kept(files: list[Path], kind: str) -> Iterator[tuple[Lesion, np.ndarray]]:
-    """What is stored of a kind, "lesion" or "reason", in the order in which it was asked for."""
+    """What is stored of a kind, "lesion" or "reason", in the order in which it was requested."""
     for file in files:
         with np.load(file, allow_pickle=False) as arrays:
             for name in arrays.files:

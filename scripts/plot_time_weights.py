@@ -9,7 +9,7 @@ last layer is set to a constant gamma and beta, uncertainty with two example var
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusion.settings import Target
+from diffusion.option_types import Target
 from foundation.config import launch, read_arguments
 
 
@@ -46,8 +46,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffusion.objective import TARGETS, training_scheduler
-from diffusion.time_weights import (
+from diffusion.losses.time_weights import (
     TIME_POLICIES,
     ConstantWeights,
     FilmWeights,
@@ -57,6 +56,7 @@ from diffusion.time_weights import (
     signal_to_noise,
     weights_over_time,
 )
+from diffusion.process import TARGETS, training_scheduler
 
 
 def main(config: Config) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from foundation.config import ExistingFile, ExistingFolder, launch, read_arguments
 from imaging.dataset.label_policy import LabelPolicy, exclusion_reason, label_table, malignancy_label
-from imaging.settings import Axes, Intensity, MaskPolicy
+from imaging.option_types import Axes, Intensity, MaskPolicy
 from imaging.window import WINDOW_LEVEL, WINDOW_WIDTH
 
 
@@ -109,14 +109,14 @@ from tqdm import tqdm
 from foundation.atomic import write_atomically
 from foundation.upload import prepare_repository
 from imaging.dataset.card import DatasetSummary, dataset_card
-from imaging.dataset.hub import push_dataset
 from imaging.dataset.lab_files import read_lab_nodule
 from imaging.dataset.nodules import crop_size_of, load_nodules, nodule_features, save_nodule_dataset
+from imaging.dataset.publishing import push_dataset
 from imaging.dataset.qc_report import qc_page
 from imaging.dataset.sources import Candidate, available_splits, lab_candidates, lidc_candidates, merged_candidates
 from imaging.dataset.splits import merge_splits, read_splits, set_validation_aside, split_patients, write_splits
-from imaging.lidc.nodules import ScanResult, ScanSettings
 from imaging.lidc.run import prepare_scans
+from imaging.lidc.scan_nodules import ScanResult, ScanSettings
 from imaging.lidc.scans import LeftOut, Scan, find_scans, read_scan_table
 from imaging.semantic_map import lung_mask, semantic_map
 

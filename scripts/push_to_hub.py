@@ -49,7 +49,7 @@ ARGUMENTS = read_arguments(PushConfig, __name__)
 from autoencoder.loading import load_autoencoder
 from diffusion import LesionInpaintPipeline
 from foundation.upload import check_target, prepare_repository, push_folder
-from imaging.dataset.hub import push_dataset
+from imaging.dataset.publishing import push_dataset
 from training.model_card import write_model_card
 
 

@@ -3,7 +3,7 @@
 uv run scripts/run_baselines.py --budget-minutes 30 --data data/nodules --latents data/latents --vae runs/vae/model \
     --out runs/baselines
 A method is a config in configs/baselines; what says `vae: identity` there works on voxels, through the same code. The
-same command goes on wherever it was stopped, and more --methods can be asked for later.
+same command goes on wherever it was stopped, and more --methods can be requested later.
 """
 
 import math
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from diffusion.settings import SamplerName
+from diffusion.option_types import SamplerName
 from foundation.config import ExistingFolder, WeightsSource, config_dict, launch, parse_config, read_arguments
 from foundation.shipped import shipped
 from training.config import MixedPrecision
@@ -39,7 +39,7 @@ class BaselinesConfig:
         split: Whose masks are inpainted and whose lesions they are compared with; "validation" to try things out.
         lesions: Masks of the split to use, evenly spaced; null takes all.
         steps: Denoising steps; a GAN takes one.
-        scheduler: Sampler of the diffusion models, see `diffusion.samplers`.
+        scheduler: Sampler of the diffusion models, see `diffusion.sampling.samplers`.
         batch_size: Lesions inpainted at a time.
         inception: Weights for the FID: fid or torchvision (fetched once), a local state dict, or none.
         seed: Of everything random.
@@ -106,7 +106,7 @@ import train_ldm
 from autoencoder.identity import IdentityAutoencoder
 from autoencoder.latent_dataset import load_latents, read_latent
 from autoencoder.loading import load_autoencoder, weights_sha256
-from diffusion.sampling import load_pipeline
+from diffusion.sampling.loading import load_pipeline
 from evaluation.reports.baseline_table import Cost, baseline_blocks
 from foundation.atomic import recover, write_atomically
 from foundation.document import to_markdown

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusion.settings import SamplerName
+from diffusion.option_types import SamplerName
 from foundation.config import ExistingFile, ExistingFolder, ModelSource, launch, read_arguments
 
 
@@ -20,7 +20,7 @@ class ShipConfig:
     Attributes:
         pipeline: Folder or repository of the pipeline.
         out: Folder to write; what is there is replaced.
-        scheduler: Sampler that is saved with it, see `diffusion.samplers`.
+        scheduler: Sampler that is saved with it, see `diffusion.sampling.samplers`.
         run: Folder of its training, for the card.
         report: Folder of an evaluation report whose figures the card quotes.
         commands: Text file with the commands that made it, for the card.
@@ -45,7 +45,7 @@ ARGUMENTS = read_arguments(ShipConfig, __name__)
 import torch
 
 from diffusion import LesionInpaintPipeline
-from diffusion.samplers import sampler_of
+from diffusion.sampling.samplers import sampler_of
 from foundation.atomic import write_atomically
 from training.model_card import write_model_card
 

@@ -11,7 +11,7 @@ a box instead, LESION_ct.nii.gz and LESION_mask.nii.gz at some 1 MB, on the same
 
 A lesion's character (diameter, ratings, HU) is that of a real training lesion drawn at random, or even over stated
 ranges. Its site is drawn from the free lung. What comes of it is measured, and rejected where it lies outside the lung,
-its HU are not what was asked for, or it is less plausible than --least-plausibility
+its HU are not what was requested, or it is less plausible than --least-plausibility
 (evaluation/lesions/real_lesions.py); then another site and other noise are tried, --attempts in all, with the same
 character, so that easy ones are not favoured more than they must be. Every sample, made or rejected and why, is a row
 of out/manifest.parquet; a lesion of which all are rejected is missing in its scan.
@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from diffusion.sampling import SamplingConfig, load_pipeline, weights_of
+from diffusion.sampling.loading import SamplingConfig, load_pipeline, weights_of
 from foundation.config import ExistingFile, ExistingFolder, config_dict, launch, read_arguments
 
 Population = Literal["real", "uniform"]
@@ -39,7 +39,7 @@ MOST_PER_SCAN = 255  # labels of an 8-bit mask
 
 @dataclass(frozen=True, kw_only=True)
 class SynthesizeConfig(SamplingConfig):
-    """What to make, and what to let pass; `attributes` are asked of every lesion in place of what is drawn.
+    """What to make, and what to let pass; `attributes` are requested of every lesion in place of what is drawn.
 
     Attributes:
         scans: Folder in which scans are looked for at any depth: DICOM series, NIfTI and MetaImage files.
@@ -50,7 +50,7 @@ class SynthesizeConfig(SamplingConfig):
         reference: What measure_real_lesions.py wrote; null takes that of the shipped pipeline's training patients.
         attempts: Samples that are tried for each lesion.
         least_lung: Share of a mask that must lie in the lung.
-        hu_tolerance: How far a lesion's mean may be from the one that was asked for; null lets all pass.
+        hu_tolerance: How far a lesion's mean may be from the one that was requested; null lets all pass.
         least_plausibility: Share of real lesions that are as unlike the others; 0 lets all pass.
         write: "scans", "crops" or "both".
         shard: i/n, the i-th of n parts of the work, from 1/n to n/n.
@@ -116,7 +116,7 @@ from prepare_scans import find_scans
 from tqdm.auto import tqdm
 
 from diffusion import LesionInpaintPipeline
-from diffusion.attributes import SCALES, check_wish
+from diffusion.attributes import SCALES, check_attribute
 from evaluation.lesions.characters import Character, Characters, characters_of
 from evaluation.lesions.lesion_sets import Lesion
 from evaluation.lesions.real_lesions import SHIPPED, RealLesions, load_real_lesions
@@ -125,8 +125,8 @@ from imaging.dataset.crop import crop_nodule
 from imaging.dataset.manifest import join_manifests, write_rows
 from imaging.files.ct import read_ct, write_ct
 from imaging.geometry import index_of_point
-from imaging.lesions.attributes import measured_attributes
 from imaging.lesions.mask import grown_mask
+from imaging.lesions.measured_attributes import measured_attributes
 from imaging.lesions.shapes import lesion_mask_image
 from imaging.lesions.sites import FreeLung, free_lung, free_lung_sites
 
@@ -158,7 +158,7 @@ class Placed(NamedTuple):
     """A sample that has a site: the part of the scan around it, and its mask there."""
 
     row: dict[str, Any]
-    asked: Mapping[str, float]
+    requested: Mapping[str, float]
     site: tuple[float, float, float]
     box: tuple[slice, slice, slice]  # z, y, x
     ct: sitk.Image
@@ -224,16 +224,16 @@ def own_device(device: str) -> str:
 
 
 def known_attributes(config: SynthesizeConfig, pipeline: LesionInpaintPipeline) -> list[str]:
-    """What the pipeline can be asked for; ValueError where something that it cannot be is in the options."""
+    """What the pipeline can be requested; ValueError where something that it cannot be is in the options."""
     of_guide = pipeline.guide.attributes if pipeline.guide is not None else ()
     known = list(dict.fromkeys([*(pipeline.unet.config.get("attributes") or ()), *of_guide]))
     for name, value in config.attributes.items():
-        check_wish(name, value, known)
+        check_attribute(name, value, known)
     if config.population == "uniform":
         for name in config.ranges:
             if name not in (*known, "diameter_mm", *USUAL):
                 raise ValueError(
-                    f"ranges: this pipeline cannot be asked for {name}; it knows {', '.join(known) or 'none'}"
+                    f"ranges: this pipeline cannot be requested {name}; it knows {', '.join(known) or 'none'}"
                 )
     return known
 
@@ -379,8 +379,8 @@ def place(
     """Draw a sample's mask, noise and site; the row of a rejected one where there is no place for it."""
     character = drawn_character(config, lesion, tools)
     rng = generator(config.seed, "sample", lesion, attempt)
-    shape = {name: float(np.clip(character.asked.get(name, usual), 1, 5)) for name, usual in USUAL.items()}
-    asked = {name: value for name, value in character.asked.items() if name in tools.asks}
+    shape = {name: float(np.clip(character.requested.get(name, usual), 1, 5)) for name, usual in USUAL.items()}
+    requested = {name: value for name, value in character.requested.items() if name in tools.asks}
     row: dict[str, Any] = {
         "lesion": lesion,
         "attempt": attempt,
@@ -389,7 +389,7 @@ def place(
         **{f"mask_{name}": value for name, value in shape.items()},
         "mask_seed": int(rng.integers(2**31)),
         "noise_seed": int(rng.integers(2**62)),
-        **{f"asked_{name}": value for name, value in asked.items()},
+        **{f"requested_{name}": value for name, value in requested.items()},
     }
     try:
         (site,) = free_lung_sites(lung, character.mask_mm, 1, rng)
@@ -416,15 +416,15 @@ def place(
     corner = [int(along.start) for along in box]
     row["box_zyx"] = [*(first + corner).tolist(), *(last + corner).tolist()]
     row["volume_mm3"] = float(own.sum() * np.prod(part.GetSpacing()))
-    return Placed(row, asked, site, box, part, mask, will_paint)
+    return Placed(row, requested, site, box, part, mask, will_paint)
 
 
 def drawn_character(config: SynthesizeConfig, lesion: int, tools: Tools) -> Character:
     """What a lesion is to be, within the scales of its attributes."""
     drawn = tools.characters.draw(generator(config.seed, "character", lesion))
-    asked = {name: float(np.clip(value, *SCALES[name][:2])) for name, value in drawn.asked.items()}
-    fixed = {name: check_wish(name, value, tools.asks) for name, value in config.attributes.items()}
-    return replace(drawn, asked=asked | fixed)
+    requested = {name: float(np.clip(value, *SCALES[name][:2])) for name, value in drawn.requested.items()}
+    fixed = {name: check_attribute(name, value, tools.asks) for name, value in config.attributes.items()}
+    return replace(drawn, requested=requested | fixed)
 
 
 def box_around(ct: sitk.Image, center_zyx: Sequence[float], reach_mm: float) -> tuple[slice, slice, slice]:
@@ -438,7 +438,7 @@ def box_around(ct: sitk.Image, center_zyx: Sequence[float], reach_mm: float) -> 
 def paint(config: SynthesizeConfig, samples: list[Placed], tools: Tools) -> Iterator[Painted]:
     """Paint samples that do not touch, each into the source's own voxels; accepted or rejected by what came of it."""
     for sample in samples:
-        options = {**config.call_options(), "attributes": sample.asked or None}
+        options = {**config.call_options(), "attributes": sample.requested or None}
         noise = torch.Generator().manual_seed(sample.row["noise_seed"])
         try:
             made = tools.pipeline(sample.ct, sample.mask, generator=noise, **options)
@@ -461,9 +461,13 @@ def judged(config: SynthesizeConfig, sample: Placed, ct: sitk.Image, tools: Tool
     distance = tools.real.distances([lesion])
     plausibility = float(tools.real.plausibility(distance)[0])
     row = {**sample.row, **measured, "distance": float(distance[0]), "plausibility": plausibility}
-    wish = sample.asked.get("mean_hu")
-    if wish is not None and config.hu_tolerance is not None and abs(measured["mean_hu"] - wish) > config.hu_tolerance:
-        return rejected(row, "HU not as asked", f"mean {measured['mean_hu']:.0f} HU for {wish:.0f} HU")
+    request = sample.requested.get("mean_hu")
+    if (
+        request is not None
+        and config.hu_tolerance is not None
+        and abs(measured["mean_hu"] - request) > config.hu_tolerance
+    ):
+        return rejected(row, "HU not as requested", f"mean {measured['mean_hu']:.0f} HU for {request:.0f} HU")
     if plausibility < config.least_plausibility:
         return rejected(row, "implausible", f"{plausibility:.3f}, least {config.least_plausibility:g}")
     return row

@@ -84,8 +84,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from diffusion import LesionInpaintPipeline
-from diffusion.guide import check_range
-from diffusion.objective import add_noise, network_times
+from diffusion.process import add_noise, network_times
+from diffusion.sampling.guide import check_range
 from evaluation.reports.classifier_report import save_classifier_report
 from evaluation.statistics.attribute_figures import AttributeFigures, attribute_figures, auroc, spearman
 from guidance import MultiClassifierGuidance, NoduleClassifier3D

@@ -57,10 +57,10 @@ from evaluation.guided.judge_figures import judge_rows, malignant_or_not, rating
 from evaluation.lesions.appearance import appearance_matrix, volume_mm3
 from evaluation.lesions.lesion_sets import load_lesions
 from evaluation.networks.lesion_judge import CLASSES, JUDGED, LesionJudge, judge_lesions, save_judge
-from imaging.lesions.attributes import MEASURED, measured_attributes
+from imaging.lesions.measured_attributes import MEASURED, measured_attributes
 from imaging.window import WINDOW_LEVEL, WINDOW_WIDTH
 
-HU_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # what is later asked for: the range of real nodules
+HU_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # what is later requested: the range of real nodules
 
 
 def main(config: TrainJudgeConfig) -> None:

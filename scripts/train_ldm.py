@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from autoencoder.losses.settings import PlaneReduction
-from diffusion.settings import Balance, Target, TimePolicy
+from diffusion.option_types import Balance, PlaneReduction, Target, TimePolicy
 from foundation.config import ExistingFolder, ModelSource, launch, read_arguments
 from training.config import TrainingConfig
 
@@ -24,7 +23,7 @@ class UNetConfig:
         num_labels: Labels that SPADE knows: 2, background and lesion, or 8, those of `imaging.semantic_map`.
         map_channels: Width of the embedded map; 0 leaves SPADE out, and the concatenated masks say where the lesion is.
         attention: Whether the lowest level attends over all its voxels.
-        attributes: Character that can be asked for: ratings (malignancy, lobulation, spiculation, texture) and what is
+        attributes: Character that can be requested: ratings (malignancy, lobulation, spiculation, texture) and what is
             measured in every nodule (diameter_mm, mean_hu, p10_hu, p50_hu, p90_hu).
     """
 
@@ -52,8 +51,8 @@ class TextureConfig:
         adversarial: Weight of the foreground discriminator's loss.
         border: Weight of the loss at the lesion's border.
         gate: They are computed for t < gate * T; 1 computes them at every t.
-        time_policy: How the losses' weights change over t; see `diffusion.time_weights`.
-        balance: "none", "norm", "project" or "norm_project"; see `diffusion.gradient_balance`.
+        time_policy: How the losses' weights change over t; see `diffusion.losses.time_weights`.
+        balance: "none", "norm", "project" or "norm_project"; see `diffusion.losses.gradient_balance`.
         plane_reduction: How the Gabor loss joins its three planes: "mean", "max" or "softmax".
     """
 
@@ -94,7 +93,7 @@ class LdmConfig(TrainingConfig):
         density: Weight of the structure loss's error along the direction of density, beside that of all directions.
         texture: Texture losses.
         mask_consistency: Weight of a loss that asks the prediction to react to a changed mask; a second pass a step.
-        forget_all: Share of the samples that the U-Net sees without any attribute: what is not asked for at sampling.
+        forget_all: Share of the samples that the U-Net sees without any attribute: what is not requested at sampling.
             Of the others it sees as many attributes as are drawn, from one to all.
         background_weight: Weight of the loss away from the lesion; its own neighbourhood counts 1.
         evaluate_crops: Held-out lesions that every evaluation inpaints.
@@ -147,28 +146,28 @@ from torch.utils.data import default_collate
 from autoencoder.latent_dataset import load_latents, read_latent
 from autoencoder.latents import density_direction, standardise
 from autoencoder.loading import load_autoencoder
-from autoencoder.losses.border import border_loss
-from autoencoder.losses.cooccurrence import cooccurrence_loss
-from autoencoder.losses.dog import dog_loss
-from autoencoder.losses.gabor import GaborBank, gabor_loss
-from autoencoder.losses.response_distribution import gabor_distribution_loss
 from autoencoder.losses.wavelet import wavelet_texture_loss
 from autoencoder.networks.discriminator import PatchDiscriminator3D
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
 from diffusion.attributes import forgotten
 from diffusion.conditioning import BLANK, blank, blank_whole, changed_mask, condition_channels
-from diffusion.foreground_discriminator import ForegroundDiscriminator
-from diffusion.objective import TARGETS, alphas_of, training_scheduler
+from diffusion.losses.border import border_loss
+from diffusion.losses.cooccurrence import cooccurrence_loss
+from diffusion.losses.dog import dog_loss
+from diffusion.losses.foreground_discriminator import ForegroundDiscriminator
+from diffusion.losses.gabor import GaborBank, gabor_loss
+from diffusion.losses.response_distribution import gabor_distribution_loss
+from diffusion.losses.time_weights import TIME_POLICIES, weights_over_time
 from diffusion.one_step_gan import OneStepGAN
 from diffusion.population import APPEARANCE, LesionPopulation, equivalent_diameter_mm
-from diffusion.samplers import usual_sampler
+from diffusion.process import TARGETS, alphas_of, training_scheduler
+from diffusion.sampling.samplers import usual_sampler
 from diffusion.stage_two import StageTwo, TextureLoss
-from diffusion.time_weights import TIME_POLICIES, weights_over_time
 from evaluation.image_quality import mse
 from evaluation.reports.slices import save_slices
 from imaging.dataset.nodules import spacing_mm_of
 from imaging.dataset.rows import RowReader
-from imaging.lesions.attributes import MEASURED
+from imaging.lesions.measured_attributes import MEASURED
 from imaging.window import to_norm
 from training.data import LatentNodules
 from training.draws import diffusion_draw, uniform

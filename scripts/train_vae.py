@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from autoencoder.losses.settings import LossWeights
+from autoencoder.losses.weights import LossWeights
 from autoencoder.networks.presets import PRESETS, Norm, PresetName, Stem
 from foundation.config import ExistingFolder, ModelSource, WeightsSource, launch, read_arguments
 from training.config import TrainingConfig

@@ -1,4 +1,4 @@
-"""Uploading and downloading models: `diffusion.hub` and Diffusers' own clients against the server of `hub_server`."""
+"""Uploading and downloading models: our code and Diffusers' own clients against the server of `hub_server`."""
 
 import filecmp
 import http.client
@@ -16,9 +16,9 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import BadRequestError, HfHubHTTPError
 
 import autoencoder.kl
-from autoencoder.hub import resolve_folder
 from autoencoder.kl import AutoencoderKL3D
-from diffusion.hub import import_component_modules
+from autoencoder.pretrained import resolve_folder
+from diffusion.sampling.components import import_component_modules
 
 REPO = "tester/nodules"
 
@@ -136,7 +136,7 @@ def test_an_interrupted_snapshot_is_not_taken_for_a_complete_one(hub_server: Hub
 def test_a_new_process_is_led_by_the_environment_alone(hub_server: HubServer):
     """Upload here, download in a child, and load offline in another one after the server stopped."""
     sha = push(tiny_pipeline(seed=8))
-    code = "import sys; from autoencoder.hub import resolve_folder; print(resolve_folder(*sys.argv[1:]))"
+    code = "import sys; from autoencoder.pretrained import resolve_folder; print(resolve_folder(*sys.argv[1:]))"
     command = [sys.executable, "-c", code, REPO, sha]
     online = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     hub_server.stop()

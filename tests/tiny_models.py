@@ -8,8 +8,8 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from autoencoder.identity import IdentityAutoencoder
-from diffusion.objective import is_flow, target_of, training_scheduler
-from diffusion.pipeline import LesionInpaintPipeline
+from diffusion.process import is_flow, target_of, training_scheduler
+from diffusion.sampling.pipeline import LesionInpaintPipeline
 from diffusion.unet import SPADEUNet3D
 
 
@@ -73,17 +73,17 @@ class Oracle(nn.Module):
 
 
 class RecordingGuide:
-    """Pulls everything up by `strength`, and notes what it was asked."""
+    """Pulls everything up by `strength`, and notes what it was requested."""
 
     attributes = ("malignancy",)
 
     def __init__(self, strength: float = 0.0) -> None:
-        self.strength, self.planned, self.asked = strength, [], []
+        self.strength, self.planned, self.requested = strength, [], []
 
     def plan(self, attributes: Any, lesion_mask: Tensor, vae: Any, guidance_scale: Any, guidance_range: Any) -> Any:
         self.planned.append((attributes, lesion_mask, guidance_scale, guidance_range))
         return SimpleNamespace(covers=lambda share: True, scale=guidance_scale)
 
     def gradient(self, noisy_latent: Tensor, timestep: Tensor, noise_level: Tensor, plan: Any, vae: Any) -> Tensor:
-        self.asked.append((noisy_latent.clone(), timestep, float(noise_level)))
+        self.requested.append((noisy_latent.clone(), timestep, float(noise_level)))
         return torch.full_like(noisy_latent, self.strength * plan.scale)

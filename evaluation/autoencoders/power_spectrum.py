@@ -1,7 +1,7 @@
 """How much of a CT's texture survives: the power of a reconstruction over that of the original, by spatial frequency.
 
 Noise is all that a homogeneous region holds, so its ratio there says how much noise texture is left: 1 keeps it, 0 is
-perfectly smooth. Whether it is the same noise is not asked; that is what errors are for.
+perfectly smooth. Whether it is the same noise is not requested; that is what errors are for.
 """
 
 from collections.abc import Sequence

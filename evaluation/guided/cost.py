@@ -1,11 +1,11 @@
-"""What asking costs: distances of the asked-for lesions to real ones, and whether goals are reached in their range."""
+"""What guidance costs: distances of guided lesions to real ones, and whether goals are reached in their range."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from evaluation.guided.obedience import ClassRow, RankRow
+from evaluation.guided.requested_vs_achieved import ClassRow, RankRow
 from evaluation.lesions.features import TEXTURE
 from evaluation.lesions.set_comparison import DistanceRow
 
@@ -16,10 +16,10 @@ GOAL_AUROC, GOAL_RHO = 0.85, 0.9
 
 @dataclass(frozen=True)
 class CostRow:
-    """The distances of one wish's lesions, all its values together, at one scale.
+    """The distances of one request's lesions, all its values together, at one scale.
 
     Attributes:
-        attribute, scale: What was asked for and how strongly.
+        attribute, scale: What was requested and how strongly.
         distances: To the real lesions of the same masks.
     """
 
@@ -55,12 +55,12 @@ def is_beyond(row: DistanceRow) -> bool:
 
 
 def goal_sentences(classes: Sequence[ClassRow], ranks: Sequence[RankRow], costs: Sequence[CostRow]) -> list[str]:
-    """Whether malignancy and HU are obeyed at a scale whose texture distances lie in the range of real vs real.
+    """Whether malignancy and HU are followed at a scale whose texture distances lie in the range of real vs real.
 
     Args:
         classes: Malignancy by scale.
-        ranks: Graded wishes by scale.
-        costs: Distances by wish and scale.
+        ranks: Graded requests by scale.
+        costs: Distances by request and scale.
     Returns: A sentence for each goal that can be told; the second has no condition on texture.
     """
     sentences = []
@@ -82,10 +82,10 @@ def goal_sentences(classes: Sequence[ClassRow], ranks: Sequence[RankRow], costs:
         else:
             verdict = f"not reached; the highest is {best.equal_size:.2f} at scale {best.scale:g}"
         sentences.append(
-            "Malignancy: the judge's AUROC between lesions asked for as benign and as malignant, at their masks' size, "
+            "Malignancy: the judge's AUROC between lesions requested as benign and as malignant, at their masks' size, "
             f"at least {GOAL_AUROC:g} at a scale whose texture distances lie within 95 % of real vs real: {verdict}. "
             f"At scale {best.scale:g} the judge calls {best.share_benign:.0%} of the benign and "
-            f"{best.share_malignant:.0%} of the malignant what they were asked for."
+            f"{best.share_malignant:.0%} of the malignant what they were requested."
         )
     means = [row for row in ranks if row.attribute == "mean_hu" and row.rho is not None]
     if means:
@@ -96,5 +96,5 @@ def goal_sentences(classes: Sequence[ClassRow], ranks: Sequence[RankRow], costs:
             if good_ranks
             else f"not reached; the highest is {top.rho:.2f} at scale {top.scale:g}"
         )
-        sentences.append(f"Mean HU: rank correlation of asked and achieved at least {GOAL_RHO:g}: {verdict}.")
+        sentences.append(f"Mean HU: rank correlation of requested and achieved at least {GOAL_RHO:g}: {verdict}.")
     return sentences

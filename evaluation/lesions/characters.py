@@ -18,11 +18,11 @@ class Character:
 
     Attributes:
         mask_mm: Diameter of the sphere that has its mask's volume.
-        asked: Attribute -> value, in its unit; only what is known of it.
+        requested: Attribute -> value, in its unit; only what is known of it.
     """
 
     mask_mm: float
-    asked: dict[str, float]
+    requested: dict[str, float]
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from evaluation.lesions.appearance import appearance_matrix, volume_mm3
 from evaluation.lesions.lesion_sets import Lesion, load_lesions
 from foundation.atomic import write_atomically
 from imaging.dataset.nodules import load_nodules
-from imaging.lesions.attributes import MEASURED, measured_attributes
+from imaging.lesions.measured_attributes import MEASURED, measured_attributes
 
 SHIPPED = Path(__file__).with_name("real_lesions.safetensors")  # of the shipped pipeline's training patients
 RATED = ("malignancy", "lobulation", "spiculation", "texture")
-CHARACTER = ("diameter_mm", *RATED, *MEASURED)  # what a lesion can be asked for
+CHARACTER = ("diameter_mm", *RATED, *MEASURED)  # what a lesion can be requested
 FARTHEST = 6.0  # standard deviations of a figure; kurtosis and the like have long tails
 LEAST = 100  # lesions, for forty figures; and held-out ones, for a threshold of a hundredth
 

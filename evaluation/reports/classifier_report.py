@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.reports.document import report_document, save_report
 from evaluation.reports.figures import COLOURS, DPI
+from evaluation.reports.report import report_document, save_report
 from evaluation.statistics.attribute_figures import AttributeFigures, Interval
 from foundation.document import Block, Paragraph, Picture, Table
 
@@ -25,7 +25,7 @@ READING = (
     "attribute is guided only if the summary's interval lies above guessing and the lead over the control above 0.",
     "At equal size: AUROC among pairs of like volume, rank correlation with the volume held. A mask fixes the size, "
     "and what a classifier knows from that has no gradient: where it tells nothing at equal size, guiding changes "
-    "lesions without making them what is asked for.",
+    "lesions without making them what is requested.",
     "Samples were drawn with balanced ratings, readers' ratings are skewed: so the plain MAE is worse than that of "
     "always saying the commonest rating, and MAE by rating, in which each rating counts the same, is the fairer one.",
 )

@@ -1,4 +1,4 @@
-"""Pictures of asking for a character, one PNG each: the trade-off, asked against found, leakage, grids of lesions."""
+"""Pictures of guidance, one PNG each: the trade-off, requested against achieved, leakage, grids of lesions."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.guided.asked_sets import AskedSet
 from evaluation.guided.cost import FRECHET, GOAL_AUROC, GOAL_RHO, TEXTURE_DISTANCES, CostRow
-from evaluation.guided.obedience import LeakRow
+from evaluation.guided.requested_sets import RequestedSet
+from evaluation.guided.requested_vs_achieved import LeakRow
 from evaluation.lesions.lesion_sets import Lesion, lesion_cube
 from evaluation.reports.figures import COLOURS, DPI
 
@@ -18,18 +18,20 @@ Cell = tuple[Lesion, int] | None  # a lesion and which of the planes
 
 
 def draw_trade_off(
-    path: Path, obeyed: Mapping[str, Mapping[float, tuple[float, float | None, float | None]]], costs: Sequence[CostRow]
+    path: Path,
+    followed: Mapping[str, Mapping[float, tuple[float, float | None, float | None]]],
+    costs: Sequence[CostRow],
 ) -> None:
-    """A row for each wish: how well it is obeyed by scale, the distances' ratios by scale, and one over the other.
+    """A row for each request: how well it is followed by scale, the distances' ratios by scale, and one over the other.
 
     Args:
         path: PNG.
-        obeyed: Wish -> scale -> figure (AUROC or rank correlation) with its interval.
-        costs: Of the same wishes.
+        followed: AttributeValue -> scale -> figure (AUROC or rank correlation) with its interval.
+        costs: Of the same requests.
     """
-    figure = Figure(figsize=(12.5, 3.4 * len(obeyed)), layout="constrained")
-    grid = figure.subplots(len(obeyed), 3, squeeze=False)
-    for row, (attribute, by_scale) in enumerate(obeyed.items()):
+    figure = Figure(figsize=(12.5, 3.4 * len(followed)), layout="constrained")
+    grid = figure.subplots(len(followed), 3, squeeze=False)
+    for row, (attribute, by_scale) in enumerate(followed.items()):
         classes = attribute == "malignancy"
         label = f"{attribute}: " + ("judge's AUROC at equal size" if classes else "rank correlation")
         goal = GOAL_AUROC if classes else GOAL_RHO
@@ -58,8 +60,8 @@ def draw_trade_off(
     _save(figure, path)
 
 
-def draw_asked_against_found(path: Path, sets: Mapping[str, Mapping[float, Sequence[AskedSet]]]) -> None:
-    """A row for each HU wish, a panel for each scale: achieved over asked HU, their means, the identity."""
+def draw_requested_against_achieved(path: Path, sets: Mapping[str, Mapping[float, Sequence[RequestedSet]]]) -> None:
+    """A row for each HU request, a panel for each scale: achieved over requested HU, their means, the identity."""
     scales = sorted({scale for by_scale in sets.values() for scale in by_scale})
     figure = Figure(figsize=(2.4 * len(scales) + 0.6, 2.5 * len(sets) + 0.3), layout="constrained")
     grid = figure.subplots(len(sets), len(scales), squeeze=False, sharex="row", sharey="row")
@@ -70,23 +72,27 @@ def draw_asked_against_found(path: Path, sets: Mapping[str, Mapping[float, Seque
             if scale not in by_scale:
                 axes.set_axis_off()
                 continue
-            asked = np.concatenate([np.full(len(s.character.lesions), s.value.number) for s in by_scale[scale]])
+            requested = np.concatenate([np.full(len(s.character.lesions), s.value.number) for s in by_scale[scale]])
             found = np.concatenate([s.character.value(attribute) for s in by_scale[scale]])
-            width = 0.02 * (asked.max() - asked.min() + 1)
-            axes.plot([asked.min(), asked.max()], [asked.min(), asked.max()], color="black", linewidth=0.8)
-            axes.scatter(asked + rng.normal(0, width, len(asked)), found, s=9, alpha=0.5, color=COLOURS[3], linewidth=0)
-            numbers = sorted(set(asked.tolist()))
-            axes.plot(numbers, [found[asked == number].mean() for number in numbers], "o-", ms=4, color=COLOURS[4])
+            width = 0.02 * (requested.max() - requested.min() + 1)
+            axes.plot(
+                [requested.min(), requested.max()], [requested.min(), requested.max()], color="black", linewidth=0.8
+            )
+            axes.scatter(
+                requested + rng.normal(0, width, len(requested)), found, s=9, alpha=0.5, color=COLOURS[3], linewidth=0
+            )
+            numbers = sorted(set(requested.tolist()))
+            axes.plot(numbers, [found[requested == number].mean() for number in numbers], "o-", ms=4, color=COLOURS[4])
             axes.set_title(f"scale {scale:g}", fontsize=9)
             if column == 0:
                 axes.set_ylabel(f"achieved {attribute} [HU]", fontsize=8)
             if row == len(sets) - 1:
-                axes.set_xlabel("asked [HU]", fontsize=8)
+                axes.set_xlabel("requested [HU]", fontsize=8)
     _save(figure, path)
 
 
 def draw_ratings(path: Path, means: Mapping[str, Mapping[float, Mapping[float, float]]]) -> None:
-    """A panel for each graded attribute: mean of what the judge's image part says over the asked rating, by scale."""
+    """A panel for each graded attribute: mean of the judge's image part over the requested rating, by scale."""
     figure = Figure(figsize=(3.6 * len(means), 3.2), layout="constrained")
     for axes, (attribute, by_scale) in zip(
         figure.subplots(1, len(means), squeeze=False)[0], means.items(), strict=True
@@ -96,13 +102,13 @@ def draw_ratings(path: Path, means: Mapping[str, Mapping[float, Mapping[float, f
             shade = 0.85 - 0.75 * index / max(len(by_scale) - 1, 1)
             values = [by_scale[scale][number] for number in numbers]
             axes.plot(numbers, values, "o-", ms=3, color=str(shade), label=f"{scale:g}")
-        axes.set(title=attribute, xlabel="asked", ylabel="judged, against nodules of like size")
+        axes.set(title=attribute, xlabel="requested", ylabel="judged, against nodules of like size")
         axes.legend(title="scale", frameon=False, fontsize=7, title_fontsize=7)
     _save(figure, path)
 
 
 def draw_leakage(path: Path, rows: Sequence[LeakRow]) -> None:
-    """A panel for each scale: mean change of everything judged and measured, by what was asked for."""
+    """A panel for each scale: mean change of everything judged and measured, by what was requested."""
     scales = sorted({row.scale for row in rows})
     names = list(rows[0].changes)
     labels = list(dict.fromkeys(f"{row.attribute} {row.value}" for row in rows))

@@ -8,34 +8,34 @@ from typing import Any
 
 from evaluation.guided.cost import FRECHET, TEXTURE_DISTANCES, CostRow, goal_sentences, is_beyond
 from evaluation.guided.judge_figures import JudgeRow
-from evaluation.guided.obedience import ClassRow, LeakRow, RankRow
+from evaluation.guided.requested_vs_achieved import ClassRow, LeakRow, RankRow
 from evaluation.lesions.set_comparison import DistanceRow
-from evaluation.reports.document import report_document, save_report
 from evaluation.reports.lesion_report import NONE, number
+from evaluation.reports.report import report_document, save_report
 from foundation.document import Block, Bullets, Heading, Paragraph, Picture, Table
-from imaging.lesions.attributes import MEASURED
+from imaging.lesions.measured_attributes import MEASURED
 
-TITLE = "Lesions of the character asked for"
+TITLE = "Lesions of the character requested"
 READING = (
-    "Every mask gets a lesion for each asked value at each scale, all from the same noise; unasked is that noise "
-    "without a wish. cfg is classifier-free guidance of the denoiser's own attributes, where 0 asks for nothing and 1 "
-    "asks once; classifier is the gradient of classifiers on noisy latents; both sweeps the two at once; hu is the "
-    "share of what is missing in the decoded lesion's HU that each late step makes up for.",
+    "Every mask gets a lesion for each requested value at each scale, all from the same noise. The unconditional "
+    "lesion has that noise and no request. Scales: cfg is classifier-free guidance of the denoiser's own attributes (0 "
+    "requests nothing, 1 is the plain conditional network); classifier is the gradient of classifiers on noisy "
+    "latents; both sweeps the two together; hu is the share of the decoded lesion's missing HU that a late step adds.",
     "The judge is no convolutional network, has seen no latent and no noise, and was trained on real nodules alone: "
     "small networks on measured figures of the finished image. What it says is what the mask's volume tells plus what "
-    "the image adds. Large nodules are mostly malignant, so volume alone tells real ones well; but lesions asked for "
-    "as benign and as malignant share their masks, so only what the image adds can obey: at equal size is that part.",
+    "the image adds. Large nodules are mostly malignant, so volume alone tells real ones well; but lesions requested "
+    "as benign and as malignant share their masks, so only what the image adds can follow: at equal size is that part.",
     "The judge's AUROC of real lesions at equal size is over pairs of a malignant and a benign lesion of like volume. "
-    "Even perfect lesions would not exceed it if asked for once; more than that is exaggeration, which may be wanted.",
+    "Even perfect lesions would not exceed it if requested once; more than that is exaggeration, which may be wanted.",
     "Whole verdict: the same with what volume tells, which differs between masks but not between the two lesions of a "
     "mask, and so acts as noise. Within the mask: how often the malignant lesion of a mask is judged the more "
-    "malignant. As asked: the share whose image speaks for the asked class at its volume.",
-    "Rank correlation: of asked and judged rating (what the image adds), or asked and achieved HU inside the mask, "
-    "over all lesions and, in the next column, within each mask. HU beyond the CT window cannot be made.",
-    "Distances: all values of a wish together, against real lesions of other patients, beside real vs real in the "
+    "malignant. As requested: the share whose image speaks for the requested class at its volume.",
+    "Rank correlation: of requested and judged rating (what the image adds), or requested and achieved HU inside the "
+    "mask, over all lesions and, in the next column, within each mask. HU beyond the CT window cannot be made.",
+    "Distances: all values of a request together, against real lesions of other patients, beside real vs real in the "
     "same splits; their ratio is 1 for a perfect generator. In range: not above 97.5 % of the splits of real vs real; "
     "with few lesions that range is wide and the hurdle low. See the report of scripts/evaluate.py.",
-    "Leakage: mean change of what was judged (the image's part) or measured, against the same noise unasked, in "
+    "Leakage: mean change of what was judged (the image's part) or measured, against the same noise unconditional, in "
     "standard deviations of the real lesions. Ratings go together in real nodules (spiculated ones are malignant), so "
     "some leakage is right.",
 )
@@ -51,7 +51,7 @@ class GuidanceResults:
         masks, patients, samples: Of the sets.
         test_openings: From `evaluation.lesions.openings`.
         judge: The judge on real lesions that it was not trained on.
-        classes, ranks, leaks, costs: By wish and scale.
+        classes, ranks, leaks, costs: By request and scale.
         changed_outside, outside, sets: Voxels changed where nothing was to be painted, of how many, in how many sets.
         pictures: Section -> pictures.
         left_out: A sentence for each thing that could not be done.
@@ -89,7 +89,7 @@ def report_blocks(results: GuidanceResults) -> list[Block]:
         "Summary": _summary(results),
         "The judge on real lesions": [_judge_table(results.judge)] if results.judge else [],
         "Benign and malignant": [_class_table(results.classes)] if results.classes else [],
-        "Graded wishes": _rank_tables(results.ranks),
+        "Graded requests": _rank_tables(results.ranks),
         "What it costs": _cost_blocks(results.costs),
         "Leakage": [_leak_table(results.leaks)] if results.leaks else [],
         "Pictures": [],
@@ -159,7 +159,7 @@ def _class_table(rows: Sequence[ClassRow]) -> Table:
         ]
         for row in rows
     ]
-    return Table([*header, "benign as asked", "malignant as asked"], cells)
+    return Table([*header, "benign as requested", "malignant as requested"], cells)
 
 
 def _rank_tables(rows: Sequence[RankRow]) -> list[Block]:
@@ -167,7 +167,7 @@ def _rank_tables(rows: Sequence[RankRow]) -> list[Block]:
     for attribute in dict.fromkeys(row.attribute for row in rows):
         own = [row for row in rows if row.attribute == attribute]
         found = "achieved" if attribute in MEASURED else "judged"
-        asked = sorted(own[0].means)
+        requested = sorted(own[0].means)
         header = ["scale", "rank correlation (95 %)", "within the mask", "slope"]
         header += ["mean error [HU]"] if attribute in MEASURED else []
         digits = 0 if attribute in MEASURED else 2
@@ -175,9 +175,9 @@ def _rank_tables(rows: Sequence[RankRow]) -> list[Block]:
         for row in own:
             line = [f"{row.scale:g}", _figure(row.rho, row.low, row.high), _figure(row.within_mask), f"{row.slope:.2f}"]
             line += [number(row.error_hu)] if attribute in MEASURED else []
-            cells.append([*line, *(f"{row.means[value]:.{digits}f}" for value in asked)])
-        title = f"{attribute}: {found} by asked value"
-        blocks += [Heading(title, 3), Table([*header, *(f"asked {value:g}" for value in asked)], cells)]
+            cells.append([*line, *(f"{row.means[value]:.{digits}f}" for value in requested)])
+        title = f"{attribute}: {found} by requested value"
+        blocks += [Heading(title, 3), Table([*header, *(f"requested {value:g}" for value in requested)], cells)]
     return blocks
 
 
@@ -195,7 +195,7 @@ def _cost_blocks(costs: Sequence[CostRow]) -> list[Block]:
             floor_cell = NONE if floor is None else f"{number(floor.mean)} ({number(floor.low)} … {number(floor.high)})"
             rows.append([metric, floor_cell, *map(_distance_cell, found)])
         header = ["distance", "real vs real (95 % of splits)", *(f"scale {row.scale:g}" for row in own)]
-        blocks += [Heading(f"Lesions asked for {attribute}, all values together", 3), Table(header, rows)]
+        blocks += [Heading(f"Lesions requested {attribute}, all values together", 3), Table(header, rows)]
         blocks.append(Paragraph("ratio to real vs real in brackets with its 95 % interval; * is above the range."))
     return blocks
 
@@ -215,4 +215,4 @@ def _leak_table(rows: Sequence[LeakRow]) -> Table:
         [f"{row.attribute} {row.value}", f"{row.scale:g}", *(f"{row.changes[name]:+.2f}" for name in names)]
         for row in rows
     ]
-    return Table(["asked for", "scale", *names], cells)
+    return Table(["requested", "scale", *names], cells)

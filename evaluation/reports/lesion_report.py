@@ -9,7 +9,7 @@ from typing import Any
 from evaluation.lesions.method_tests import PairedTest
 from evaluation.lesions.pair_comparison import PairedRow
 from evaluation.lesions.set_comparison import DistanceRow, FloorRow
-from evaluation.reports.document import report_document, save_report
+from evaluation.reports.report import report_document, save_report
 from foundation.document import Block, Bullets, Paragraph, Picture, Table
 
 TITLE = "Evaluation of synthetic lesions"

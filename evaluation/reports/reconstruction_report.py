@@ -14,9 +14,9 @@ from evaluation.autoencoders.table import ALL, DIAMETERS, CropRow, SummaryRow, m
 from evaluation.lesions.lesion_sets import Lesion
 from evaluation.lesions.pair_comparison import PairedRow
 from evaluation.lesions.set_comparison import DistanceRow
-from evaluation.reports.document import report_document, save_report
 from evaluation.reports.figures import draw_power_ratios
 from evaluation.reports.lesion_report import NONE, distance_table, number, pair_table
+from evaluation.reports.report import report_document, save_report
 from evaluation.reports.slices import save_slices
 from foundation.document import Block, Paragraph, Picture, Table
 from imaging.window import to_norm

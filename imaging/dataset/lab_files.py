@@ -18,7 +18,7 @@ from scipy.io.matlab import MatReadError
 
 from imaging.dataset.crop import crop_nodule
 from imaging.dataset.nodules import AIR_HU, RATINGS
-from imaging.settings import Axes, Intensity
+from imaging.option_types import Axes, Intensity
 from imaging.window import WINDOW_LEVEL, WINDOW_WIDTH, to_hu
 
 CT_NAME, MASK_NAME = "TDM_VOI", "Seg_VOI"

@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
         ("mask_spiculation", pa.float64()),
         ("mask_seed", pa.int64()),
         ("noise_seed", pa.int64()),
-        *((f"asked_{name}", pa.float64()) for name in ASKED),
+        *((f"requested_{name}", pa.float64()) for name in ASKED),
         ("volume_mm3", pa.float64()),  # of the mask; from here on measured in the finished image
         ("mean_hu", pa.float64()),
         ("p10_hu", pa.float64()),

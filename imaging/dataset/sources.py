@@ -13,7 +13,7 @@ from tqdm import tqdm
 from imaging.dataset.lab_files import read_lab_table
 from imaging.dataset.nodules import RATINGS, load_nodules, read_nodule
 from imaging.dataset.rows import SPLITS
-from imaging.lidc.nodules import ScanResult, load_row
+from imaging.lidc.scan_nodules import ScanResult, load_row
 from imaging.lidc.scans import LeftOut
 
 

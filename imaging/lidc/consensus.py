@@ -12,7 +12,7 @@ import numpy as np
 from skimage.draw import line, polygon
 
 from imaging.lidc.xml import RATING_ELEMENTS, Contour, Mark
-from imaging.settings import MaskPolicy
+from imaging.option_types import MaskPolicy
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from tqdm import tqdm
 
 from foundation.atomic import TEMPORARY
-from imaging.lidc.nodules import ScanResult, ScanSettings, load_result, prepare_scan, result_path, save_result
+from imaging.lidc.scan_nodules import ScanResult, ScanSettings, load_result, prepare_scan, result_path, save_result
 from imaging.lidc.scans import LeftOut, Scan
 
 

@@ -10,8 +10,8 @@ from autoencoder import AutoencoderKL3D, IdentityAutoencoder, VQAutoencoder3D
 from autoencoder.aligned_model import AlignedModel
 from autoencoder.loading import load_autoencoder
 from autoencoder.service.served_model import ServedAutoencoder
-from diffusion.objective import training_scheduler
-from diffusion.pipeline import LesionInpaintPipeline
+from diffusion.process import training_scheduler
+from diffusion.sampling.pipeline import LesionInpaintPipeline
 from guidance.classifier import NoduleClassifier3D
 from guidance.multi_classifier_guidance import MultiClassifierGuidance
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from autoencoder import AutoencoderKL3D, VQAutoencoder3D
 from autoencoder.losses.basic import kl_loss, l1_loss, valid_cells
-from autoencoder.losses.settings import LossWeights
+from autoencoder.losses.weights import LossWeights
 from autoencoder.networks.discriminator import PatchDiscriminator3D, hinge_loss
 from autoencoder.stage_one import StageOne
 

@@ -1,4 +1,4 @@
-"""Character as an input: wishes, null tokens, what is forgotten in training, classifier-free guidance."""
+"""Character as an input: requests, null tokens, what is forgotten in training, classifier-free guidance."""
 
 import math
 
@@ -7,8 +7,8 @@ import torch
 from tiny_models import pixel_pipeline, tiny_unet
 from torch.testing import assert_close
 
-from diffusion.attributes import SCALES, AttributeEmbedding, check_wish, forgotten, wished
-from diffusion.pipeline import LesionInpaintPipeline
+from diffusion.attributes import SCALES, AttributeEmbedding, check_attribute, forgotten, requested_attributes
+from diffusion.sampling.pipeline import LesionInpaintPipeline
 
 KNOWN = ("malignancy", "mean_hu", "texture")
 NAN = math.nan
@@ -34,9 +34,11 @@ def seeds(*numbers: int) -> list[torch.Generator]:
 
 
 def test_wishes_become_numbers_in_the_order_of_the_network():
-    asked = wished({"texture": "ground-glass", "malignancy": ["benign", None]}, KNOWN, 2)
-    assert_close(asked, torch.tensor([[1.0, NAN, 1.0], [NAN, NAN, 1.0]]), equal_nan=True)
-    assert_close(wished({"mean_hu": "-450"}, KNOWN, 1), torch.tensor([[NAN, -450.0, NAN]]), equal_nan=True)
+    requested = requested_attributes({"texture": "ground-glass", "malignancy": ["benign", None]}, KNOWN, 2)
+    assert_close(requested, torch.tensor([[1.0, NAN, 1.0], [NAN, NAN, 1.0]]), equal_nan=True)
+    assert_close(
+        requested_attributes({"mean_hu": "-450"}, KNOWN, 1), torch.tensor([[NAN, -450.0, NAN]]), equal_nan=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,12 +54,12 @@ def test_wishes_become_numbers_in_the_order_of_the_network():
 )
 def test_a_wish_that_cannot_be_met_is_named_with_what_can(name, value, message):
     with pytest.raises(ValueError, match=message):
-        check_wish(name, value, KNOWN)
+        check_attribute(name, value, KNOWN)
 
 
 def test_another_number_of_wishes_than_volumes_is_refused():
     with pytest.raises(ValueError, match="mean_hu: 3 values for 2 volumes; give one, or one per volume"):
-        wished({"mean_hu": [-1.0, -2.0, -3.0]}, KNOWN, 2)
+        requested_attributes({"mean_hu": [-1.0, -2.0, -3.0]}, KNOWN, 2)
 
 
 def test_as_many_attributes_are_kept_as_drawn_evenly_and_each_as_often():
@@ -83,7 +85,7 @@ def test_embedding_of_an_unknown_attribute_is_its_own_and_not_that_of_a_value():
     values = [[NAN] * 3, [1.0, NAN, NAN], [5.0, NAN, NAN], [3.0, NAN, NAN], [NAN, -300.0, NAN], [NAN, 400.0, NAN]]
     made = embedding(torch.tensor(values))
     assert torch.pdist(made).min() > 0.05
-    beyond = embedding(torch.tensor([[NAN, 2000.0, NAN]]))  # a lesion brighter than can be asked for
+    beyond = embedding(torch.tensor([[NAN, 2000.0, NAN]]))  # a lesion brighter than can be requested
     assert_close(beyond[0], made[5])
     with pytest.raises(ValueError, match="attributes colour are unknown; choose from malignancy"):
         AttributeEmbedding(("colour",), 16)
@@ -107,7 +109,7 @@ def test_classifier_free_guidance_moves_the_prediction_away_from_the_unasked_one
     torch.nn.init.normal_(pipe.unet.attribute_embedding.mlp[2].weight)
     options = {"num_inference_steps": 1, "blend_mm": 0}
 
-    def latent(**wishes):
+    def latent(**requests):
         """What one step gives; a step is linear in the network's output."""
         with torch.no_grad():
             made = pipe.generate(
@@ -118,17 +120,17 @@ def test_classifier_free_guidance_moves_the_prediction_away_from_the_unasked_one
                 num_inference_steps=1,
                 hu_scale=0,
                 generator=seeds(1, 2),
-                **wishes,
+                **requests,
             )
         return made
 
-    wish = {"mean_hu": -450, "malignancy": ["malignant", None]}
-    unasked, asked, pushed = latent(), latent(attributes=wish), latent(attributes=wish, cfg_scale=1.5)
-    free = torch.stack([unasked, asked, pushed]).sub(-400).abs().amax(0) < 749  # not cut off at the window
-    assert free.float().mean() > 0.3 and not torch.allclose(asked, unasked)
-    assert_close(pushed[free], (unasked + 1.5 * (asked - unasked))[free], rtol=0, atol=0.5)
-    assert torch.equal(latent(attributes=wish, cfg_scale=0.0), unasked)
-    both = pipe(ct_hu, mask, wish, cfg_scale=2.0, generator=seeds(1, 2), **options).ct
+    request = {"mean_hu": -450, "malignancy": ["malignant", None]}
+    unconditional, requested, pushed = latent(), latent(attributes=request), latent(attributes=request, cfg_scale=1.5)
+    free = torch.stack([unconditional, requested, pushed]).sub(-400).abs().amax(0) < 749  # not cut off at the window
+    assert free.float().mean() > 0.3 and not torch.allclose(requested, unconditional)
+    assert_close(pushed[free], (unconditional + 1.5 * (requested - unconditional))[free], rtol=0, atol=0.5)
+    assert torch.equal(latent(attributes=request, cfg_scale=0.0), unconditional)
+    both = pipe(ct_hu, mask, request, cfg_scale=2.0, generator=seeds(1, 2), **options).ct
     for index, value in enumerate(("malignant", None)):
         one = {"mean_hu": -450} | ({"malignancy": value} if value else {})
         alone = pipe(ct_hu[[index]], mask[[index]], one, cfg_scale=2.0, generator=seeds(index + 1), **options).ct

@@ -8,8 +8,8 @@ from torch.testing import assert_close
 from autoencoder.latents import standardise, unstandardise
 from autoencoder.networks.discriminator import PatchDiscriminator3D
 from diffusion.conditioning import blank, condition_of
-from diffusion.objective import training_scheduler
 from diffusion.one_step_gan import OneStepGAN
+from diffusion.process import training_scheduler
 from imaging.window import to_hu, to_norm
 
 SHAPE = (1, 1, 8, 12, 16)

@@ -1,4 +1,4 @@
-"""Lesions of which nothing is asked have the appearance of real ones of their size."""
+"""Lesions of which nothing is requested have the appearance of real ones of their size."""
 
 import math
 from typing import Any
@@ -10,10 +10,10 @@ from tiny_models import Oracle, RecordingGuide, pixel_pipeline, tiny_unet
 from torch import Tensor
 from torch.testing import assert_close
 
-from diffusion.objective import training_scheduler
-from diffusion.pipeline import LesionInpaintPipeline
 from diffusion.population import NEAREST, LesionPopulation, equivalent_diameter_mm, surroundings_hu
-from imaging.lesions.attributes import measured_attributes
+from diffusion.process import training_scheduler
+from diffusion.sampling.pipeline import LesionInpaintPipeline
+from imaging.lesions.measured_attributes import measured_attributes
 
 NAMES = ("texture", "mean_hu")
 ATTRIBUTES = ("mean_hu", "malignancy", "texture")  # the U-Net's, in another order
@@ -104,11 +104,11 @@ def test_surroundings_are_the_valid_voxels_around_what_is_painted():
     assert found[1] == -torch.inf
 
 
-def test_only_where_nothing_at_all_is_asked_something_is_drawn():
-    wishes = torch.tensor([[NOTHING] * 3, [NOTHING, 2.0, NOTHING], [-300.0, NOTHING, 1.0]])
+def test_only_where_nothing_at_all_is_requested_something_is_drawn():
+    requests = torch.tensor([[NOTHING] * 3, [NOTHING, 2.0, NOTHING], [-300.0, NOTHING, 1.0]])
     lesions = torch.full((3,), 9.0), torch.full((3,), LUNG), torch.full((3,), 0.5)
-    told = population().completed(wishes, ATTRIBUTES, *lesions)
-    assert_close(told[1:], wishes[1:], equal_nan=True)
+    told = population().completed(requests, ATTRIBUTES, *lesions)
+    assert_close(told[1:], requests[1:], equal_nan=True)
     assert numbers_of(told[:1, 0])[0] in nearest(9.0) and told[0, 1].isnan()
     assert told[0, 2].isfinite() == (numbers_of(told[:1, 0])[0] % 2 == 0)
 
@@ -134,7 +134,7 @@ def test_the_unet_is_told_the_wishes_or_what_is_drawn_for_each_volume(monkeypatc
     assert mine[1, 1] == 1 and mine[1, [0, 2]].isnan().all()
 
 
-def test_a_wish_that_only_the_guide_hears_is_a_wish(monkeypatch):
+def test_a_wish_that_only_the_guide_hears_is_a_request(monkeypatch):
     plain = {**UNET, "attributes": ("mean_hu", "texture")}
     pipe = pixel_pipeline(tiny_unet(**plain), guide=RecordingGuide(), population=population())
     assert told(pipe, monkeypatch, attributes={"malignancy": "benign"}).isnan().all()

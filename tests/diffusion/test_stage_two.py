@@ -6,21 +6,14 @@ import train_ldm
 from tiny_models import tiny_unet
 
 from autoencoder import AutoencoderKL3D
-from autoencoder.losses.cooccurrence import cooccurrence_loss
-from autoencoder.losses.dog import dog_loss
-from autoencoder.losses.gabor import GaborBank, gabor_loss
 from diffusion.conditioning import changed_mask, condition_of, mask_coverage
-from diffusion.objective import (
-    alphas_of,
-    diffusion_loss,
-    mask_consistency_loss,
-    predicted_x0,
-    target_of,
-    training_scheduler,
-    x0_slope,
-)
+from diffusion.losses.cooccurrence import cooccurrence_loss
+from diffusion.losses.dog import dog_loss
+from diffusion.losses.gabor import GaborBank, gabor_loss
+from diffusion.losses.structure import diffusion_loss, mask_consistency_loss
+from diffusion.losses.time_weights import TIME_POLICIES, ConstantWeights, FilmWeights, StepAwareMask, UncertaintyWeights
+from diffusion.process import alphas_of, predicted_x0, target_of, training_scheduler, x0_slope
 from diffusion.stage_two import StageTwo
-from diffusion.time_weights import TIME_POLICIES, ConstantWeights, FilmWeights, StepAwareMask, UncertaintyWeights
 
 SHAPE = (16, 24, 32)
 

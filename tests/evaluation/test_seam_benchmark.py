@@ -87,12 +87,12 @@ def test_step_at_the_painted_border_is_seen_there_and_not_at_the_lesions():
     assert painted_seam([lesion], [np.ones(SHAPE)]).lesions == []
 
 
-def test_each_cause_is_asked_with_the_other_settings_as_usual():
-    asked = experiments(2.0, 1.0, margins_mm=(0, 2, 4), blends_mm=(0, 3))
-    assert [one.margin_mm for one in asked["margin"]] == [0, 2, 4]
-    assert {(one.margin_mm, one.blend_mm) for one in asked["blend"]} == {(0, 0), (0, 3), (2, 0), (2, 3)}
-    assert {one.source for one in asked["decoder"]} == {"reconstruction"}
-    assert asked["margin"][1] == asked["paste"][4] == Experiment("generated", 2.0, 1.0)
+def test_each_cause_is_requested_with_the_other_settings_as_usual():
+    requested = experiments(2.0, 1.0, margins_mm=(0, 2, 4), blends_mm=(0, 3))
+    assert [one.margin_mm for one in requested["margin"]] == [0, 2, 4]
+    assert {(one.margin_mm, one.blend_mm) for one in requested["blend"]} == {(0, 0), (0, 3), (2, 0), (2, 3)}
+    assert {one.source for one in requested["decoder"]} == {"reconstruction"}
+    assert requested["margin"][1] == requested["paste"][4] == Experiment("generated", 2.0, 1.0)
     assert len(experiments(0.0, 1.0, (0,), (1,))["paste"]) == 4
     over_the_margin = experiments(3.0, None, margins_mm=(0, 2), blends_mm=(1,))
     assert [(one.margin_mm, one.blend_mm) for one in over_the_margin["margin"]] == [(0, 0), (2, 2)]

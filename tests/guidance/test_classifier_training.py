@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from autoencoder.identity import IdentityAutoencoder
-from diffusion.objective import add_noise, training_scheduler
+from diffusion.process import add_noise, training_scheduler
 from guidance import NoduleClassifier3D
 from guidance.classifier_training import (
     ClassifierTraining,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from diffusion.objective import guided_output, target_of, training_scheduler
+from diffusion.process import guided_output, target_of, training_scheduler
 
 
 @pytest.mark.parametrize("t", [199, 599])

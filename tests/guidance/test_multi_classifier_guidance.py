@@ -1,4 +1,4 @@
-"""The guide: its gradient is that of the wishes' likelihood, in LSDM's order, near the lesion; and whom it trusts."""
+"""The guide: its gradient is that of the requests' likelihood, in LSDM's order, near the lesion; and whom it trusts."""
 
 import logging
 
@@ -62,8 +62,8 @@ def lesion_mask():
     return mask
 
 
-def gradient(guide, latent, wishes, lesion_mask, vae, t=T, sigma=SIGMA, **options):
-    plan = guide.plan(wishes, lesion_mask, vae, **options)
+def gradient(guide, latent, requests, lesion_mask, vae, t=T, sigma=SIGMA, **options):
+    plan = guide.plan(requests, lesion_mask, vae, **options)
     return guide.gradient(latent, t, torch.tensor(sigma), plan, vae)
 
 
@@ -74,7 +74,7 @@ def neighbourhood(lesion_mask, cells):
 
 
 def likelihood(guide, x, lesion_mask, vae, names, scales):
-    """Σ s log p by hand, of the wishes in WANTED."""
+    """Σ s log p by hand, of the requests in WANTED."""
     crops = guide.plan(WANTED, lesion_mask, vae).crops
     said = {}
     for net, crop in zip(guide.networks, crops, strict=True):
@@ -94,8 +94,8 @@ def likelihood(guide, x, lesion_mask, vae, names, scales):
 def test_gradient_equals_finite_differences_of_the_likelihood(space, names, latent, lesion_mask, vae):
     guide = guide_of(space)
     scales = {"spiculation": 0.5, "malignancy": 3.0}
-    wishes = {name: WANTED[name] for name in names}
-    made = gradient(guide, latent, wishes, lesion_mask, vae, guidance_scale=scales)
+    requests = {name: WANTED[name] for name in names}
+    made = gradient(guide, latent, requests, lesion_mask, vae, guidance_scale=scales)
     near = np.argwhere(np.broadcast_to(neighbourhood(lesion_mask, 1), latent.shape))
     for index in map(tuple, np.random.default_rng(0).choice(near, 6, replace=False)):
         step = torch.zeros_like(latent)
@@ -129,17 +129,17 @@ def test_gradient_is_zero_away_from_the_lesion_and_nowhere_else(cells, latent, l
     np.testing.assert_array_equal((made != 0).any(dim=1, keepdim=True), neighbourhood(lesion_mask, cells) & crops)
 
 
-def test_a_volume_is_guided_as_it_is_alone_whatever_the_others_wish(latent, lesion_mask, vae):
+def test_a_volume_is_guided_as_it_is_alone_whatever_the_others_request(latent, lesion_mask, vae):
     guide = guide_of()
-    wishes = {"malignancy": ["malignant", None], "spiculation": [None, 2], "texture": [5, 1]}
-    together = gradient(guide, latent, wishes, lesion_mask, vae)
+    requests = {"malignancy": ["malignant", None], "spiculation": [None, 2], "texture": [5, 1]}
+    together = gradient(guide, latent, requests, lesion_mask, vae)
     first = gradient(guide, latent[:1], {"malignancy": 4, "texture": 5}, lesion_mask[:1], vae)
     second = gradient(guide, latent[1:], {"spiculation": 2, "texture": 1}, lesion_mask[1:], vae)
     assert_close(together, torch.cat([first, second]), rtol=1e-6, atol=1e-9)
     assert all(parameter.grad is None for parameter in guide.parameters())
 
 
-def test_nothing_is_planned_where_nothing_is_asked_for(lesion_mask, vae):
+def test_nothing_is_planned_where_nothing_is_requested_for(lesion_mask, vae):
     guide = guide_of()
     assert guide.plan({"malignancy": None, "texture": [None, None]}, lesion_mask, vae) is None
     assert guide.plan(RATED, lesion_mask, vae, guidance_scale=0) is None

@@ -123,7 +123,7 @@ def test_guidance_overhead_compares_every_kind_of_call_in_each_round(chain, caps
     guidance_overhead.main(config)
     printed = capsys.readouterr().out
     rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ")][1:]
-    spaces = [f"| {space}, {asked}" for space in ("latent", "decoded") for asked in ("malignancy", "all four")]
+    spaces = [f"| {space}, {requested}" for space in ("latent", "decoded") for requested in ("malignancy", "all four")]
     assert [row[0] for row in rows] == ["| unguided", *spaces]  # this U-Net has no attributes of its own
     assert rows[0][2] == "1.00 (1.00 … 1.00) |" and printed.count("(at most 2.2)") == 2
     kinds = [guide and guidance_overhead.decodes(guide) for guide in called]

@@ -19,13 +19,13 @@ from autoencoder.latent_dataset import load_latents, read_latent
 from autoencoder.latents import standardise
 from autoencoder.loading import load_autoencoder
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
-from diffusion.objective import training_scheduler
+from diffusion.process import training_scheduler
 from foundation.config import launch, parse_config
 from imaging.dataset.nodules import load_nodules, read_nodule
 from imaging.files.ct import read_ct, write_ct
 from imaging.geometry import index_of_point
-from imaging.lesions.attributes import measured_attributes
 from imaging.lesions.mask import grown_mask
+from imaging.lesions.measured_attributes import measured_attributes
 from imaging.lesions.sites import find_lesion_sites
 from imaging.phantom.chest import chest_phantom, phantom_image
 from imaging.semantic_map import inpainting_map

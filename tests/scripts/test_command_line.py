@@ -106,8 +106,8 @@ def test_every_script_with_an_input_looks_for_it():
     [
         (
             "evaluate_guidance",
-            "--data . --judge . --pipeline a/b --out out --wishes [colour]",
-            "wishes colour: expected some of malignancy, spiculation",
+            "--data . --judge . --pipeline a/b --out out --requests [colour]",
+            "requests colour: expected some of malignancy, spiculation",
         ),
         ("inpaint", "--ct . --pipeline a/b --out out --center 1,2,3", "give either --mask, or --center z,y,x together"),
         (

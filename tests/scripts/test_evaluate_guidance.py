@@ -27,7 +27,7 @@ def judge(chain, tmp_path_factory):
 @pytest.fixture(scope="module")
 def pipeline(chain, tmp_path_factory):
     """A U-Net that was trained to take malignancy and mean HU."""
-    out = tmp_path_factory.mktemp("asked")
+    out = tmp_path_factory.mktemp("requested")
     unet = train_ldm.UNetConfig(
         channels=(8, 16), blocks_per_level=1, map_channels=4, attributes=("malignancy", "mean_hu")
     )
@@ -44,7 +44,7 @@ def config(chain, judge, pipeline, tmp_path) -> EvaluateGuidanceConfig:
         pipeline=str(pipeline),
         out=tmp_path / "report",
         scales=(0.0, 2.0),
-        wishes=("malignancy", "spiculation", "mean_hu"),
+        requests=("malignancy", "spiculation", "mean_hu"),
         steps=2,
         repeats=10,
         permutations=10,
@@ -59,7 +59,12 @@ def test_a_sweep_is_reported_and_continued_without_making_a_set_twice(config, ch
     content = json.loads((config.out / "report.json").read_text())
     sets = config.out.with_name("report_sets")
     hu = json.loads((config.judge / "judge.json").read_text())["hu_quantiles"]["mean_hu"]
-    made = {"unasked", "malignancy_benign_at_2", "malignancy_malignant_at_2", *(f"mean_hu_{v:g}_at_2" for v in hu)}
+    made = {
+        "unconditional",
+        "malignancy_benign_at_2",
+        "malignancy_malignant_at_2",
+        *(f"mean_hu_{v:g}_at_2" for v in hu),
+    }
     assert {path.name for path in sets.iterdir()} == made | {"settings.json"}
     masks = load_nodules(chain.nodules, "test")["nodule_id"][:]
     assert (content["masks"], content["sets"]) == (len(masks), len(made))
@@ -78,7 +83,7 @@ def test_a_sweep_is_reported_and_continued_without_making_a_set_twice(config, ch
     metrics = {row["metric"]: row for row in costs["malignancy", 2]}
     assert {"Gabor WD, standardised", "Fréchet 3D", "Coverage WD"} <= set(metrics)
     assert metrics["Fréchet 3D"]["synthetic_lesions"] == 2 * len(masks) and metrics["Fréchet 3D"]["shared"]
-    assert "spiculation: not asked for, this pipeline does not know it" in "\n".join(content["left_out"])
+    assert "spiculation: not requested, this pipeline does not know it" in "\n".join(content["left_out"])
     assert {row["lesions_of"] for row in content["judge"]} == {"test"}
     markdown = (config.out / "report.md").read_text()
     pictures = [line.split("(")[-1].rstrip(")") for line in markdown.splitlines() if line.startswith("![")]
@@ -91,7 +96,7 @@ def test_a_sweep_is_reported_and_continued_without_making_a_set_twice(config, ch
     again = []
     painted = inpaint_nodules.painted
     monkeypatch.setattr(evaluate_guidance.inpaint_nodules, "painted", lambda *a: again.append(a[3].out) or painted(*a))
-    main(replace(config, scales=(0.0, 2.0, 4.0), wishes=("malignancy",), distances_of=()))
+    main(replace(config, scales=(0.0, 2.0, 4.0), requests=("malignancy",), distances_of=()))
     assert {path.name for path in again} == {"malignancy_benign_at_4", "malignancy_malignant_at_4"}
     more = json.loads((config.out / "report.json").read_text())
     assert more["classes"][:2] == content["classes"] and more["classes"][2]["scale"] == 4
@@ -109,7 +114,7 @@ def test_all_scales_and_wishes_of_a_lesion_start_from_the_same_noise(config, mon
         return call(self, ct, mask, **options)
 
     monkeypatch.setattr(inpaint_nodules.LesionInpaintPipeline, "__call__", notes)
-    main(replace(config, wishes=("malignancy",), samples=2, lesions=3, distances_of=()))
+    main(replace(config, requests=("malignancy",), samples=2, lesions=3, distances_of=()))
     assert set(seeds) == {
         ("None", 0.0, 0.0),
         ("{'malignancy': 'benign'}", 2.0, 0.0),
@@ -119,8 +124,8 @@ def test_all_scales_and_wishes_of_a_lesion_start_from_the_same_noise(config, mon
     assert len(set(first)) == 6 and all(other == first for other in others)
 
 
-def test_a_guide_is_swept_alone_unless_the_denoiser_is_asked_too(chain, config):
-    guided = replace(config, pipeline=str(chain.classifier / "pipeline"), kind="classifier", wishes=("malignancy",))
+def test_a_guide_is_swept_alone_unless_the_denoiser_is_requested_too(chain, config):
+    guided = replace(config, pipeline=str(chain.classifier / "pipeline"), kind="classifier", requests=("malignancy",))
     main(replace(guided, distances_of=()))
     content = json.loads((config.out / "report.json").read_text())
     assert content["kind"] == "classifier" and [row["scale"] for row in content["classes"]] == [0, 2]
@@ -156,7 +161,7 @@ def test_a_judge_tells_what_goes_with_the_image_in_nodules_it_has_not_seen(tmp_p
     ("change", "message"),
     [
         (
-            {"wishes": ("spiculation",)},
+            {"requests": ("spiculation",)},
             "knows none of them by guidance of kind 'cfg'; its U-Net knows malignancy, mean",
         ),
         ({"split": "train"}, r"the judge was trained on \d+ patients of this split"),
@@ -175,10 +180,10 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_made(config, cha
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"wishes": ("malignancy", "colour")}, "wishes colour: expected some of malignancy, spiculation"),
-        ({"wishes": ()}, "wishes none: expected some of"),
+        ({"requests": ("malignancy", "colour")}, "requests colour: expected some of malignancy, spiculation"),
+        ({"requests": ()}, "requests none: expected some of"),
         ({"scales": (1.0, 1.0)}, r"scales \(1.0, 1.0\): expected at least one, and each once"),
-        ({"attributes": {"texture": 5}}, "this script asks for the wishes, one by one; leave it out"),
+        ({"attributes": {"texture": 5}}, "this script asks for the requests, one by one; leave it out"),
     ],
 )
 def test_options_that_do_not_fit_are_named(config, change, message):

@@ -100,7 +100,7 @@ def test_dicom_in_is_dicom_out_and_the_same_run_gives_the_same_files(both, scan,
         assert (again / path.relative_to(both)).read_bytes() == path.read_bytes()
 
 
-def test_the_patient_and_nifti_alone_are_there_where_asked_for(both, scan, chain, tmp_path):
+def test_the_patient_and_nifti_alone_are_there_where_requested_for(both, scan, chain, tmp_path):
     kept = inpaint(scan, chain, tmp_path / "kept", "--keep-patient", "true")
     for path in (kept / "lesions_seg.dcm", kept / "ct/slice_0001.dcm"):
         assert pydicom.dcmread(path).PatientID == NUMBER

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.objective import training_scheduler
-from diffusion.time_weights import TIME_POLICIES
+from diffusion.losses.time_weights import TIME_POLICIES
+from diffusion.process import training_scheduler
 from scripts.plot_time_weights import Config, example_policy, figure_of, main
 
 

@@ -17,7 +17,7 @@ from lidc_factory import RATINGS, nodule, outline, roi, write_annotation
 import imaging.lidc.run
 from imaging.dataset.nodules import load_nodules, read_nodule
 from imaging.dataset.rows import SPLITS
-from imaging.lidc.nodules import prepare_scan
+from imaging.lidc.scan_nodules import prepare_scan
 from scripts.prepare_lidc import PrepareLidcConfig, main
 
 ROOT = Path(__file__).resolve().parents[2]

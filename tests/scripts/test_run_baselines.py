@@ -176,7 +176,8 @@ def test_a_signal_ends_it_after_the_step_in_hand(config, quick, monkeypatch, cap
 
 def test_one_precision_for_all_or_that_of_the_config(config):
     precisions = {
-        asked: method_of(replace(config, mixed_precision=asked), "ours").mixed_precision for asked in (None, "bf16")
+        requested: method_of(replace(config, mixed_precision=requested), "ours").mixed_precision
+        for requested in (None, "bf16")
     }
     assert precisions == {None: "no", "bf16": "bf16"}
 

@@ -21,7 +21,7 @@ from diffusers.utils.remote_utils import remote_decode, remote_encode
 from running_service import running, tiny_autoencoder
 
 from autoencoder.remote import RemoteAutoencoder
-from diffusion.sampling import SamplingConfig, weights_of
+from diffusion.sampling.loading import SamplingConfig, weights_of
 from foundation.config import launch, parse_config
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "serve_autoencoder.py"

@@ -63,8 +63,8 @@ def test_the_guide_goes_along_in_half_precision_with_what_it_knows(chain, tmp_pa
         seeded = torch.Generator().manual_seed(0)
         return kept(ct_hu, mask, num_inference_steps=3, generator=seeded, spacing_mm=(2.0,) * 3, **options).ct
 
-    wished = painted(attributes={"malignancy": "malignant"}, guidance_scale=50.0)
-    assert torch.isfinite(wished).all() and not torch.equal(wished, painted())
+    requested_attributes = painted(attributes={"malignancy": "malignant"}, guidance_scale=50.0)
+    assert torch.isfinite(requested_attributes).all() and not torch.equal(requested_attributes, painted())
 
 
 def test_a_pipeline_that_is_too_large_is_refused_and_nothing_is_written(chain, tmp_path):

@@ -45,11 +45,11 @@ def scans(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def pipeline(chain, tmp_path_factory) -> Path:
-    """A pipeline that can be asked for two attributes, and has learnt nothing."""
-    folder = tmp_path_factory.mktemp("asked") / "pipeline"
+    """A pipeline that can be requested two attributes, and has learnt nothing."""
+    folder = tmp_path_factory.mktemp("requested") / "pipeline"
     pipe = LesionInpaintPipeline.from_pretrained(chain.ldm / "pipeline")
-    asked = SPADEUNet3D.from_config({**pipe.unet.config, "attributes": ["texture", "mean_hu"]})
-    pipe.register_modules(unet=randomised(asked))
+    requested = SPADEUNet3D.from_config({**pipe.unet.config, "attributes": ["texture", "mean_hu"]})
+    pipe.register_modules(unet=randomised(requested))
     pipe.save_pretrained(folder)
     return folder
 
@@ -143,7 +143,7 @@ def test_the_manifest_is_read_by_datasets_and_tells_the_fate_of_every_sample(mad
         assert list(samples.attempt) == list(range(len(samples)))
         assert list(samples.accepted) == [False] * (len(samples) - 1) + [True]
         assert samples.reason.notna().tolist() == (~samples.accepted).tolist()
-        assert samples.noise_seed.nunique() == len(samples) and samples.asked_mean_hu.nunique() == 1
+        assert samples.noise_seed.nunique() == len(samples) and samples.requested_mean_hu.nunique() == 1
     assert table[table.accepted].noise_seed.nunique() == LESIONS
     parts = [pd.read_parquet(path) for path in sorted(made.glob("scans/*/lesions.parquet"))]
     pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), rows(made))
@@ -216,11 +216,11 @@ def test_samples_are_rejected_for_stated_reasons_and_leave_no_trace_in_the_image
     main(config_of(options, out, *strict, "--ranges.mean_hu", "-700,-100", "--hu-scale", "0"))
     table = rows(out)
     reasons = Counter(table.reason.dropna())
-    assert reasons["HU not as asked"] and reasons["implausible"]  # three steps of training teach nothing
+    assert reasons["HU not as requested"] and reasons["implausible"]  # three steps of training teach nothing
     for row in table.itertuples():
-        far = abs(row.mean_hu - row.asked_mean_hu) > 150
-        expected = "HU not as asked" if far else "implausible" if row.plausibility < 0.5 else None
-        if row.reason in ("HU not as asked", "implausible", None):
+        far = abs(row.mean_hu - row.requested_mean_hu) > 150
+        expected = "HU not as requested" if far else "implausible" if row.plausibility < 0.5 else None
+        if row.reason in ("HU not as requested", "implausible", None):
             assert row.reason == expected
     given_up = table.groupby("lesion").accepted.sum() == 0
     assert given_up.any() and (table.groupby("lesion").attempt.max()[given_up] == 2).all()

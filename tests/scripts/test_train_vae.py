@@ -10,7 +10,7 @@ from tiny_models import tiny_unet
 
 from autoencoder import VQAutoencoder3D
 from autoencoder.loading import load_autoencoder
-from autoencoder.losses.settings import LossWeights
+from autoencoder.losses.weights import LossWeights
 from diffusion import LesionInpaintPipeline
 from imaging.dataset.scan_volumes import save_scans
 from scripts.encode_latents import EncodeConfig

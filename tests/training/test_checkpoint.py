@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoencoder.hub import resolve_folder
+from autoencoder.pretrained import resolve_folder
 from foundation.atomic import recover, write_atomically
 from training.checkpoint import load_checkpoint, read_progress, save_checkpoint
 

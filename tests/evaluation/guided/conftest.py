@@ -3,8 +3,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from evaluation.guided.asked_sets import AskedSet, Character
-from evaluation.guided.wishes import AskedValue
+from evaluation.guided.requested_sets import Character, RequestedSet
+from evaluation.guided.requested_values import RequestedValue
 from evaluation.networks.lesion_judge import Judgement
 
 ATTRIBUTES = ("malignancy", "texture")
@@ -30,8 +30,8 @@ def character() -> Callable[..., Character]:
 
 
 @pytest.fixture
-def asked() -> Callable[..., AskedSet]:
-    def make(attribute: str, label: str, number: float, scale: float, *args, **options) -> AskedSet:
-        return AskedSet(attribute, AskedValue(label, number), scale, _character(*args, **options))
+def requested() -> Callable[..., RequestedSet]:
+    def make(attribute: str, label: str, number: float, scale: float, *args, **options) -> RequestedSet:
+        return RequestedSet(attribute, RequestedValue(label, number), scale, _character(*args, **options))
 
     return make

@@ -1,7 +1,7 @@
 import pytest
 
 from evaluation.guided.cost import CostRow, goal_sentences, is_beyond
-from evaluation.guided.obedience import ClassRow, RankRow
+from evaluation.guided.requested_vs_achieved import ClassRow, RankRow
 from evaluation.lesions.set_comparison import DistanceRow, FloorRow
 
 

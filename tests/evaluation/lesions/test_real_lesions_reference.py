@@ -148,12 +148,14 @@ def test_a_drawn_character_is_all_that_is_known_of_one_real_lesion_within_the_ra
     numbers = set()
     for seed in range(40):
         character = drawn.draw(np.random.default_rng(seed))
-        (number,) = np.flatnonzero(np.isclose(real.character[:, 0], character.asked["diameter_mm"]))
+        (number,) = np.flatnonzero(np.isclose(real.character[:, 0], character.requested["diameter_mm"]))
         assert number % 5 in (1, 2) and 20 <= number <= 100
         assert character.mask_mm == real.equivalent_mm[number]
         known = ("diameter_mm", "texture", "mean_hu", "p10_hu", "p50_hu", "p90_hu")
-        assert set(character.asked) == {*known, *([] if number % 2 else ["malignancy"])}
-        assert character.asked == {name: real.character[number, CHARACTER.index(name)] for name in character.asked}
+        assert set(character.requested) == {*known, *([] if number % 2 else ["malignancy"])}
+        assert character.requested == {
+            name: real.character[number, CHARACTER.index(name)] for name in character.requested
+        }
         numbers.add(number)
     assert len(numbers) > 15
 
@@ -161,10 +163,10 @@ def test_a_drawn_character_is_all_that_is_known_of_one_real_lesion_within_the_ra
 def test_uniform_characters_fill_their_ranges(real):
     drawn = characters_of("uniform", {"mean_hu": (-500, -300), "diameter_mm": (6, 10)}, real)
     made = [drawn.draw(np.random.default_rng(seed)) for seed in range(200)]
-    assert {tuple(character.asked) for character in made} == {("diameter_mm", "mean_hu")}
-    assert all(character.mask_mm == character.asked["diameter_mm"] for character in made)
+    assert {tuple(character.requested) for character in made} == {("diameter_mm", "mean_hu")}
+    assert all(character.mask_mm == character.requested["diameter_mm"] for character in made)
     for name, low, high in (("mean_hu", -500, -300), ("diameter_mm", 6, 10)):
-        values = np.array([character.asked[name] for character in made])
+        values = np.array([character.requested[name] for character in made])
         assert values.min() >= low and values.max() <= high
         assert np.allclose(np.quantile(values, (0.25, 0.75)), low + (high - low) * np.array([0.25, 0.75]), rtol=0.05)
 

@@ -29,7 +29,7 @@ def mask(scan) -> sitk.Image:
     return image
 
 
-def test_the_viewer_opens_at_the_lesion_in_the_window_that_is_asked_for(scan, mask, monkeypatch):
+def test_the_viewer_opens_at_the_lesion_in_the_window_that_is_requested_for(scan, mask, monkeypatch):
     ipyniivue = pytest.importorskip("ipyniivue")
     monkeypatch.delenv(STATIC, raising=False)
     viewer = slice_viewer(scan, scan, mask, window=(400.0, 40.0))
@@ -40,7 +40,7 @@ def test_the_viewer_opens_at_the_lesion_in_the_window_that_is_asked_for(scan, ma
     assert viewer.scene.crosshair_pos == pytest.approx([1 - 12.5 / 16, 1 - 5.5 / 10, 2.5 / 8])
 
 
-def test_without_ipyniivue_or_where_asked_for_a_picture_is_shown(scan, mask, monkeypatch):
+def test_without_ipyniivue_or_where_requested_for_a_picture_is_shown(scan, mask, monkeypatch):
     monkeypatch.delenv(STATIC, raising=False)
     with monkeypatch.context() as patch:
         patch.setattr("evaluation.reports.notebook.find_spec", lambda name: None)

@@ -24,7 +24,7 @@ def features():
     return np.random.default_rng(0).normal(size=(60, 1, 4))
 
 
-def test_a_split_shares_no_patient_and_has_the_asked_for_sizes():
+def test_a_split_shares_no_patient_and_has_the_requested_for_sizes():
     rng = np.random.default_rng(0)
     for _ in range(20):
         first, second = patient_split(PATIENTS, (20, 31), rng)

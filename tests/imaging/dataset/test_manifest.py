@@ -4,7 +4,14 @@ import pytest
 
 from imaging.dataset.manifest import SCHEMA, join_manifests, write_rows
 
-MADE = {"lesion": 0, "attempt": 1, "accepted": True, "label": 1, "center_zyx": [1.0, 2.0, 3.5], "asked_texture": 4.0}
+MADE = {
+    "lesion": 0,
+    "attempt": 1,
+    "accepted": True,
+    "label": 1,
+    "center_zyx": [1.0, 2.0, 3.5],
+    "requested_texture": 4.0,
+}
 REJECTED = {"lesion": 0, "attempt": 0, "accepted": False, "reason": "no site", "detail": "found 0 places"}
 
 

@@ -8,7 +8,7 @@ import pytest
 from dicom_factory import write_dicom_series
 from lidc_factory import RATINGS, nodule, outline, roi, write_annotation
 
-from imaging.lidc.nodules import ScanSettings, prepare_scan
+from imaging.lidc.scan_nodules import ScanSettings, prepare_scan
 from imaging.lidc.scans import find_scans
 
 SPACING = (2.0, 1.0, 1.0)
