@@ -34,6 +34,7 @@ from scipy.sparse.linalg import cg
 from tqdm import tqdm
 
 from diffusion import LesionInpaintPipeline
+from diffusion.sampling.crops import Crops
 from diffusion.sampling.loading import SamplingConfig, load_pipeline, weights_of
 from evaluation.lesions.features import Features, FeatureSet, measure_features
 from evaluation.lesions.hu_and_seam import seam_score
@@ -233,18 +234,14 @@ def sampled(
     paint = [grown_mask(row["lesion_mask"], margin_mm, row["spacing_mm"]) * row["valid_mask"] for row in given]
     labels = inpaint_nodules.maps_of(given, pipeline, margin_mm)
     seeds = [int(generator(config.seed, "noise", index).integers(2**62)) for index in indices]
-    options = {
-        name: value for name, value in config.call_options().items() if name not in ("paint_margin_mm", "blend_mm")
-    }
-    made = pipeline.generate(
+    crops = Crops(
         crops["ct"],
         crops["mask"],
         torch.from_numpy(np.stack(paint)[:, None]),
         crops["valid_mask"],
         None if labels is None else torch.from_numpy(labels),
-        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        **options,
     )
+    made = pipeline.generate(crops, config, [torch.Generator().manual_seed(seed) for seed in seeds])
     return made[:, 0].float().cpu().numpy()
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-AttributeValue = str | float | Sequence[str | float]  # of one attribute: a value for all volumes, or one for each
+from diffusion.option_types import Attributes
 
 
 class Scale(NamedTuple):
@@ -60,7 +60,7 @@ def check_attribute(name: str, value: Any, known: Sequence[str]) -> float:
     return number
 
 
-def requested_attributes(attributes: Mapping[str, AttributeValue], known: Sequence[str], batch: int) -> Tensor:
+def requested_attributes(attributes: Attributes, known: Sequence[str], batch: int) -> Tensor:
     """What is requested as the denoiser takes it, float32 (B, number of `known`), NaN where nothing is.
 
     Args:

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from autoencoder.aligned_model import AlignedModel
 from autoencoder.remote import RemoteAutoencoder
-from diffusion.attributes import SCALES, AttributeValue
+from diffusion.attributes import SCALES
 from diffusion.conditioning import lesion_neighbourhood
-from diffusion.sampling.guide import Scales, attribute_scales, check_range
+from diffusion.option_types import Attributes, Scales
+from diffusion.sampling.guide import attribute_scales
+from diffusion.sampling.request import check_range
 from guidance.classifier import NoduleClassifier3D, log_likelihood
 from guidance.lesion_crop import LesionCrops, lesion_crops
 from guidance.requested_values import wanted_values
@@ -128,7 +130,7 @@ class MultiClassifierGuidance(AlignedModel, ModelMixin, ConfigMixin):
 
     def plan(
         self,
-        attributes: Mapping[str, AttributeValue],
+        attributes: Attributes,
         lesion_mask: Tensor,
         vae: Any,
         guidance_scale: Scales = 1.0,

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.attributes import SCALES, AttributeValue, check_attribute
+from diffusion.attributes import SCALES, check_attribute
+from diffusion.option_types import Attributes
 
 
 def wanted_values(
-    attributes: Mapping[str, AttributeValue], known: Sequence[str], classes: Mapping[str, Sequence[str]], batch: int
+    attributes: Attributes, known: Sequence[str], classes: Mapping[str, Sequence[str]], batch: int
 ) -> dict[str, Tensor]:
     """What each volume should have.
 

@@ -70,6 +70,54 @@ def sample_grid(
         the grid itself as an image that carries `ct_hu` and its geometry.
     Raises: ValueError: If the image is not 3D and scalar, size or spacing are not positive, or the point lies outside.
     """
+    size_zyx, spacing, start = _grid_on(image, point_xyz_mm, size, spacing_mm)
+    step = spacing / np.array(image.GetSpacing()[::-1])
+    extent = np.array(image.GetSize()[::-1])
+    margin = np.ceil(3 * step) + 1  # more than three sigmas of the smoothing below
+    lower = np.clip(np.floor(start - margin), 0, extent - 1).astype(int)
+    upper = np.clip(np.ceil(start + step * (size_zyx - 1) + margin) + 1, lower + 1, extent).astype(int)
+    region = image[tuple(slice(int(a), int(b)) for a, b in zip(lower[::-1], upper[::-1], strict=True))]
+    inside = sitk.Image(region.GetSize(), sitk.sitkUInt8) + 1
+    inside.CopyInformation(region)
+    region = sitk.Cast(region, sitk.sitkFloat32)
+    if order == "linear":
+        region = _widen_point_spread(sitk.Maximum(region, AIR_HU), spacing)
+
+    resample = sitk.ResampleImageFilter()
+    resample.SetSize(size_zyx[::-1].tolist())
+    resample.SetOutputSpacing(spacing[::-1].tolist())
+    resample.SetOutputOrigin(point_of_index(image, start.tolist()))
+    resample.SetOutputDirection(image.GetDirection())
+    resample.SetInterpolator(sitk.sitkNearestNeighbor)
+    valid_mask = sitk.GetArrayFromImage(resample.Execute(inside))
+    resample.SetInterpolator(sitk.sitkLinear if order == "linear" else sitk.sitkNearestNeighbor)
+    if fill_hu is None:
+        resample.SetUseNearestNeighborExtrapolator(True)
+    else:
+        resample.SetDefaultPixelValue(fill_hu)
+    grid = resample.Execute(region)
+    return sitk.GetArrayFromImage(grid), valid_mask, grid
+
+
+def empty_grid(
+    image: sitk.Image, point_xyz_mm: Sequence[float], size: int | Sequence[int], spacing_mm: float | Sequence[float]
+) -> sitk.Image:
+    """The grid of :func:`sample_grid` with its geometry and no values (uint8 zeros); arguments and errors as there."""
+    size_zyx, spacing, start = _grid_on(image, point_xyz_mm, size, spacing_mm)
+    grid = sitk.Image(size_zyx[::-1].tolist(), sitk.sitkUInt8)
+    grid.SetSpacing(spacing[::-1].tolist())
+    grid.SetOrigin(point_of_index(image, start.tolist()))
+    grid.SetDirection(image.GetDirection())
+    return grid
+
+
+def _grid_on(
+    image: sitk.Image,
+    point_xyz_mm: Sequence[float],
+    size: int | Sequence[int],
+    spacing_mm: float | Sequence[float] | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Size and spacing of a grid centred on a point, and the image's index of its first voxel; each (3,), z, y, x."""
     _check_scalar_3d(image, "image")
     size_zyx = np.broadcast_to(np.asarray(size, int), 3)
     own = np.array(image.GetSpacing()[::-1])
@@ -86,31 +134,7 @@ def sample_grid(
     step = spacing / own
     start = centre - step * (size_zyx - 1) / 2
     start = np.where(np.isclose(step, 1, rtol=1e-4), np.rint(start), start)
-
-    margin = np.ceil(3 * step) + 1  # more than three sigmas of the smoothing below
-    lower = np.clip(np.floor(start - margin), 0, extent - 1).astype(int)
-    upper = np.clip(np.ceil(start + step * (size_zyx - 1) + margin) + 1, lower + 1, extent).astype(int)
-    region = image[tuple(slice(int(a), int(b)) for a, b in zip(lower[::-1], upper[::-1], strict=True))]
-    inside = sitk.Image(region.GetSize(), sitk.sitkUInt8) + 1
-    inside.CopyInformation(region)
-    region = sitk.Cast(region, sitk.sitkFloat32)
-    if order == "linear":
-        region = _widen_point_spread(sitk.Maximum(region, AIR_HU), spacing)
-
-    resample = sitk.ResampleImageFilter()
-    resample.SetSize(size_zyx[::-1].tolist())
-    resample.SetOutputSpacing(spacing[::-1].tolist())
-    resample.SetOutputOrigin(point_of_index(image, start))
-    resample.SetOutputDirection(image.GetDirection())
-    resample.SetInterpolator(sitk.sitkNearestNeighbor)
-    valid_mask = sitk.GetArrayFromImage(resample.Execute(inside))
-    resample.SetInterpolator(sitk.sitkLinear if order == "linear" else sitk.sitkNearestNeighbor)
-    if fill_hu is None:
-        resample.SetUseNearestNeighborExtrapolator(True)
-    else:
-        resample.SetDefaultPixelValue(fill_hu)
-    grid = resample.Execute(region)
-    return sitk.GetArrayFromImage(grid), valid_mask, grid
+    return size_zyx, spacing, start
 
 
 def sample_mask(mask_image: sitk.Image, grid: sitk.Image) -> np.ndarray:

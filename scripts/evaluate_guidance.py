@@ -72,6 +72,7 @@ class EvaluateGuidanceConfig(SamplingConfig):
     workers: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         unknown = [name for name in (*self.requests, *self.distances_of) if name not in REQUESTABLE]
         if unknown or not self.requests:
             raise ValueError(f"requests {', '.join(unknown) or 'none'}: expected some of {', '.join(REQUESTABLE)}")

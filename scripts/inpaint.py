@@ -62,6 +62,7 @@ class InpaintConfig(SamplingConfig):
     keep_patient: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         sources = [value is not None for value in (self.mask, self.lesions, self.diameter_mm)]
         placed = self.center is not None
         if sum(sources) != 1 or (self.diameter_mm is not None) != (placed or (self.site == "auto" and sources[2])):
@@ -85,7 +86,7 @@ import SimpleITK as sitk
 import torch
 
 from diffusion.attributes import check_attribute
-from diffusion.sampling.crops import crop_of_scan
+from diffusion.sampling.scan_crop import check_lesion_fits
 from evaluation.lesions.noise_ratio import lesion_noise
 from evaluation.reports.slices import save_overview
 from foundation.atomic import write_atomically
@@ -120,7 +121,7 @@ def main(config: InpaintConfig) -> None:
     plan = list(planned(config, pipeline, ct, lung))
     masks = [lesion.mask for lesion in plan]
     mask = labelled(masks)
-    image, painted_image, options = ct, None, dict(config.call_options())
+    image, painted_image, options = ct, None, config.call_options()
     for lesion in plan:
         noise = torch.Generator().manual_seed(lesion.seed)
         options["attributes"] = {**config.attributes, **lesion.attributes} or None
@@ -187,7 +188,7 @@ def planned(
         masks = read_labels(config.mask, ct)
         for label, mask in enumerate(masks):
             with named(f"{config.mask}, label {label + 1}" if len(masks) > 1 else ""):
-                check_fit(config, pipeline, ct, mask)
+                check_fit(config, pipeline, mask)
             yield Planned(mask, {}, config.seed + label, None, None)
         return
     rows = [LesionRow(config.diameter_mm, config.center)] if config.diameter_mm is not None else []
@@ -211,7 +212,7 @@ def planned(
                 free = free.without(site, row.diameter_mm / 2 + APART_MM)
                 center = index_of_point(ct, site)
             mask = drawn_mask(config, row, ct, center, seed, lung)
-            check_fit(config, pipeline, ct, mask)
+            check_fit(config, pipeline, mask)
         yield Planned(mask, row.attributes, seed, center, row.diameter_mm)
 
 
@@ -246,15 +247,13 @@ def named(where: str) -> Iterator[None]:
         raise ValueError(f"{where}: {error}" if where else str(error)) from error
 
 
-def check_fit(config: InpaintConfig, pipeline: "LesionInpaintPipeline", ct: sitk.Image, mask: sitk.Image) -> None:
-    """Raise ValueError where painting a lesion would, for its extent or a slice too thick."""
+def check_fit(config: InpaintConfig, pipeline: "LesionInpaintPipeline", mask: sitk.Image) -> None:
+    """Raise ValueError where a lesion does not fit the model's grid; no voxel of the CT is read."""
     model = pipeline.config
     margin_mm = model["paint_margin_mm"] if config.paint_margin_mm is None else config.paint_margin_mm
-    reach = [int(model["crop_size"] * model["spacing_mm"] / mm) + 1 for mm in ct.GetSpacing()]
-    around = tuple(
-        slice(max(along.start - far, 0), along.stop + far) for along, far in zip(bounding_box(mask), reach, strict=True)
-    )
-    crop_of_scan(ct[around], mask[around], model["crop_size"], model["spacing_mm"], margin_mm)
+    box = bounding_box(mask)
+    around = tuple(slice(max(along.start - 2, 0), along.stop + 2) for along in box)
+    check_lesion_fits(mask[around], model["crop_size"], model["spacing_mm"], margin_mm)
 
 
 def check_requests(pipeline: "LesionInpaintPipeline", attributes: Mapping[str, float | str]) -> None:

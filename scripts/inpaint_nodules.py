@@ -37,6 +37,7 @@ class InpaintNodulesConfig(SamplingConfig):
     batch_size: int = 8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.samples < 1 or self.batch_size < 1 or (self.lesions is not None and self.lesions < 1):
             raise ValueError(
                 f"samples {self.samples}, batch_size {self.batch_size}, lesions {self.lesions}: expected at least 1 of "

@@ -74,6 +74,7 @@ class SynthesizeConfig(SamplingConfig):
     max_minutes: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, low in (("lesions", 1), ("lesions_per_scan", 1), ("attempts", 1), ("threads", 1)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} {getattr(self, name)}, expected at least {low}")

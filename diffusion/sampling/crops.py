@@ -1,100 +1,175 @@
-"""A lesion into a whole scan: native geometry -> model grid -> paint -> the difference back, only where painted."""
+"""Crops on the model's grid, made from tensors and pasted back; `scan_crop` does the same for a whole scan."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
+import torch
+from torch import Tensor
 
+from imaging.compositing import composite, edge_weight
 from imaging.files.hounsfield import check_hu
-from imaging.geometry import check_same_grid, paste_difference, point_of_index, sample_grid, sample_mask, soft_edge
 from imaging.lesions.mask import binary_mask, grown_mask
+from imaging.window import AIR_HU
 
-MARGIN_MM = 2.0  # CT that the model must see on every side of what it paints
+SAME_SPACING = 0.01  # relative; the same grid to a hundredth
 
 
-class ScanCrop(NamedTuple):
-    """The part of a scan that the model sees, and what it may paint.
+@dataclass(frozen=True)
+class Crops:
+    """What the model sees, and what it may paint; all (B, 1, D, H, W).
 
     Attributes:
-        crop: `ct_hu`, `lesion_mask`, `paint_mask` and `valid_mask` on the model's grid, (D, H, W).
-        grid: Image with the geometry of that grid.
-        painted: The painted region on the scan's grid, uint8.
+        ct_hu: HU. Where `valid_mask` is 0, the nearest voxel of the scan is repeated.
+        lesion_mask: 1 where the lesion is.
+        paint_mask: 1 where something is painted: the lesion and a margin around it.
+        valid_mask: 0 where the crop reaches outside its scan.
+        semantic_map: Labels of `imaging.semantic_map.LABELS`; None lets the pipeline make the map.
     """
 
-    crop: dict[str, np.ndarray]
-    grid: sitk.Image
-    painted: sitk.Image
+    ct_hu: Tensor
+    lesion_mask: Tensor
+    paint_mask: Tensor
+    valid_mask: Tensor
+    semantic_map: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ct_hu)
+
+    def repeated(self, count: int) -> "Crops":
+        """Each crop `count` times, one after the other."""
+        if count == 1:
+            return self
+        given = (self.ct_hu, self.lesion_mask, self.paint_mask, self.valid_mask, self.semantic_map)
+        return Crops(*(None if one is None else one.repeat_interleave(count, 0) for one in given))  # type: ignore[arg-type]
 
 
-def crop_of_scan(ct: sitk.Image, mask: sitk.Image, crop_size: int, spacing_mm: float, margin_mm: float) -> ScanCrop:
-    """Bring the surroundings of a lesion to the model's grid.
+@dataclass(frozen=True)
+class TensorCrops(Crops):
+    """Crops that a user gave as tensors or arrays; the result has the same type.
+
+    Attributes:
+        given: The CT as it was given.
+        weight_masks: The painted regions without the limits of the scan, which decide the blending, uint8 (B, D, H, W).
+        spacing_mm: Of the model's grid.
+    """
+
+    given: Any = None
+    weight_masks: Any = None
+    spacing_mm: float = 1.0
+
+    def paste(self, made_hu: Tensor, blend_mm: float, output_type: str) -> np.ndarray | Tensor:
+        """The crops with what was made, blended in; outside the painted region every bit is the given one.
+
+        Args:
+            made_hu: (B n, 1, D, H, W), n versions of each crop, HU.
+            blend_mm: Depth of the blending from the border of the painted region inwards.
+            output_type: "input", "pt" or "np".
+        Returns: (B n, 1, D, H, W), of the type of the given CT.
+        """
+        count = len(made_hu) // len(self)
+        ct_hu = self.ct_hu.cpu()
+        volumes = ct_hu.float().numpy() if ct_hu.dtype in (torch.float16, torch.bfloat16) else ct_hu.numpy()
+        spacing_mm = np.full(3, self.spacing_mm)
+        # where the scan ends, there is nothing to blend with
+        weights = [edge_weight(mask, spacing_mm, blend_mm) for mask in self.weight_masks]
+        weights = [weight * valid for weight, valid in zip(weights, self.valid_mask[:, 0].numpy(), strict=True)]
+        painted = []
+        for n, made in enumerate(made_hu[:, 0].cpu().numpy()):
+            before = volumes[n // count, 0]
+            painted.append(composite(before, made - np.maximum(before, AIR_HU), weights[n // count]))
+        result = torch.from_numpy(np.stack(painted)[:, None]).to(self.ct_hu)
+        return result.numpy() if self._as_array(output_type) else result
+
+    def painted(self, output_type: str) -> np.ndarray | Tensor:
+        """The painted regions, uint8 (B, 1, D, H, W)."""
+        return self.paint_mask.numpy() if self._as_array(output_type) else self.paint_mask
+
+    def _as_array(self, output_type: str) -> bool:
+        return output_type == "np" or (output_type == "input" and isinstance(self.given, np.ndarray))
+
+
+def crops_of_tensors(
+    ct: np.ndarray | Tensor,
+    mask: Any,
+    margin_mm: float,
+    own_mm: float,
+    multiple: int,
+    spacing_mm: Any = None,
+    semantic_map: Any = None,
+    valid_mask: Any = None,
+) -> TensorCrops:
+    """Check crops that a user gives, and say what is painted in them.
 
     Args:
-        ct: Scan in HU.
-        mask: The lesion, in the geometry of `ct`; one lesion, as `binary_mask` says.
-        crop_size: Edge of the model's grid, voxels.
-        spacing_mm: Of the model's grid, isotropic.
-        margin_mm: What is painted around the lesion.
-    Raises: ValueError: If the geometries differ, the scan is not in HU, the mask is empty or no mask, or the lesion
-        does not fit the grid.
+        ct: HU, (B, 1, D, H, W).
+        mask: The lesions, same shape.
+        margin_mm: Width of what is painted around them.
+        own_mm: Spacing of the model's grid.
+        multiple: D, H and W are multiples of it.
+        spacing_mm: Of the crops, (3,) or (B, 3); None is the model's.
+        semantic_map, valid_mask: As :class:`Crops`, or None.
+    Raises: ValueError: If shapes, values or the spacing do not fit.
     """
-    check_same_grid(mask, ct, "mask")
-    check_hu(sitk.GetArrayViewFromImage(ct), "ct")
-    lesion = binary_mask(sitk.GetArrayViewFromImage(mask))
-    binary = sitk.GetImageFromArray(lesion)
-    binary.CopyInformation(ct)
-    middle = _middle(binary, crop_size * spacing_mm, margin_mm)
-    ct_hu, valid_mask, grid = sample_grid(ct, middle, crop_size, spacing_mm)
-    lesion_mask = sample_mask(binary, grid)
-    if not lesion_mask.any():
-        raise ValueError(f"the mask vanishes on the model's grid of {spacing_mm} mm; the lesion is too small to paint")
-    paint_mask = grown_mask(lesion_mask, margin_mm, 3 * (spacing_mm,)) * valid_mask
-    crop = {"ct_hu": ct_hu, "lesion_mask": lesion_mask, "paint_mask": paint_mask, "valid_mask": valid_mask}
-    painted = sitk.GetImageFromArray(grown_mask(lesion, margin_mm, ct.GetSpacing()[::-1]))
-    painted.CopyInformation(ct)
-    return ScanCrop(crop, grid, painted)
+    ct_hu = torch.as_tensor(ct)
+    lesion_mask = torch.from_numpy(binary_mask(torch.as_tensor(mask).cpu().numpy()))
+    check_crops(ct_hu, lesion_mask, multiple)
+    check_hu(ct_hu.float().cpu().numpy(), "ct", crop=True)
+    check_spacing(spacing_mm, own_mm, len(ct_hu))
+    valid = torch.ones_like(lesion_mask)
+    if valid_mask is not None:
+        valid = torch.from_numpy(binary_mask(torch.as_tensor(valid_mask).cpu().numpy(), "valid_mask"))
+    semantic = None if semantic_map is None else torch.as_tensor(semantic_map)
+    for name, given in (("valid_mask", valid), ("semantic_map", semantic)):
+        if given is not None and given.shape != ct_hu.shape:
+            raise ValueError(f"{name} has shape {tuple(given.shape)}, ct {tuple(ct_hu.shape)}; must be equal")
+    grown = np.stack([grown_mask(lesion, margin_mm, 3 * (own_mm,)) for lesion in lesion_mask[:, 0].numpy()])
+    paint_mask = torch.from_numpy(grown[:, None]) * valid
+    return TensorCrops(ct_hu, lesion_mask, paint_mask, valid, semantic, ct, grown, own_mm)
 
 
-def paste_into_scan(ct: sitk.Image, place: ScanCrop, made_hu: np.ndarray, blend_mm: float) -> sitk.Image:
-    """The scan with what the model made, on its own grid; every voxel outside `place.painted` is the scan's.
-
-    Args:
-        ct: Of which `place` is a crop.
-        place: From :func:`crop_of_scan`.
-        made_hu: What the model made, (D, H, W), HU.
-        blend_mm: Width over which the change is blended in from the border of the painted region inwards.
-    Returns: Image of the pixel type, geometry and metadata of `ct`.
-    """
-    around = _around(place.painted)  # a whole scan's weights would be as large as two scans
-    difference_hu = made_hu - place.crop["ct_hu"]
-    weights = soft_edge(place.painted[around], blend_mm)
-    patch = paste_difference(ct[around], place.grid, difference_hu, weights, sampled_hu=place.crop["ct_hu"])
-    result = sitk.Image(ct)
-    result[around] = patch
-    for key in ct.GetMetaDataKeys():
-        result.SetMetaData(key, ct.GetMetaData(key))
-    return result
-
-
-def _around(mask: sitk.Image) -> tuple[slice, ...]:
-    """Slices (x, y, z) around the mask, with a voxel to spare where the scan has one."""
-    inside = sitk.GetArrayViewFromImage(mask) > 0
-    occupied = [np.flatnonzero(inside.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
-    return tuple(slice(max(int(o[0]) - 1, 0), int(o[-1]) + 2) for o in occupied)
-
-
-def _middle(mask: sitk.Image, grid_mm: float, paint_margin_mm: float) -> tuple[float, ...]:
-    """Physical point (x, y, z) in the middle of the mask's extent, which must fit into the grid with its margin."""
-    indices = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0)
-    if len(indices) == 0:
-        raise ValueError("the lesion mask is empty, expected at least one voxel above 0")
-    first, last = indices.min(0), indices.max(0)
-    extent_mm = (last - first + 1) * np.array(mask.GetSpacing()[::-1])
-    margin_mm = MARGIN_MM + paint_margin_mm
-    if extent_mm.max() + 2 * margin_mm > grid_mm:
+def check_crops(ct_hu: Tensor, lesion_mask: Tensor, multiple: int) -> None:
+    """Raise ValueError unless these are (B, 1, D, H, W), edges a multiple of `multiple`, finite, and no mask empty."""
+    if ct_hu.ndim != 5 or ct_hu.shape[1] != 1 or any(edge % multiple for edge in ct_hu.shape[2:]):
         raise ValueError(
-            f"the mask spans {np.round(extent_mm, 1).tolist()} mm (z, y, x), the model's grid {grid_mm:g} mm; "
-            f"expected at most {grid_mm - 2 * margin_mm:g} mm; paint one lesion at a time, or use a pipeline with a "
-            "larger crop_size"
+            f"ct has shape {tuple(ct_hu.shape)}, expected (B, 1, D, H, W) with D, H, W multiples of {multiple}; "
+            "pass a SimpleITK.Image to have the crop made"
         )
-    return point_of_index(mask, (first + last) / 2)
+    if lesion_mask.shape != ct_hu.shape:
+        raise ValueError(f"mask has shape {tuple(lesion_mask.shape)}, ct {tuple(ct_hu.shape)}; they must be equal")
+    if not torch.isfinite(ct_hu.float()).all():
+        raise ValueError("ct holds NaN or infinite values; replace them with HU first")
+    empty = (lesion_mask.flatten(1) == 0).all(dim=1).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"mask of volume {empty[0]} is empty; it says where the lesion is painted")
+
+
+def check_spacing(spacing_mm: Any, own: float, batch: int) -> None:
+    """Raise ValueError unless a spacing, (3,) or (B, 3), z, y, x, is that of the model, `own`, along every axis."""
+    if spacing_mm is None:
+        return
+    spacing = torch.as_tensor(spacing_mm, dtype=torch.float64)
+    if spacing.shape not in ((3,), (batch, 3)) or not (spacing > 0).all():
+        raise ValueError(f"spacing_mm {spacing_mm}, expected three positive numbers (z, y, x), or three per volume")
+    if not ((spacing / own - 1).abs() <= SAME_SPACING).all():
+        raise ValueError(
+            f"spacing_mm {spacing.tolist()}: the model has learnt {own:g} mm along every axis; resample the crop, "
+            "or pass a SimpleITK.Image to have that done"
+        )
+
+
+def check_batch(generator: Any, latents: Tensor | None, shape: Sequence[int]) -> None:
+    """Raise ValueError unless there is one generator or as many as lesions, and the first noise, if any, has `shape`.
+
+    Args:
+        generator, latents: Of the call.
+        shape: (B, C, d, h, w) of the latent.
+    """
+    if isinstance(generator, list) and len(generator) != shape[0]:
+        raise ValueError(f"{len(generator)} generators for {shape[0]} volumes; give one, or one per volume")
+    if latents is not None and tuple(latents.shape) != tuple(shape):
+        raise ValueError(
+            f"latents have shape {tuple(latents.shape)}, expected {tuple(shape)}: (lesions, channels, d, h, w) of the "
+            "model's latent"
+        )

@@ -1,19 +1,16 @@
-"""What the pipeline and its guide agree on: the guide's interface, scales by attribute, the range of timesteps."""
+"""The interface between the pipeline and a classifier guide, and the scale of each attribute."""
 
-import math
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from diffusion.attributes import AttributeValue
-
-Scales = float | Mapping[str, float]  # of all attributes, or by name
+from diffusion.option_types import Attributes, Scales
+from diffusion.sampling.request import is_finite
 
 
 class Plan(Protocol):
-    """What a guide has made of one call's requests."""
+    """How a guide steers one call."""
 
     def covers(self, share: float) -> bool:
         """Whether timestep t = share · T is guided."""
@@ -21,17 +18,17 @@ class Plan(Protocol):
 
 
 class Guide(Protocol):
-    """What a pipeline asks of its guide.
+    """A classifier guide, as the pipeline uses it.
 
     Attributes:
-        attributes: Names of what can be requested.
+        attributes: Names of the attributes that can be requested.
     """
 
     attributes: tuple[str, ...]
 
     def plan(
         self,
-        attributes: Mapping[str, AttributeValue],
+        attributes: Attributes,
         lesion_mask: Tensor,
         vae: Any,
         guidance_scale: Scales,
@@ -59,19 +56,3 @@ def attribute_scales(scale: Scales, known: Sequence[str]) -> dict[str, float]:
         if not is_finite(value):
             raise ValueError(f'guidance_scale of "{name}" {value!r}, expected a finite number')
     return {name: float(given.get(name, 1.0)) for name in known}
-
-
-def check_range(guidance_range: Sequence[float]) -> tuple[float, float]:
-    """(low, high) as floats. Raises ValueError unless 0 <= low < high <= 1."""
-    bounds = tuple(guidance_range) if isinstance(guidance_range, Sequence) else ()
-    if len(bounds) != 2 or not all(map(is_finite, bounds)) or not 0 <= bounds[0] < bounds[1] <= 1:
-        raise ValueError(
-            f"guidance_range {guidance_range!r}, expected (low, high), shares of the timesteps with 0 clean and 1 "
-            "noise, 0 <= low < high <= 1"
-        )
-    return float(bounds[0]), float(bounds[1])
-
-
-def is_finite(value: Any) -> bool:
-    """Whether a value is a finite number (a bool is none)."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)

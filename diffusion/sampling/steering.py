@@ -1,11 +1,11 @@
-"""What one call asks for, and how each way of asking moves the U-Net's output at a step.
+"""How a call's request moves the U-Net's output at each step.
 
-The U-Net is told its own attributes and listened to with classifier-free guidance; a guide adds the gradient of its
-classifiers; HU, which the decoded lesion says itself, are measured and met. In place of no request, the appearance
-of a real lesion may be requested.
+Four ways: the U-Net receives its own attributes, strengthened by classifier-free guidance; a guide adds the gradient of
+its classifiers; requested HU are measured in the decoded lesion and met; and shifted time steps let the U-Net trust its
+input less. Without any request, the appearance of a real lesion may take its place.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from autoencoder.remote import RemoteAutoencoder
-from diffusion.attributes import AttributeValue, requested_attributes
+from diffusion.attributes import requested_attributes
 from diffusion.process import (
     guided_output,
     network_times,
@@ -23,24 +23,24 @@ from diffusion.process import (
     sampling_rows,
     shifted_rows,
 )
-from diffusion.sampling.guide import Plan, Scales, attribute_scales
+from diffusion.sampling.guide import Plan, attribute_scales
 from diffusion.sampling.measured_guidance import MeasuredGuidance, measured_guidance
+from diffusion.sampling.request import ResolvedRequest
 
-Attributes = Mapping[str, AttributeValue]
 MET_OF_DRAWN = "mean_hu"  # of what is drawn: percentiles that do not suit a mask would tear holes into its lesion
 
 
 @dataclass(frozen=True)
 class Steering:
-    """One call's requests, ready for the steps.
+    """One call's request, ready for the steps.
 
     Attributes:
-        attributes: What the U-Net is told, (B, its attributes), NaN where nothing; None where it has none.
+        attributes: What the U-Net receives, (B, its attributes), NaN where nothing is requested; None without any.
         cfg_scale: Of classifier-free guidance.
         guide, plan: Classifier guidance and what it made of its part; no plan, no guidance.
         measured: HU that are to be met; None where none are.
         vae: Autoencoder, for those who look at the decoded lesion.
-        time_shift: δ; the U-Net is told 1 + δ times the time, and so more noise than there is.
+        time_shift: δ; the U-Net receives (1 + δ) t, the time of more noise than there is.
     """
 
     attributes: Tensor | None
@@ -54,7 +54,7 @@ class Steering:
     def output(
         self, unet: Any, scheduler: Any, noisy: Tensor, condition: Tensor, timestep: Tensor, modulation: Any
     ) -> Tensor:
-        """The U-Net's output at one step, moved towards what is requested.
+        """The U-Net's output at one step, moved towards the request.
 
         Args:
             unet: `SPADEUNet3D`.
@@ -66,16 +66,17 @@ class Steering:
         """
         sample = torch.cat([noisy, condition], dim=1)
         rows = sampling_rows(scheduler, timestep, len(noisy))
-        told, told_rows = timestep, rows
+        received_time, received_rows = timestep, rows
         if self.time_shift:
-            told_rows = shifted_rows(scheduler, rows, self.time_shift)
-            told = network_times(scheduler, told_rows)
-        output = unet(sample, told, modulation=modulation, attributes=self.attributes).sample
+            received_rows = shifted_rows(scheduler, rows, self.time_shift)
+            received_time = network_times(scheduler, received_rows)
+        output = unet(sample, received_time, modulation=modulation, attributes=self.attributes).sample
         if self.attributes is not None and self.cfg_scale != 1 and bool(self.attributes.isfinite().any()):
-            unconditional = unet(sample, told, modulation=modulation).sample
+            unconditional = unet(sample, received_time, modulation=modulation).sample
             output = unconditional + self.cfg_scale * (output - unconditional)
         if self.time_shift:  # the output of this step that has the same x̂0
-            change = predicted_x0(scheduler, output, noisy, told_rows) - predicted_x0(scheduler, output, noisy, rows)
+            x0_hat = predicted_x0(scheduler, output, noisy, received_rows)
+            change = x0_hat - predicted_x0(scheduler, output, noisy, rows)
             output = output_of_changed_x0(scheduler, output, change, rows)
         share = float(timestep) / scheduler.config["num_train_timesteps"]
         if self.plan is not None and self.plan.covers(share):
@@ -89,33 +90,26 @@ class Steering:
 
 
 def steering_of(
-    unet: Any,
-    guide: Any,
-    vae: Any,
-    attributes: Attributes,
+    pipeline: Any,
+    request: ResolvedRequest,
     lesion_mask: Tensor,
-    cfg_scale: float,
-    guidance_scale: Scales,
-    guidance_range: Sequence[float] | None,
-    hu_scale: float,
-    time_shift: float,
     complete: Callable[[Tensor], Tensor] | None = None,
 ) -> Steering:
-    """Check the requests of a call and hand each to whoever knows it: U-Net, guide, or both.
+    """Check what a call requests, and hand each attribute to whoever knows it: U-Net, guide, or both.
 
     Args:
-        unet, guide, vae: The pipeline's; a guide may be None.
-        attributes: As `LesionInpaintPipeline.__call__` takes them.
+        pipeline: With `unet`, `vae` and `guide`, which may be None.
+        request: Of the call.
         lesion_mask: (B, 1, D, H, W), 0 or 1, on the device of the call.
-        cfg_scale, guidance_scale, guidance_range, hu_scale, time_shift: As there.
-        complete: Requests, (B, attributes), to the U-Net's attributes, such as `LesionPopulation.completed`;
-            left out where the guide alone is requested something.
-            A mean HU that it adds is met as if requested, unless the autoencoder is a service.
+        complete: Requested attributes, (B, attributes of the U-Net), to those that the U-Net receives, such as
+            `LesionPopulation.completed`; not used where an attribute is requested of the guide alone. A mean HU that it
+            adds is met as if it were requested, unless the autoencoder is a service.
     Raises: ValueError: If an attribute is known to neither, or a value or scale does not fit.
     """
+    unet, guide, vae, attributes = pipeline.unet, pipeline.guide, pipeline.vae, request.attributes
     of_unet = tuple(unet.config.get("attributes") or ())
     of_guide = tuple(guide.attributes) if guide is not None else ()
-    attribute_scales(guidance_scale, of_guide)
+    attribute_scales(request.guidance_scale, of_guide)
     for name in attributes:
         if name not in (*of_unet, *of_guide):
             known = ", ".join(dict.fromkeys((*of_unet, *of_guide))) or "none"
@@ -123,16 +117,17 @@ def steering_of(
                 f'attribute "{name}" is unknown to this pipeline; known: {known}; train others with '
                 "train_ldm.py (model.attributes) or train_classifier.py"
             )
-    requested, measured, plan = None, None, None
+    received, measured, plan = None, None, None
     if of_unet:
-        own = {name: request for name, request in attributes.items() if name in of_unet}
-        requests = requested_attributes(own, of_unet, len(lesion_mask)).to(lesion_mask.device)
-        requested = complete(requests) if complete is not None and own.keys() == attributes.keys() else requests
-        to_meet = requests.clone()
+        own = {name: value for name, value in attributes.items() if name in of_unet}
+        requested = requested_attributes(own, of_unet, len(lesion_mask)).to(lesion_mask.device)
+        completed = complete is not None and own.keys() == attributes.keys()
+        received = complete(requested) if complete is not None and completed else requested
+        to_meet = requested.clone()
         if MET_OF_DRAWN in of_unet and not isinstance(vae, RemoteAutoencoder):
-            to_meet[:, of_unet.index(MET_OF_DRAWN)] = requested[:, of_unet.index(MET_OF_DRAWN)]
-        measured = measured_guidance(to_meet, of_unet, lesion_mask, vae, hu_scale)
-    for_guide = {name: request for name, request in attributes.items() if name in of_guide}
+            to_meet[:, of_unet.index(MET_OF_DRAWN)] = received[:, of_unet.index(MET_OF_DRAWN)]
+        measured = measured_guidance(to_meet, of_unet, lesion_mask, vae, request.hu_scale)
+    for_guide = {name: value for name, value in attributes.items() if name in of_guide}
     if for_guide:
-        plan = guide.plan(for_guide, lesion_mask, vae, guidance_scale, guidance_range)
-    return Steering(requested, cfg_scale, guide, plan, measured, vae, time_shift)
+        plan = guide.plan(for_guide, lesion_mask, vae, request.guidance_scale, request.guidance_range)
+    return Steering(received, request.cfg_scale, guide, plan, measured, vae, request.time_shift)

@@ -8,7 +8,9 @@ from tiny_models import pixel_pipeline, tiny_unet
 from torch.testing import assert_close
 
 from diffusion.attributes import SCALES, AttributeEmbedding, check_attribute, forgotten, requested_attributes
+from diffusion.sampling.crops import Crops
 from diffusion.sampling.pipeline import LesionInpaintPipeline
+from diffusion.sampling.request import InpaintRequest
 
 KNOWN = ("malignancy", "mean_hu", "texture")
 NAN = math.nan
@@ -112,16 +114,9 @@ def test_classifier_free_guidance_moves_the_prediction_away_from_the_unasked_one
     def latent(**requests):
         """What one step gives; a step is linear in the network's output."""
         with torch.no_grad():
-            made = pipe.generate(
-                ct_hu,
-                mask.byte(),
-                mask.byte(),
-                torch.ones_like(mask).byte(),
-                num_inference_steps=1,
-                hu_scale=0,
-                generator=seeds(1, 2),
-                **requests,
-            )
+            everywhere = torch.ones_like(mask).byte()
+            crops = Crops(ct_hu, mask.byte(), mask.byte(), everywhere)
+            made = pipe.generate(crops, InpaintRequest(steps=1, hu_scale=0, **requests), seeds(1, 2))
         return made
 
     request = {"mean_hu": -450, "malignancy": ["malignant", None]}

@@ -10,6 +10,8 @@ from autoencoder.networks.discriminator import PatchDiscriminator3D
 from diffusion.conditioning import blank, condition_of
 from diffusion.one_step_gan import OneStepGAN
 from diffusion.process import training_scheduler
+from diffusion.sampling.crops import Crops
+from diffusion.sampling.request import InpaintRequest
 from imaging.window import to_hu, to_norm
 
 SHAPE = (1, 1, 8, 12, 16)
@@ -39,7 +41,7 @@ def batch_of(crop: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], to
 def test_one_step_of_the_pipeline_is_the_generator_for_the_same_noise(crop, schedule):
     unet = pixel_unet()
     pipe = pixel_pipeline(unet, training_scheduler("x0", schedule))
-    made = pipe.generate(**crop, num_inference_steps=1, generator=torch.Generator().manual_seed(5))
+    made = pipe.generate(Crops(**crop), InpaintRequest(steps=1), torch.Generator().manual_seed(5))
     assert pipe.scheduler.timesteps.tolist() == [999]
 
     noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(5))

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from diffusion.sampling.guide import attribute_scales, check_range
+from diffusion.sampling.guide import attribute_scales
+from diffusion.sampling.request import check_range
 from guidance.requested_values import wanted_values
 
 CLASSES = {

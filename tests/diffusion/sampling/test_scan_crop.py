@@ -12,7 +12,9 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 from tiny_models import RecordingGuide, pixel_pipeline
 from torch import Tensor
 
-from diffusion.sampling.crops import crop_of_scan, paste_into_scan
+from diffusion.sampling.crops import Crops
+from diffusion.sampling.request import ResolvedRequest
+from diffusion.sampling.scan_crop import check_lesion_fits, crop_of_scan, paste_into_scan
 from imaging.files.ct import read_ct
 from imaging.lesions.mask import grown_mask
 
@@ -47,9 +49,10 @@ class Painter:
     def __init__(self, paint: Any) -> None:
         self.paint, self.calls = paint, []
 
-    def __call__(self, crop: dict[str, np.ndarray]) -> np.ndarray:
-        self.calls.append(SimpleNamespace(ct_hu=crop["ct_hu"], mask=crop["lesion_mask"], crop=crop))
-        return self.paint(crop["ct_hu"], crop["lesion_mask"])
+    def __call__(self, crop: Crops) -> np.ndarray:
+        ct_hu, mask = crop.ct_hu[0, 0].numpy(), crop.lesion_mask[0, 0].numpy()
+        self.calls.append(SimpleNamespace(ct_hu=ct_hu, mask=mask, crop=crop))
+        return self.paint(ct_hu, mask)
 
 
 def inpainted(
@@ -61,8 +64,8 @@ def inpainted(
     spacing_mm: float = 1.0,
     margin_mm: float = 0.0,
 ) -> sitk.Image:
-    place = crop_of_scan(ct, mask, size, spacing_mm, margin_mm)
-    result, painted = paste_into_scan(ct, place, paint(place.crop), blend_mm), place.painted
+    crop = crop_of_scan(ct, mask, size, spacing_mm, margin_mm)
+    result, painted = paste_into_scan(crop, paint(crop), blend_mm), crop.region
     expected = grown_mask(sitk.GetArrayViewFromImage(mask), margin_mm, ct.GetSpacing()[::-1])
     assert np.array_equal(sitk.GetArrayViewFromImage(painted), expected)
     return result
@@ -114,30 +117,23 @@ def test_pipeline_hands_its_grid_and_every_option_to_the_model(monkeypatch: pyte
         [],
     )
 
-    def generate(ct_hu: Tensor, lesion_mask: Any, paint_mask: Any, valid_mask: Any, **options: Any) -> Tensor:
-        calls.append((ct_hu.shape, options))
-        assert (paint_mask >= lesion_mask).all() and paint_mask.sum() > lesion_mask.sum() and valid_mask.all()
-        return ct_hu
+    def generate(crops: Crops, request: Any, *run: Any) -> Tensor:
+        calls.append((crops.ct_hu.shape, request, run))
+        assert (crops.paint_mask >= crops.lesion_mask).all() and crops.paint_mask.sum() > crops.lesion_mask.sum()
+        assert crops.valid_mask.all()
+        return crops.ct_hu
 
     monkeypatch.setattr(pipe, "generate", generate)
-    request = {"malignancy": "benign"}
-    pipe(ct, ball(ct, (8, 25, 28), 12), request, 2.0, num_inference_steps=np.int64(7), num_lesions_per_mask=2)
-    numbers = {
-        "guidance_scale": 2.0,
-        "cfg_scale": 1.0,
-        "hu_scale": 1.0,
-        "time_shift": None,
-        "draw_appearance": True,
-        "match_noise": True,
-        "num_inference_steps": 7,
-        "guidance_range": None,
-        "num_lesions_per_mask": 2,
-        "decode": True,
-        "latents": None,
-    }
-    callback = {"callback_on_step_end": None, "callback_on_step_end_tensor_inputs": ("latents",)}
-    options = {"attributes": request, "generator": None} | numbers | callback
-    assert calls == [((1, 1, 36, 36, 36), options)]
+    requested = {"malignancy": ["benign"]}
+    pipe(ct, ball(ct, (8, 25, 28), 12), requested, 2.0, num_inference_steps=np.int64(7), num_lesions_per_mask=2)
+    expected = ResolvedRequest(
+        attributes={"malignancy": ["benign", "benign"]},
+        guidance_scale=2.0,
+        steps=7,
+        paint_margin_mm=2.0,
+        blend_mm=2.0,
+    )
+    assert calls == [((2, 1, 36, 36, 36), expected, (None, None, True, None, ("latents",)))]
 
 
 def test_painted_hounsfield_units_arrive_away_from_the_rim():
@@ -233,9 +229,9 @@ def test_lesion_at_the_border_of_the_scan_is_painted(centre: tuple[int, int, int
     inside = check_outside(ct, inpainted(painter, ct, mask, blend_mm=0.0), mask)
     assert -50 < inside.mean() < 200
     crop = painter.calls[0].crop
-    beyond = crop["valid_mask"] == 0
-    assert beyond.any() and not crop["paint_mask"][beyond].any()
-    assert crop["ct_hu"][beyond].min() > -1024  # the scan's edge is repeated, no wall of air
+    beyond = crop.valid_mask == 0
+    assert beyond.any() and not crop.paint_mask[beyond].any()
+    assert crop.ct_hu[beyond].min() > -1024  # the scan's edge is repeated, no wall of air
 
 
 def lopsided(ct: sitk.Image) -> sitk.Image:
@@ -262,6 +258,9 @@ def test_lesion_larger_than_the_grid_is_refused():
     ):
         inpainted(painter, ct, ball(ct, (8, 25, 28), 12), size=16)
     assert painter.calls == []
+    with pytest.raises(ValueError, match="the mask spans"):  # the mask alone says it, too
+        check_lesion_fits(ball(ct, (8, 25, 28), 12), 16, 1.0, 0.0)
+    check_lesion_fits(ball(ct, (8, 25, 28), 12), 32, 1.0, 0.0)
 
 
 def test_lesion_smaller_than_the_grid_can_show_is_refused():
@@ -269,6 +268,8 @@ def test_lesion_smaller_than_the_grid_can_show_is_refused():
     mask = ball(ct, (8, 25, 28), 0.1)
     with pytest.raises(ValueError, match=r"the mask vanishes on the model's grid of 4\.0 mm; the lesion is too small"):
         inpainted(constant(0.0), ct, mask, spacing_mm=4.0)
+    with pytest.raises(ValueError, match="the mask vanishes"):
+        check_lesion_fits(mask, 32, 4.0, 0.0)
 
 
 def changed(mask: sitk.Image, what: str) -> sitk.Image:

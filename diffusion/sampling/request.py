@@ -1,0 +1,123 @@
+"""What one call of the pipeline may request: every option with its meaning and its checks, once; imports no torch."""
+
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from diffusion.option_types import Attributes, AttributeValue, Scales
+
+STEPS = 16  # within 5 % of 250 in every texture distance (benchmarks/few_steps.md)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InpaintRequest:
+    """What a call requests of the lesion, and how it is sampled.
+
+    Attributes:
+        attributes: Requested character, for example `--attributes.malignancy malignant --attributes.mean_hu -450`, or
+            in Python `{"malignancy": "malignant", "mean_hu": -450}`. Known names are `unet.config.attributes` and
+            `guide.attributes`; an attribute that both know is requested of both. One value for all volumes, or a list
+            with one for each and None where nothing is requested.
+        guidance_scale: Scale s of the guide, the gradient of its classifiers: one number, or one for each attribute by
+            name, `{malignancy: 2, spiculation: 0.5}`, 1 where it has none; 0 switches the guide off.
+        guidance_range: (low, high), the timesteps that are guided, as shares of all with 0 clean and 1 noise; null
+            takes the guide's own.
+        cfg_scale: Scale w of classifier-free guidance on the U-Net's own attributes, ε̂ = ε(∅) + w (ε(a) - ε(∅)) (Ho &
+            Salimans 2022). 1 is the plain conditional network; any other value doubles the cost of a step.
+        hu_scale: Share of the missing HU that each guided step adds where HU are requested (mean_hu, p10_hu, p50_hu,
+            p90_hu; see `MeasuredGuidance`); 0 leaves requested HU to the U-Net.
+        time_shift: δ. The U-Net receives (1 + δ) t instead of t, so it trusts its input less; a constant shift inspired
+            by Li et al. 2024. Null takes the pipeline's; 0 is no shift.
+        draw_appearance: Whether a lesion without any request gets texture and HU of a real one of its size, drawn from
+            the pipeline's `population`. The U-Net receives all of it, and its mean HU is met.
+        steps: Denoising steps. Each is one call of the U-Net.
+        paint_margin_mm: Width of the region painted around the lesion; null takes the margin of the training.
+        blend_mm: Depth over which the change is blended in, from the border of the painted region inwards. Null takes
+            the margin, so that the lesion itself is all the model's.
+        match_noise: Whether the painted region gets noise like that of the CT around it (`imaging.noise.noise_like`).
+    Raises: ValueError: If a number is not finite or out of range; the message names it.
+    """
+
+    attributes: Attributes = field(default_factory=dict)
+    guidance_scale: Scales = 1.0
+    guidance_range: Sequence[float] | None = None
+    cfg_scale: float = 1.0
+    hu_scale: float = 1.0
+    time_shift: float | None = None
+    draw_appearance: bool = True
+    steps: int = STEPS
+    paint_margin_mm: float | None = None
+    blend_mm: float | None = None
+    match_noise: bool = True
+
+    def __post_init__(self) -> None:
+        steps = self.steps
+        if not isinstance(steps, numbers.Integral) or isinstance(steps, bool) or steps < 1:
+            raise ValueError(f"num_inference_steps {steps!r}, expected a whole number of at least 1")
+        scales: Mapping[str, Any] = {"guidance_scale": self.guidance_scale}
+        if isinstance(self.guidance_scale, Mapping):
+            scales = {f'guidance_scale of "{name}"': scale for name, scale in self.guidance_scale.items()}
+        for name, value in (*scales.items(), ("cfg_scale", self.cfg_scale)):
+            if not is_finite(value):
+                raise ValueError(f"{name} {value!r}, expected a finite number")
+        for name in ("hu_scale", "time_shift", "paint_margin_mm", "blend_mm"):
+            value = getattr(self, name)
+            if value is not None and not (is_finite(value) and value >= 0):
+                raise ValueError(f"{name} {value!r}, expected a finite number of at least 0")
+        if self.guidance_range is not None:
+            check_range(self.guidance_range)
+
+    def resolved(self, paint_margin_mm: float, time_shift: float) -> "ResolvedRequest":
+        """The request with a pipeline's own values where it names none."""
+        margin_mm = paint_margin_mm if self.paint_margin_mm is None else self.paint_margin_mm
+        return ResolvedRequest(
+            attributes=self.attributes,
+            guidance_scale=self.guidance_scale,
+            guidance_range=self.guidance_range,
+            cfg_scale=self.cfg_scale,
+            hu_scale=self.hu_scale,
+            time_shift=time_shift if self.time_shift is None else self.time_shift,
+            draw_appearance=self.draw_appearance,
+            steps=self.steps,
+            paint_margin_mm=margin_mm,
+            blend_mm=margin_mm if self.blend_mm is None else self.blend_mm,
+            match_noise=self.match_noise,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedRequest(InpaintRequest):
+    """A request in which nothing is left to the pipeline; what :meth:`InpaintRequest.resolved` returns."""
+
+    time_shift: float = 0.0
+    paint_margin_mm: float = 0.0
+    blend_mm: float = 0.0
+
+    def repeated(self, count: int) -> "ResolvedRequest":
+        """The request for `count` versions of each volume, one after the other in the batch."""
+        return replace(self, attributes={name: _repeated(value, count) for name, value in self.attributes.items()})
+
+
+def check_range(guidance_range: Sequence[float]) -> tuple[float, float]:
+    """(low, high) as floats. Raises ValueError unless 0 <= low < high <= 1."""
+    bounds = tuple(guidance_range) if isinstance(guidance_range, Sequence) else ()
+    if len(bounds) != 2 or not all(map(is_finite, bounds)) or not 0 <= bounds[0] < bounds[1] <= 1:
+        raise ValueError(
+            f"guidance_range {guidance_range!r}, expected (low, high), shares of the timesteps with 0 clean and 1 "
+            "noise, 0 <= low < high <= 1"
+        )
+    return float(bounds[0]), float(bounds[1])
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a finite number (a bool is none)."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _repeated(value: AttributeValue, count: int) -> AttributeValue:
+    """A list with one value per volume, each `count` times; one value for all volumes stays."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return value
+    return [one for one in value for _ in range(count)]
