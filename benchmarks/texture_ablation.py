@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import lesion_table
 import train_ldm
 
+from diffusion.option_types import TextureConfig
 from foundation.config import launch, parse_config
 
 
@@ -93,7 +94,7 @@ def main(config: AblationConfig) -> None:
             raise ValueError(f"variant {variant}, expected one of {', '.join(VARIANTS)}")
         losses = VARIANTS[variant]
         weights = dict.fromkeys(losses, config.weight / max(1, len(losses)))
-        texture = train_ldm.TextureConfig(gate=config.gate, balance="norm", **weights)
+        texture = TextureConfig(weights, config.gate, balance="norm")
         run = train_ldm.LdmConfig(
             data=config.latents,
             out=config.out / variant,

@@ -8,7 +8,6 @@ share of late samples is exactly the gate. Steps with and without alternate, so 
 that of the process.
 """
 
-import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,18 +18,16 @@ import yaml
 from torch import Tensor
 from tqdm.auto import tqdm
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))  # the training script is what is measured
-
-import train_ldm
-
 from autoencoder import AutoencoderKL3D
 from diffusion import SPADEUNet3D
+from diffusion.option_types import TextureConfig
 from diffusion.process import training_scheduler
+from diffusion.stage_two import stage_two_of
 from foundation.config import launch, parse_config
 from imaging.lesions.shapes import nodule_mask
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-ALL = train_ldm.TextureConfig(gabor=1.0, cooccurrence=1.0, wavelet=1.0, dog=1.0)
+ALL = TextureConfig(losses=dict.fromkeys(("gabor", "cooccurrence", "wavelet", "dog"), 1.0))
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class StepConfig:
         threads: CPU threads.
     """
 
-    texture: train_ldm.TextureConfig = field(default_factory=lambda: ALL)
+    texture: TextureConfig = field(default_factory=lambda: ALL)
     crop_size: int = 48
     batch: int = 10
     repeats: int = 7
@@ -61,13 +58,12 @@ def main(config: StepConfig) -> None:
     shape = yaml.safe_load((CONFIGS / "ldm.yaml").read_text())["model"]
     scheduler = training_scheduler("v")
     batch, x0, noise, timesteps = random_batch(config, vae, len(scheduler.alphas_cumprod))
-    none = replace(config.texture, gabor=0.0, cooccurrence=0.0, wavelet=0.0, dog=0.0)
+    none = replace(config.texture, losses={})
     kinds = {"without texture losses": (none, False), "with": (config.texture, False)}
     kinds |= {"with, gradients measured": (config.texture, True)}
     steps = {}
     for name, (texture, statistics) in kinds.items():
-        run = train_ldm.LdmConfig(data=Path(), out=Path(), texture=texture)
-        model = train_ldm.stage_two_of(SPADEUNet3D(map_factor=vae.factor, **shape), run)
+        model = stage_two_of(SPADEUNet3D(map_factor=vae.factor, **shape), texture)
         steps[name] = (model, torch.optim.AdamW(model.parameters(), lr=1e-5), statistics)
 
     times: dict[str, list[float]] = {name: [] for name in steps}

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from imaging.semantic_map import FIRST_NODULE, LUNG
-
 BLANK = -1.0  # ct_norm of what is painted: the floor of the window, darker than lung, so the hole is plainly a hole
 
 
@@ -76,33 +74,6 @@ def blank_whole(batch: Mapping[str, Tensor], whole: Tensor, empty: Tensor) -> di
     blanked = torch.where(where, empty.to(batch["blanked_latent"]), batch["blanked_latent"])
     paint_mask = torch.where(where, torch.ones_like(batch["paint_mask"]), batch["paint_mask"])
     return {**batch, "blanked_latent": blanked, "paint_mask": paint_mask}
-
-
-def changed_mask(lesion_mask: Tensor, grown: Tensor, voxels: int = 2) -> Tensor:
-    """Masks that are not the lesions': dilated by a cube of `voxels` on each side, or eroded by it; never to nothing.
-
-    Args:
-        lesion_mask: (B, 1, D, H, W), 0 or 1.
-        grown: Which samples' masks are dilated, bool (B,); the others' are eroded.
-    """
-    mask = lesion_mask.float()
-    size, padding = 2 * voxels + 1, voxels
-    dilated = F.max_pool3d(mask, size, stride=1, padding=padding)
-    eroded = 1 - F.max_pool3d(1 - mask, size, stride=1, padding=padding)
-    grown = grown.view(-1, 1, 1, 1, 1) | (eroded.flatten(1).sum(1) == 0).view(-1, 1, 1, 1, 1)
-    return torch.where(grown, dilated, eroded).to(lesion_mask.dtype)
-
-
-def relabelled(semantic_map: Tensor, lesion_mask: Tensor) -> Tensor:
-    """Semantic maps as if each sample's lesion had this mask; what is no longer lesion is lung.
-
-    Args:
-        semantic_map: Labels (`imaging.semantic_map.LABELS`), integer (B, 1, D, H, W).
-        lesion_mask: Same shape, 0 or 1.
-    """
-    nodule = semantic_map.flatten(1).amax(1).clamp_min(FIRST_NODULE).view(-1, 1, 1, 1, 1)
-    elsewhere = torch.where(semantic_map >= FIRST_NODULE, torch.full_like(semantic_map, LUNG), semantic_map)
-    return torch.where(lesion_mask > 0, nodule, elsewhere)
 
 
 def lesion_neighbourhood(lesion_mask: Tensor, factor: int, cells: int = 1) -> Tensor:

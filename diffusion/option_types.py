@@ -1,6 +1,7 @@
 """Types of the options of stage 2, as configs name them; imports no torch."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 AttributeValue = str | float | Sequence[str | float]  # of one attribute: a value for all volumes, or one for each
@@ -13,3 +14,30 @@ Balance = Literal["none", "norm", "project", "norm_project"]  # see `diffusion.l
 # which Diffusers scheduler takes the steps, see `diffusion.sampling.samplers`
 SamplerName = Literal["default", "ddpm", "ddim", "dpm-solver++", "dpm-solver++-lu", "unipc", "flow-euler"]
 PlaneReduction = Literal["mean", "max", "softmax"]  # how a loss joins its three planes, see `diffusion.losses.gabor`
+
+
+@dataclass(frozen=True)
+class TextureConfig:
+    """Texture losses on the decoded lesion in the late steps.
+
+    Attributes:
+        losses: Weight of each loss by its name in `diffusion.losses.texture`, for example `{gabor: 0.1, border: 0.2}`.
+        gate: They are computed for t < gate * T; 1 computes them at every t.
+        time_policy: How the losses' weights change over t; see `diffusion.losses.time_weights`.
+        balance: "none", "norm", "project" or "norm_project"; see `diffusion.losses.gradient_balance`.
+        plane_reduction: How the Gabor loss joins its three planes: "mean", "max" or "softmax".
+    Raises: ValueError: If a weight is not above 0.
+    """
+
+    losses: dict[str, float] = field(default_factory=dict)
+    gate: float = 0.3
+    time_policy: TimePolicy = "constant"
+    balance: Balance = "none"
+    plane_reduction: PlaneReduction = "mean"
+
+    def __post_init__(self) -> None:
+        for name, weight in self.losses.items():
+            if not weight > 0:
+                raise ValueError(
+                    f"texture.losses.{name} {weight}: expected a weight above 0; leave the loss out instead"
+                )

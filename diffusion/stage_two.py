@@ -1,25 +1,24 @@
 """One training step of stage 2: structure loss on the latent, in the late steps texture losses on the decoded lesion.
 
-METHODS.md A, main method. The texture losses see x̂0 decoded in the latent window around the lesion; the gradient
-passes through the frozen decoder into the U-Net.
+The main method of the texture-loss proposal (docs/references.md). The texture losses see x̂0 decoded in the latent
+window around the lesion; the gradient passes through the frozen decoder into the U-Net.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from autoencoder.latents import unstandardise
-from diffusion.conditioning import condition_of, mask_coverage, relabelled
+from diffusion.conditioning import condition_of, mask_coverage
 from diffusion.lesion_window import decode_windows, lesion_windows
 from diffusion.losses.gradient_balance import combined_gradient, gradient_statistics, loss_gradients
-from diffusion.losses.structure import density_loss, diffusion_loss, mask_consistency_loss
-from diffusion.losses.time_weights import STRUCTURE, ConstantWeights, StepPlan
-from diffusion.option_types import Balance
-from diffusion.process import add_noise, alphas_of, network_times, predicted_x0, target_of, x0_slope
-
-TextureLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (pred, target, mask, spacing_mm) -> (B,)
+from diffusion.losses.structure import density_loss, diffusion_loss
+from diffusion.losses.texture import TextureLoss, texture_losses
+from diffusion.losses.time_weights import STRUCTURE, TIME_POLICIES, ConstantWeights, StepPlan
+from diffusion.option_types import Balance, Target, TextureConfig
+from diffusion.process import TARGETS, add_noise, alphas_of, network_times, predicted_x0, target_of, x0_slope
 
 
 class StageTwo(nn.Module):
@@ -36,7 +35,6 @@ class StageTwo(nn.Module):
         learned: Modules inside the texture losses that are trained along, such as a `GaborBank`.
         balance: "none", or how the losses' gradients are balanced; see `diffusion.losses.gradient_balance`.
         num_labels: Labels that the U-Net knows; 2 takes the lesion mask, more the semantic map.
-        mask_consistency: Weight of `mask_consistency_loss`, which needs a second pass of the U-Net.
         density: v of `density_loss`, (C,), which is then part of the structure loss; its weight is |v|².
     Raises: ValueError: If names do not agree.
     """
@@ -50,7 +48,6 @@ class StageTwo(nn.Module):
         learned: Sequence[nn.Module] = (),
         balance: Balance = "none",
         num_labels: int = 2,
-        mask_consistency: float = 0.0,
         density: Tensor | None = None,
     ) -> None:
         super().__init__()
@@ -60,7 +57,6 @@ class StageTwo(nn.Module):
         self.texture = dict(texture)
         self.learned = nn.ModuleList(learned)
         self.texture_weights, self.balance = dict(texture_weights), balance
-        self.mask_consistency = mask_consistency
         self.density: Tensor | None
         self.register_buffer("density", density, persistent=False)
 
@@ -80,9 +76,8 @@ class StageTwo(nn.Module):
             vae: Frozen autoencoder.
             scheduler: Training scheduler.
             batch: `blanked_latent`, `lesion_mask`, `paint_mask`, `valid_mask`, `spacing_mm`; `semantic_map` for a U-Net
-                of more than two labels, `ct_norm` for texture losses, `other_mask` (`conditioning.changed_mask`) for
-                mask consistency, `attributes` for a U-Net that has some. Where all of a crop is painted, all of it
-                counts in the structure loss.
+                of more than two labels, `ct_norm` for texture losses, `attributes` for a U-Net that has some. Where
+                all of a crop is painted, all of it counts in the structure loss.
             x0, noise: Standardised latent and noise, (B, C, d, h, w).
             timesteps: Rows of the schedule, (B,), integer.
             statistics: Also measure each loss's gradient norm and the cosines between them.
@@ -93,7 +88,10 @@ class StageTwo(nn.Module):
         noisy = add_noise(scheduler, x0, noise, timesteps)
         times = network_times(scheduler, timesteps)
         labels = batch["lesion_mask"] if self.num_labels == 2 else batch["semantic_map"]
-        output = self._predict(batch, batch["lesion_mask"], labels, noisy, times, vae.factor)
+        masks = (batch["lesion_mask"], batch["paint_mask"], batch["valid_mask"])
+        condition = condition_of(batch["blanked_latent"], *masks, vae.factor)
+        given = {"attributes": batch.get("attributes")}
+        output = self.unet(torch.cat([noisy, condition], dim=1), times, labels, **given).sample.float()
 
         alphas = alphas_of(scheduler)
         plan = self.policy.plan(timesteps, alphas, batch["lesion_mask"], batch["valid_mask"], vae.factor)
@@ -122,32 +120,7 @@ class StageTwo(nn.Module):
             measured = gradient_statistics({name: gradient / slope for name, gradient in gradients.items()})
             pulled = (output * combined_gradient(gradients, weights, self.balance)).sum()
             total = self._total(losses, weights, plan) + pulled - pulled.detach()  # its gradient, not its value
-        if self.mask_consistency > 0:
-            other_mask = batch["other_mask"]
-            other_labels = other_mask if self.num_labels == 2 else relabelled(labels, other_mask)
-            other = self._predict(batch, other_mask, other_labels, noisy, times, vae.factor)
-            own, others = (mask_coverage(mask, vae.factor) for mask in (batch["lesion_mask"], other_mask))
-            target, alpha_bar = target_of(scheduler, x0, noise, timesteps), alphas.to(x0.device)[timesteps]
-            reaction = mask_consistency_loss(output, other, target, (own - others).abs() * valid, alpha_bar)
-            losses["mask_consistency"] = reaction
-            total = total + self.mask_consistency * reaction.mean()
         return total, {name: loss.detach() for name, loss in losses.items()}, measured
-
-    def _predict(
-        self,
-        batch: Mapping[str, Tensor],
-        lesion_mask: Tensor,
-        labels: Tensor,
-        noisy: Tensor,
-        times: Tensor,
-        factor: int,
-    ) -> Tensor:
-        """The U-Net's output if the lesion has this mask."""
-        masks = (lesion_mask, batch["paint_mask"], batch["valid_mask"])
-        condition = condition_of(batch["blanked_latent"], *masks, factor)
-        return self.unet(
-            torch.cat([noisy, condition], dim=1), times, labels, attributes=batch.get("attributes")
-        ).sample.float()
 
     def _texture_losses(
         self,
@@ -177,3 +150,30 @@ class StageTwo(nn.Module):
         total = total + self.policy.penalty(plan.late)
         learned = [parameter for module in (self.policy, self.learned) for parameter in module.parameters()]
         return total + sum((0.0 * parameter.sum() for parameter in learned), total.new_zeros(()))  # same graph always
+
+
+def stage_two_of(
+    unet: Any,
+    texture: TextureConfig,
+    target: Target = "v",
+    background_weight: float = 0.2,
+    density: Tensor | None = None,
+) -> StageTwo:
+    """The training step with the losses and the time policy that a config names.
+
+    Args:
+        unet: `SPADEUNet3D`, to be trained.
+        texture: Names and weighs the texture losses.
+        target: What the U-Net predicts.
+        background_weight: Weight of the structure loss away from the lesion.
+        density: As :class:`StageTwo`.
+    Raises: ValueError: If a loss is unknown, or a number out of range.
+    """
+    losses, learned = texture_losses(texture)
+    options: dict[str, Any] = {"gate": texture.gate, "background_weight": background_weight}
+    if texture.time_policy == "min_snr":
+        options["prediction_type"] = TARGETS[target]
+    policy = TIME_POLICIES[texture.time_policy](tuple(losses), **options)
+    weights = {name: texture.losses[name] for name in losses}
+    labels = unet.config["num_labels"]
+    return StageTwo(unet, policy, losses, weights, learned, texture.balance, labels, density)

@@ -4,11 +4,11 @@ uv run scripts/train_ldm.py --config configs/ldm.yaml --data data/latents --vae 
 The same command continues an interrupted run. The pipeline is saved in <out>/pipeline.
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from diffusion.option_types import Balance, PlaneReduction, Target, TimePolicy
+from diffusion.option_types import Target, TextureConfig
 from foundation.config import ExistingFolder, ModelSource, launch, read_arguments
 from training.config import TrainingConfig
 
@@ -35,46 +35,6 @@ class UNetConfig:
     attributes: tuple[str, ...] = ()
 
 
-TEXTURE_LOSSES = ("gabor", "cooccurrence", "wavelet", "dog", "gabor_distribution", "adversarial", "border")
-
-
-@dataclass(frozen=True)
-class TextureConfig:
-    """Texture losses on the decoded lesion in the late steps; a weight of 0 leaves a loss out.
-
-    Attributes:
-        gabor: Weight of the Gabor loss (eq. 6).
-        cooccurrence: Weight of the co-occurrence loss (eq. 7-9).
-        wavelet: Weight of the wavelet loss (eq. 10-11).
-        dog: Weight of the difference-of-Gaussians loss.
-        gabor_distribution: Weight of the sliced Wasserstein distance of Gabor responses.
-        adversarial: Weight of the foreground discriminator's loss.
-        border: Weight of the loss at the lesion's border.
-        gate: They are computed for t < gate * T; 1 computes them at every t.
-        time_policy: How the losses' weights change over t; see `diffusion.losses.time_weights`.
-        balance: "none", "norm", "project" or "norm_project"; see `diffusion.losses.gradient_balance`.
-        plane_reduction: How the Gabor loss joins its three planes: "mean", "max" or "softmax".
-    """
-
-    gabor: float = 0.0
-    cooccurrence: float = 0.0
-    wavelet: float = 0.0
-    dog: float = 0.0
-    gabor_distribution: float = 0.0
-    adversarial: float = 0.0
-    border: float = 0.0
-    gate: float = 0.3
-    time_policy: TimePolicy = "constant"
-    balance: Balance = "none"
-    plane_reduction: PlaneReduction = "mean"
-
-
-def weights_of(settings: TextureConfig) -> dict[str, float]:
-    """The texture losses that have a weight."""
-    named = {name: getattr(settings, name) for name in TEXTURE_LOSSES}
-    return {name: weight for name, weight in named.items() if weight > 0}
-
-
 @dataclass(frozen=True)
 class LdmConfig(TrainingConfig):
     """Stage 2.
@@ -92,7 +52,6 @@ class LdmConfig(TrainingConfig):
             their semantic map alone; needs model.num_labels 8.
         density: Weight of the structure loss's error along the direction of density, beside that of all directions.
         texture: Texture losses.
-        mask_consistency: Weight of a loss that asks the prediction to react to a changed mask; a second pass a step.
         forget_all: Share of the samples that the U-Net sees without any attribute: what is not requested at sampling.
             Of the others it sees as many attributes as are drawn, from one to all.
         background_weight: Weight of the loss away from the lesion; its own neighbourhood counts 1.
@@ -110,7 +69,6 @@ class LdmConfig(TrainingConfig):
     whole_share: float = 0.0
     density: float = 0.0
     texture: TextureConfig = field(default_factory=TextureConfig)
-    mask_consistency: float = 0.0
     forget_all: float = 0.15
     background_weight: float = 0.2
     evaluate_crops: int = 6
@@ -124,14 +82,11 @@ class LdmConfig(TrainingConfig):
             )
         if not 0 <= self.forget_all <= 1:
             raise ValueError(f"forget_all {self.forget_all}: expected a share from 0 to 1")
-        for name in ("mask_consistency", "density"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} {getattr(self, name)}: expected a weight of at least 0")
-        others = weights_of(self.texture) or self.whole_share or self.mask_consistency or self.density
+        if self.density < 0:
+            raise ValueError(f"density {self.density}: expected a weight of at least 0")
+        others = self.texture.losses or self.whole_share or self.density
         if self.objective == "gan" and (self.target != "x0" or others):
-            raise ValueError(
-                'objective "gan": expected target "x0", no texture losses, whole_share, mask_consistency and density 0'
-            )
+            raise ValueError('objective "gan": expected target "x0", no texture losses, whole_share and density 0')
 
 
 ARGUMENTS = read_arguments(LdmConfig, __name__)
@@ -146,23 +101,16 @@ from torch.utils.data import default_collate
 from autoencoder.latent_dataset import load_latents, read_latent
 from autoencoder.latents import density_direction, standardise
 from autoencoder.loading import load_autoencoder
-from autoencoder.losses.wavelet import wavelet_texture_loss
 from autoencoder.networks.discriminator import PatchDiscriminator3D
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
 from diffusion.attributes import forgotten
-from diffusion.conditioning import BLANK, blank, blank_whole, changed_mask, condition_channels
-from diffusion.losses.border import border_loss
-from diffusion.losses.cooccurrence import cooccurrence_loss
-from diffusion.losses.dog import dog_loss
-from diffusion.losses.foreground_discriminator import ForegroundDiscriminator
-from diffusion.losses.gabor import GaborBank, gabor_loss
-from diffusion.losses.response_distribution import gabor_distribution_loss
-from diffusion.losses.time_weights import TIME_POLICIES, weights_over_time
+from diffusion.conditioning import BLANK, blank, blank_whole, condition_channels
+from diffusion.losses.time_weights import weights_over_time
 from diffusion.one_step_gan import OneStepGAN
 from diffusion.population import APPEARANCE, LesionPopulation, equivalent_diameter_mm
-from diffusion.process import TARGETS, alphas_of, training_scheduler
+from diffusion.process import alphas_of, training_scheduler
 from diffusion.sampling.samplers import usual_sampler
-from diffusion.stage_two import StageTwo, TextureLoss
+from diffusion.stage_two import stage_two_of
 from evaluation.image_quality import mse
 from evaluation.reports.slices import save_slices
 from imaging.dataset.nodules import spacing_mm_of
@@ -181,7 +129,7 @@ def main(config: LdmConfig) -> None:
     window = (vae.config["window_width"], vae.config["window_level"])
     attributes = config.model.attributes
     latents = LatentNodules(
-        config.data, "train", window=window if weights_of(config.texture) else None, attributes=attributes
+        config.data, "train", window=window if config.texture.losses else None, attributes=attributes
     )
     check_spacing(latents.latents, config.data)
     row = read_latent(latents.latents, 0)
@@ -204,7 +152,7 @@ def main(config: LdmConfig) -> None:
         run.prepare(OneStepGAN(unet, discriminator, config.model.num_labels), {"discriminator": config.learning_rate})
     else:
         density = config.density**0.5 * density_direction(vae) if config.density else None
-        run.prepare(stage_two_of(unet, config, density))
+        run.prepare(stage_two_of(unet, config.texture, config.target, config.background_weight, density))
     vae.to(run.device).requires_grad_(False)
     empty = blank_latent(vae, batch_shape=row["ct_hu"].shape) if config.whole_share else None
     for batch in run.batches(latents):
@@ -215,9 +163,6 @@ def main(config: LdmConfig) -> None:
         if attributes:
             draws = uniform(2 + len(attributes), config.seed, "attributes", batch["draw"])
             batch["attributes"] = forgotten(batch["attributes"], draws, config.forget_all)
-        if config.mask_consistency > 0:
-            grown = uniform(1, config.seed, "other mask", batch["draw"])[:, 0] < 0.5
-            batch = {**batch, "other_mask": changed_mask(batch["lesion_mask"], grown.to(run.device))}
         logging = run.log_due()
         loss, losses, gradients = run.model(vae, scheduler, batch, x0, noise, t, statistics=logging)
         run.update(loss, logged(run, losses, t, scheduler) | gradients if logging else None)
@@ -255,40 +200,6 @@ def load_initial(unet: SPADEUNet3D, folder: Path) -> None:
         unet.load_state_dict(trained.state_dict())
     except RuntimeError as error:
         raise ValueError(f"{folder}: its U-Net differs from this config's model ({error})") from error
-
-
-def stage_two_of(unet: SPADEUNet3D, config: LdmConfig, density: Tensor | None = None) -> StageTwo:
-    """The U-Net with its losses: the one place where a texture loss is named.
-
-    Args:
-        unet: To be trained.
-        config: Names and weighs the losses.
-        density: Direction of density, as long as the square root of its weight.
-    """
-    settings = config.texture
-    bank, discriminator = GaborBank(), ForegroundDiscriminator()
-    losses: dict[str, TextureLoss] = {
-        "gabor": lambda x, y, mask, spacing: gabor_loss(
-            x, y, mask, bank, settings.plane_reduction, spacing_mm=spacing, reduction="none"
-        ),
-        "cooccurrence": lambda x, y, mask, spacing: cooccurrence_loss(x, y, mask, reduction="none"),
-        "wavelet": lambda x, y, mask, spacing: wavelet_texture_loss(x, y, mask, reduction="none"),
-        "dog": lambda x, y, mask, spacing: dog_loss(x, y, mask, spacing_mm=spacing, reduction="none"),
-        "gabor_distribution": lambda x, y, mask, spacing: gabor_distribution_loss(
-            x, y, mask, bank, spacing_mm=spacing, reduction="none"
-        ),
-        "adversarial": lambda x, y, mask, spacing: discriminator(x, y, mask),
-        "border": lambda x, y, mask, spacing: border_loss(x, y, mask, reduction="none"),
-    }
-    weights = weights_of(settings)
-    options: dict[str, Any] = {"gate": settings.gate, "background_weight": config.background_weight}
-    if settings.time_policy == "min_snr":
-        options["prediction_type"] = TARGETS[config.target]
-    policy = TIME_POLICIES[settings.time_policy](tuple(weights), **options)
-    texture = {name: losses[name] for name in weights}
-    learned = [module for name, module in (("gabor", bank), ("adversarial", discriminator)) if name in weights]
-    labels, consistency = config.model.num_labels, config.mask_consistency
-    return StageTwo(unet, policy, texture, weights, learned, settings.balance, labels, consistency, density)
 
 
 def logged(run: TrainingRun, losses: dict[str, Tensor], t: Tensor, scheduler) -> dict[str, Tensor]:
@@ -340,8 +251,7 @@ def validation_loss(vae, unet: SPADEUNet3D, scheduler, config: LdmConfig) -> dic
     if config.objective == "gan":
         return {}
     held_out = LatentNodules(config.data, "validation", attributes=config.model.attributes)
-    plain = replace(config, texture=TextureConfig(), mask_consistency=0.0)
-    stage_two = stage_two_of(unet, plain).to(vae.device).eval()
+    stage_two = stage_two_of(unet, TextureConfig(), config.target, config.background_weight).to(vae.device).eval()
     losses = []
     for start in range(0, len(held_out), config.batch_size):
         rows = [held_out[row, row] for row in range(start, min(start + config.batch_size, len(held_out)))]

@@ -1,8 +1,9 @@
 """From a CT and a mask to a CT with a lesion.
 
-- pipeline: `LesionInpaintPipeline`; crops: from a scan to the model's grid and back
-- steering: how requested attributes move the U-Net's output; guide: the interface of a classifier guide;
-  measured_guidance: HU that the decoded lesion meets
+- request: what a call requests; pipeline: `LesionInpaintPipeline`
+- crops, scan_crop: from tensors or a whole scan to the model's grid, and back
+- steering: how the request moves the U-Net's output at each step; guide: the interface of a classifier guide;
+  measured_guidance: requested HU, measured in the decoded lesion
 - samplers: Diffusers' schedulers by name; loading: the pipeline that a script names; components: the modules of a saved
   pipeline
 """

@@ -12,13 +12,11 @@ from diffusion.conditioning import (
     BLANK,
     blank,
     blank_whole,
-    changed_mask,
     condition_channels,
     condition_of,
     lesion_neighbourhood,
     mask_coverage,
     octant_coverage,
-    relabelled,
 )
 
 
@@ -93,30 +91,3 @@ def test_a_whole_crop_is_blanked_for_the_chosen_samples_alone():
     for name in ("blanked_latent", "paint_mask"):
         assert torch.equal(whole[name][1], batch[name][1])
     assert not batch["paint_mask"].all() and whole["draw"] is batch["draw"]
-
-
-def test_a_changed_mask_is_dilated_or_eroded_but_never_empty():
-    mask = torch.zeros(3, 1, 16, 18, 20, dtype=torch.uint8)
-    mask[:, :, 4:11, 5:12, 6:14] = 1
-    mask[2] = 0
-    mask[2, :, 4:6, 5:7, 6:8] = 1  # too small to be eroded
-    changed = changed_mask(mask, torch.tensor([True, False, False]))
-    cube = np.ones((1, 5, 5, 5))
-    expected = [
-        binary_dilation(mask[0].numpy(), cube),
-        ~binary_dilation(~(mask[1].numpy() > 0), cube),
-        binary_dilation(mask[2].numpy(), cube),
-    ]
-    assert np.array_equal(changed.numpy() > 0, np.stack(expected)) and changed.dtype == torch.uint8
-
-
-def test_a_map_is_relabelled_for_another_mask_and_stays_for_its_own():
-    lesion_mask = random_mask()
-    semantic_map = torch.where(lesion_mask > 0, torch.tensor([[[[[7]]]], [[[[5]]]]]), torch.tensor(1))
-    assert torch.equal(relabelled(semantic_map, lesion_mask), semantic_map)
-    other = relabelled(semantic_map, lesion_mask.roll(3, -1))
-    for index, label in enumerate((7, 5)):
-        assert (other[index][lesion_mask.roll(3, -1)[index] > 0] == label).all()
-    lost = (lesion_mask > 0) & (lesion_mask.roll(3, -1) == 0)
-    assert lost.any() and (other[lost] == 4).all()
-    assert (other[(lesion_mask == 0) & (lesion_mask.roll(3, -1) == 0)] == 1).all()

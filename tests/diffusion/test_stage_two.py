@@ -1,19 +1,17 @@
-from pathlib import Path
-
 import pytest
 import torch
-import train_ldm
 from tiny_models import tiny_unet
 
 from autoencoder import AutoencoderKL3D
-from diffusion.conditioning import changed_mask, condition_of, mask_coverage
+from diffusion.conditioning import condition_of
 from diffusion.losses.cooccurrence import cooccurrence_loss
 from diffusion.losses.dog import dog_loss
 from diffusion.losses.gabor import GaborBank, gabor_loss
-from diffusion.losses.structure import diffusion_loss, mask_consistency_loss
+from diffusion.losses.structure import diffusion_loss
 from diffusion.losses.time_weights import TIME_POLICIES, ConstantWeights, FilmWeights, StepAwareMask, UncertaintyWeights
+from diffusion.option_types import TextureConfig
 from diffusion.process import alphas_of, predicted_x0, target_of, training_scheduler, x0_slope
-from diffusion.stage_two import StageTwo
+from diffusion.stage_two import StageTwo, stage_two_of
 
 SHAPE = (16, 24, 32)
 
@@ -291,46 +289,18 @@ def test_slope_is_the_derivative_of_the_predicted_x0(target):
 
 @pytest.mark.parametrize("name", TIME_POLICIES)
 def test_policies_follow_the_target_the_gate_and_the_background_of_the_config(name):
-    texture = train_ldm.TextureConfig(gabor=1.0, gate=0.5, time_policy=name)
-    config = train_ldm.LdmConfig(data=Path(), out=Path(), target="v", texture=texture, background_weight=0.4)
-    policy = train_ldm.stage_two_of(small_unet(), config).policy
+    texture = TextureConfig({"gabor": 1.0}, gate=0.5, time_policy=name)
+    policy = stage_two_of(small_unet(), texture, "v", background_weight=0.4).policy
     assert type(policy) is TIME_POLICIES[name]
     assert (policy.gate, policy.background_weight) == (0.5, 0.4)
     if name == "min_snr":
         assert policy.prediction_type == "v_prediction"
 
 
-def test_mask_consistency_adds_the_hinge_of_a_second_pass_to_the_loss(vae, batch):
-    batch["other_mask"] = changed_mask(batch["lesion_mask"], torch.tensor([True, False, True]))
-    plain, weighted = (
-        StageTwo(small_unet(), ConstantWeights(()), {}, {}, mask_consistency=weight) for weight in (0.0, 0.7)
-    )
-    without, losses, _ = step(plain, vae, batch)
-    total, both, _ = step(weighted, vae, batch)
-    assert "mask_consistency" not in losses and torch.equal(losses["structure"], both["structure"])
-    torch.manual_seed(3)
-    x0, noise = torch.randn(2, 3, 4, 4, 6, 8)
-    t, scheduler = torch.tensor([10, 250, 900]), training_scheduler("v")
-    errors = []
-    for name in ("lesion_mask", "other_mask"):
-        masks = [batch[key] for key in (name, "paint_mask", "valid_mask")]
-        sample = torch.cat([scheduler.add_noise(x0, noise, t), condition_of(batch["blanked_latent"], *masks, 4)], dim=1)
-        output = weighted.unet(sample, t, batch[name]).sample
-        differ = (mask_coverage(batch["lesion_mask"], 4) - mask_coverage(batch["other_mask"], 4)).abs()[:, 0]
-        error = (output - target_of(scheduler, x0, noise, t)).square().mean(1)
-        errors.append((error * differ).sum((1, 2, 3)) / differ.sum((1, 2, 3)))
-    expected = (1 - scheduler.alphas_cumprod[t]) * (0.1 + errors[0] - errors[1]).clamp_min(0)
-    assert torch.allclose(both["mask_consistency"], expected, rtol=1e-4, atol=1e-6)
-    assert torch.allclose(total, without + 0.7 * expected.mean(), rtol=1e-5)
-    assert gradients(weighted, total).isfinite().all()
-
-
-def test_a_prediction_that_reacts_enough_has_no_consistency_loss_and_the_gradient_pushes_the_other_away():
-    target, cells = torch.zeros(1, 2, 3, 3, 3), torch.ones(1, 1, 3, 3, 3)
-    output, other = torch.zeros_like(target).requires_grad_(), torch.full_like(target, 0.4).requires_grad_()
-    assert mask_consistency_loss(output, other, target, cells, torch.tensor([0.2])) == 0  # 0.16 > 0.1
-    near = torch.full_like(target, 0.1).requires_grad_()
-    loss = mask_consistency_loss(output, near, target, cells, torch.tensor([0.2]))
-    assert torch.allclose(loss, torch.tensor([0.8 * (0.1 - 0.01)]))
-    loss.sum().backward()
-    assert output.grad is None and (near.grad < 0).all()
+def test_the_table_gives_the_named_losses_with_their_weights_and_what_is_trained_in_them():
+    model = stage_two_of(small_unet(), TextureConfig({"border": 0.3, "gabor": 0.1}))
+    assert model.texture_weights == {"gabor": 0.1, "border": 0.3} and len(model.learned) == 1
+    with pytest.raises(ValueError, match=r"texture.losses: 'colour' is unknown; choose from gabor, cooccurrence"):
+        stage_two_of(small_unet(), TextureConfig({"colour": 1.0}))
+    with pytest.raises(ValueError, match=r"texture.losses.gabor 0.0: expected a weight above 0"):
+        TextureConfig({"gabor": 0.0})

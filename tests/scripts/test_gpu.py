@@ -7,6 +7,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from diffusion import LesionInpaintPipeline
+from diffusion.option_types import TextureConfig
 from imaging.dataset.nodules import load_nodules, read_nodule
 from scripts import encode_latents, train_ldm, train_vae
 
@@ -39,7 +40,7 @@ def trained(request, phantom_dataset, tmp_path_factory):
     )
     continued(train_vae.main, vae)
     encode_latents.main(encode_latents.EncodeConfig(phantom_dataset, str(root / "vae/model"), root / "latents"))
-    texture = train_ldm.TextureConfig(gabor=0.1, cooccurrence=0.1, wavelet=0.1, gate=1.0, balance="norm")
+    texture = TextureConfig(dict.fromkeys(("gabor", "cooccurrence", "wavelet"), 0.1), gate=1.0, balance="norm")
     ldm = train_ldm.LdmConfig(
         data=root / "latents",
         vae=root / "vae/model",

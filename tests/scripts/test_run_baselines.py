@@ -21,7 +21,7 @@ from scripts.run_baselines import CONFIGS, ORDER, BaselinesConfig, claim, main, 
 SMALL = {"batch_size": 2, "warmup_steps": 1, "evaluate_crops": 1, "evaluate_steps": 1, "log_every": 1}
 PIXEL = {"vae": "identity", "target": "x0", "noise_schedule": "linear"}
 METHODS = {
-    "snr": PIXEL | {"texture": {"dog": 0.3, "gate": 1.0, "time_policy": "snr"}},
+    "snr": PIXEL | {"texture": {"losses": {"dog": 0.3}, "gate": 1.0, "time_policy": "snr"}},
     "conditional_gan": PIXEL | {"objective": "gan"},
     "ours": {"model": {"map_channels": 4}},
 }
@@ -212,7 +212,11 @@ def test_every_config_of_the_project_is_a_method_of_the_source_or_ours(inputs, t
     assert pixel == set(ORDER) - {"ldm_concat", "ours"}
     assert all(methods[name].target == "x0" and methods[name].model.map_channels == 0 for name in pixel - {"spade_gan"})
     texture = {name: methods[name].texture for name in ORDER}
-    policies = {name: (t.time_policy, t.dog, t.gate) for name, t in texture.items() if t.time_policy != "constant"}
+    policies = {
+        name: (t.time_policy, t.losses.get("dog", 0.0), t.gate)
+        for name, t in texture.items()
+        if t.time_policy != "constant"
+    }
     assert policies == {
         "snr": ("snr", 0.3, 1.0),
         "film": ("film", 1.0, 1.0),
