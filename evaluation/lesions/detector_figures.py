@@ -87,12 +87,15 @@ def detector_figures(lesion: Lesion) -> np.ndarray:
 
 
 def _box_around(lesion: Lesion) -> Lesion:
-    """The lesion cut to its mask's box and `REACH_MM` around it, as far as the crop goes."""
+    """The lesion cut to its mask's box and `REACH_MM` around it; what is not valid repeats the nearest voxel."""
     reach = [int(np.ceil(REACH_MM / mm)) + 1 for mm in lesion.spacing_mm]
     index = np.nonzero(lesion.lesion_mask)
     box = tuple(slice(max(int(i.min()) - r, 0), int(i.max()) + r + 1) for i, r in zip(index, reach, strict=True))
-    arrays = (array[box] for array in (lesion.ct_hu, lesion.lesion_mask, lesion.valid_mask))
-    return Lesion(lesion.name, lesion.patient_id, *arrays, lesion.spacing_mm)
+    ct_hu, lesion_mask, valid_mask = (array[box] for array in (lesion.ct_hu, lesion.lesion_mask, lesion.valid_mask))
+    if not valid_mask.all():
+        nearest = distance_transform_edt(~valid_mask, return_distances=False, return_indices=True)
+        ct_hu = ct_hu[tuple(nearest)]
+    return Lesion(lesion.name, lesion.patient_id, ct_hu, lesion_mask, valid_mask, lesion.spacing_mm)
 
 
 def _mean(values: np.ndarray, region: np.ndarray) -> float:

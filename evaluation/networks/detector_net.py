@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from evaluation.lesions.lesion_sets import Lesion, lesion_cube
 from imaging.window import to_hu
 
-SIDE = 32  # voxels of 1 mm
+SIDE = 24  # voxels of 1 mm: a lesion and its rim; of the largest the middle
 DETAIL_MM, DETAIL_HU = 1.0, 100.0  # Gaussian whose residual is detail; its unit
 FOLDS, EPOCHS, BATCH_PAIRS = 3, 24, 8
 
