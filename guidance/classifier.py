@@ -22,9 +22,9 @@ MIDDLE_RATING = 3.0  # of the readers' scale, 1 to 5: what a fresh regression an
 class NoduleClassifier3D(AlignedModel, ModelMixin, ConfigMixin):
     """p(attribute | x_t, t) of a lesion from the noisy crop around it, for every attribute it was trained on.
 
-    LSDM (METHODS.md B, eq. 3.7-3.8): the encoder half and the middle block of the U-Net without SPADE, pooling, and a
-    linear head for each attribute. The pooling looks at the lesion's cells as well as at the whole crop. The crop is
-    that of `guidance.lesion_crop`, in the space that this network was trained in.
+    LSDM (docs/references.md, eq. 3.7-3.8): the encoder half and the middle block of the U-Net without SPADE, pooling,
+    and a linear head for each attribute. It pools over the lesion's cells and over the whole crop. The crop is that of
+    `guidance.lesion_crop`, in the space that this network was trained in.
 
     Args:
         classes: Attribute -> its classes in order, for example {"malignancy": ["benign", "malignant"]}.
