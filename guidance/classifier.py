@@ -28,7 +28,7 @@ class NoduleClassifier3D(AlignedModel, ModelMixin, ConfigMixin):
 
     Args:
         classes: Attribute -> its classes in order, for example {"malignancy": ["benign", "malignant"]}.
-        regressions: Attributes whose value is told, in units of the readers' rating, 1 to 5.
+        regressions: Attributes that are predicted as a number, in units of the readers' rating, 1 to 5.
         space: "latent" reads the noisy latent; "decoded" the image that the autoencoder makes of it, as LSDM does,
             through one Haar transform, so that no convolution runs at full resolution.
         cells: Edge of the crop in latent cells.
@@ -36,8 +36,9 @@ class NoduleClassifier3D(AlignedModel, ModelMixin, ConfigMixin):
         channels: Width of each level, finest first.
         blocks_per_level: Residual blocks at each level.
         dropout: On the pooled features.
-        sees_mask: Whether the lesion's mask is an input. With it the network tells p(y | x_t, mask), and what the
-            mask's size says of y has no gradient; without, as in LSDM, size must be read from the lesion itself.
+        sees_mask: Whether the lesion's mask is an input. With the mask, the network gives p(y | x_t, mask), and what
+            the mask's size says about y has no gradient. Without it, as in LSDM, the network reads the size from the
+            lesion itself.
     Raises: ValueError: If there is no attribute, one with fewer than two classes, or one of both kinds; or if the
         space is unknown, or there are fewer than 2 cells.
     """
