@@ -1,11 +1,14 @@
 """Stage 1: ct_norm <-> latent.
 
-- kl, vq, identity: the autoencoders, of one interface; aligned_model: what all models of this project are loaded by
+- kl, vq, identity: the autoencoders, with one interface
+- aligned_model: the base class of this project's models
 - stage_one: one training step with all losses
-- latents: statistics and standardisation; latent_dataset: what stage 2 trains on
+- latents: statistics and standardisation of latents
+- latent_dataset: the encoded dataset that stage 2 trains on
 - tiling: whole volumes in bounded memory
-- loading, hub: a model by folder, repository or URL; remote: RemoteAutoencoder, the client of the service
-- networks/: what the models are built of; losses/: of both stages; service/: the autoencoder over HTTP
+- loading, pretrained: load a model from a folder, a Hub repository or a URL
+- remote: RemoteAutoencoder, the client of the service
+- networks/: building blocks; losses/: losses; service/: the autoencoder over HTTP
 """
 
 from typing import TYPE_CHECKING

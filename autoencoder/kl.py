@@ -30,6 +30,15 @@ class AutoencoderKL3D(AlignedModel, Autoencoder3D, ModelMixin):
         latents_mean, latents_std: Per channel, measured on the training set (the Diffusers convention); None until
             then. The diffusion model works on (latent - mean) / std.
     Raises: ValueError: If `stem` or `norm` is unknown or `channels` is empty.
+    Examples:
+        >>> import torch
+        >>> vae = AutoencoderKL3D(channels=(8, 16), blocks_per_level=1)
+        >>> ct_norm = torch.zeros(1, 1, 16, 16, 24)
+        >>> with torch.no_grad():
+        ...     latent = vae.encode(ct_norm).latent_dist.mode()
+        ...     reconstruction = vae.decode(latent).sample
+        >>> vae.factor, tuple(latent.shape), tuple(reconstruction.shape)
+        (4, (1, 4, 4, 4, 6), (1, 1, 16, 16, 24))
     """
 
     @register_to_config

@@ -1,12 +1,15 @@
 """Stage 2: inpainting diffusion in the latent space of stage 1.
 
-- unet, blocks: `SPADEUNet3D`; conditioning: the blanked CT, the mask's coverage, the lesion's neighbourhood
-- attributes: character as an input of the U-Net; population: real lesions whose appearance is drawn without a request
-- process: the noising process, the targets and their conversions; lesion_window: decoding the lesion's window alone
-- stage_two: one training step; one_step_gan: the step of the GAN baselines
-- losses/: structure losses on the latent, texture losses on the decoded lesion, their weights over t
-- sampling/: the request of a call, the pipeline, its crops, steering and samplers
-- option_types: types of the options that configs name
+- unet, blocks: SPADEUNet3D
+- conditioning: the inputs concatenated to the noisy latent
+- attributes: requested attributes as an input of the U-Net
+- process: noise schedule, targets, x0-hat, guided output
+- stage_two: one training step with all losses; one_step_gan: the same for the GAN baseline
+- lesion_window: decodes the window around a lesion only
+- population: real lesions, one of which is drawn if nothing is requested
+- option_types: types of config options
+- losses/: structure loss, texture losses, time weights
+- sampling/: the request of a call, LesionInpaintPipeline and its parts
 """
 
 from typing import TYPE_CHECKING

@@ -1,8 +1,8 @@
-"""What the denoiser is told beside the noisy latent: the CT around the hole, the lesion's shape, the hole, the known.
+"""The inputs of the denoiser that are concatenated to the noisy latent: the blanked CT and three masks.
 
-The *lesion mask* says where the lesion is, the *paint mask* which voxels are blanked and made anew: the lesion and a
-margin around it, so that the lesion's blurred rim is made together with it and the border lies in lung. The *valid
-mask* says which voxels of the crop the scan has at all.
+The *lesion mask* says where the lesion is. The *paint mask* says which voxels are blanked and painted: the lesion and a
+margin around it. So the lesion's blurred rim is made together with it, and the border of the painted region lies in
+lung. The *valid mask* says which voxels of the crop lie inside the scan.
 """
 
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ def condition_of(
         lesion_mask, paint_mask, valid_mask: (B, 1, D, H, W), 0 or 1.
         factor: Voxels per latent cell.
     Returns: (B, condition_channels, d, h, w): that latent, the lesion's coverage of octants, the coverage of cells by
-        what is painted and by what is valid.
+        the paint mask and by the valid mask.
     """
     masks = [octant_coverage(lesion_mask, factor), mask_coverage(paint_mask, factor), mask_coverage(valid_mask, factor)]
     return torch.cat([blanked_latent, *(mask.to(blanked_latent) for mask in masks)], dim=1)

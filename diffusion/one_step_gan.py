@@ -1,9 +1,9 @@
-"""The source's non-diffusion baseline: background, mask and noise to lesion in one step, against a discriminator.
+"""The non-diffusion baseline of the texture-loss proposal: a GAN that makes the lesion in one step.
 
-Isola et al. 2017 (L1 and a patch discriminator, of hinge form) with the U-Net of the diffusion model as generator, so
-that with SPADE it is a SPADE GAN (Park et al. 2019) and without it the conditional GAN. The generator is the U-Net at
-the noisiest step, where its input is noise alone; a sampler that takes one step of an x0-predicting U-Net is its
-inference.
+Its inputs are background, mask and noise. The losses are those of Isola et al. 2017: L1 and a patch discriminator, here
+with hinge losses. The generator is the U-Net of the diffusion model. With SPADE it is a SPADE GAN (Park et al. 2019),
+without SPADE the conditional GAN. In training, the U-Net runs at the noisiest step, where its input is pure noise. For
+inference, a sampler takes one step of an x0-predicting U-Net.
 """
 
 from collections.abc import Mapping

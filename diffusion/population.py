@@ -1,8 +1,8 @@
-"""What lesions are like of which nothing is requested: as real ones of their size.
+"""Real lesions, one of which gives a lesion its appearance if nothing is requested.
 
-A denoiser that is told nothing goes, where it is unsure, between what it has seen: solid and ground glass mix to
-lesions that are neither. So one real lesion of about the same volume is drawn, and its appearance is requested. What is
-drawn belongs together, as it was measured in one lesion. Shape is not drawn, the mask has it.
+Without any attribute, a denoiser predicts an average of solid and ground-glass lesions where it is uncertain. Such a
+lesion is neither. So one real lesion of about the same volume is drawn, and its appearance is requested. The drawn
+values belong together, because they were measured in one lesion. The shape is not drawn, because the mask gives it.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,8 @@ class LesionPopulation(AlignedModel, ModelMixin, ConfigMixin):
     def draw(self, diameter_mm: Tensor, surroundings_hu: Tensor, uniform: Tensor) -> Tensor:
         """The appearance of one of the `NEAREST` lesions in log diameter that are denser than the surroundings.
 
-        Each is as likely. Where none is denser, it is the densest: a lesion that is less dense is seen as a hole.
+        Each of them is equally likely. If none is denser, it is the densest, because a less dense lesion looks like a
+        hole.
 
         Args:
             diameter_mm: Of the sphere that has the mask's volume, (B,), above 0.
@@ -77,13 +78,13 @@ class LesionPopulation(AlignedModel, ModelMixin, ConfigMixin):
     def completed(
         self, requests: Tensor, names: Sequence[str], diameter_mm: Tensor, surroundings_hu: Tensor, uniform: Tensor
     ) -> Tensor:
-        """Requests, and in place of none a drawn appearance.
+        """Requests; a volume without any request gets a drawn appearance.
 
         Args:
             requests: (B, number of `names`), NaN where nothing is requested.
             names: The U-Net's attributes, those of the population among them.
             diameter_mm, surroundings_hu, uniform: As for :meth:`draw`.
-        Returns: As `requests`, what the U-Net is told.
+        Returns: As `requests`, the attributes that the U-Net receives.
         """
         drawn = self.draw(diameter_mm, surroundings_hu, uniform)
         told = torch.full_like(requests, torch.nan)

@@ -1,9 +1,11 @@
-"""The diffusion objective: what the U-Net is requested to predict, and the loss on it.
+"""The noising process, the targets of the U-Net, and how guidance changes its output.
 
-Two processes. *Diffusion*: x_t = √ᾱ_t x0 + √(1-ᾱ_t) ε, ᾱ_t from the Diffusers scheduler, t = 0 clean. *Rectified flow*
-(Liu et al. 2022, Lipman et al. 2022): x_t = (1-σ_t) x0 + σ_t ε, and the network predicts the velocity ε - x0. Divided
-by √((1-σ)² + σ²) a flow's x_t is that of a diffusion with ᾱ = (1-σ)² / ((1-σ)² + σ²), which is what time policies see.
-Rows are whole numbers from 0 (clean) to T - 1; the time that the network reads is the row, for a flow 1000 σ.
+There are two processes. *Diffusion*: x_t = √ᾱ_t x0 + √(1-ᾱ_t) ε, ᾱ_t from the Diffusers scheduler, t = 0 clean.
+*Rectified flow* (Liu et al. 2022, Lipman et al. 2022): x_t = (1-σ_t) x0 + σ_t ε, and the network predicts the velocity
+ε - x0. Divided by √((1-σ)² + σ²), a flow's x_t is that of a diffusion with ᾱ = (1-σ)² / ((1-σ)² + σ²). Time policies
+use this ᾱ.
+
+A row is a whole number from 0 (clean) to T - 1. The time that the network receives is the row, or 1000 σ for a flow.
 """
 
 from typing import Any

@@ -19,22 +19,31 @@ from diffusion.blocks import SPADE, Attention3D, Modulation, ResBlock3D, group_c
 
 
 class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
-    """Denoiser of the latent, conditioned by concatenation (blanked CT, masks), SPADE (map) and the character wanted.
+    """Denoiser of the latent, conditioned by concatenation (blanked CT, masks), SPADE (map) and requested attributes.
 
-    LSDM (METHODS.md B) in 3D. The semantic map enters as one-hot channels, max-pooled to the resolution of each level
-    so that a small lesion never vanishes.
+    LSDM (docs/references.md) in 3D. The semantic map enters as one-hot channels. They are max-pooled to the resolution
+    of each level, so that a small lesion never vanishes.
 
     Args:
         latent_channels: Channels of the latent, which the network predicts.
         condition_channels: Channels concatenated to the noisy latent, see `diffusion.conditioning.condition_channels`.
         num_labels: Labels of the semantic map, 0 ... num_labels - 1; 2 means background and lesion.
         map_factor: Voxels of the map per latent cell along each axis: the autoencoder's factor.
-        map_channels: Width of the embedded map; 0 leaves SPADE out, and the masks that are concatenated say all.
+        map_channels: Width of the embedded map; 0 leaves SPADE out, and only the concatenated masks show the lesion.
         channels: Width of each level, finest first.
         blocks_per_level: Residual blocks at each level of either half.
         attention: Whether the lowest level attends over all its voxels.
-        attributes: Character that can be requested, keys of `diffusion.attributes.SCALES`.
+        attributes: Attributes that can be requested, keys of `diffusion.attributes.SCALES`.
     Raises: ValueError: If there are fewer than two labels, no level, or an attribute is unknown.
+    Examples:
+        >>> unet = SPADEUNet3D(channels=(8, 16), blocks_per_level=1, map_channels=4)
+        >>> noisy, condition = torch.randn(1, 4, 4, 4, 4), torch.zeros(1, 14, 4, 4, 4)
+        >>> semantic_map = torch.zeros(1, 1, 16, 16, 16, dtype=torch.long)  # at the CT's resolution
+        >>> with torch.no_grad():
+        ...     modulation = unet.modulate(semantic_map)  # once, for all steps
+        ...     output = unet(torch.cat([noisy, condition], 1), torch.tensor([500]), modulation=modulation).sample
+        >>> tuple(output.shape)
+        (1, 4, 4, 4, 4)
     """
 
     @register_to_config

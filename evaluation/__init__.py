@@ -1,11 +1,11 @@
 """Arrays in, numbers and reports out.
 
 - image_quality: MSE, PSNR, SSIM, MS-SSIM of volumes with padding
-- settings: what the evaluation scripts have in common: checks, named folders, optional networks
-- lesions/: sets of lesions, what is measured of them, and how sets and methods are compared
-- guided/: whether lesions have the character that was requested, and what asking costs
+- script_checks: what the evaluation scripts share: checks, named folders, optional networks
+- lesions/: measurements and comparisons of sets of lesions
+- guided/: requested against achieved attributes, and what a request costs
 - autoencoders/: what an autoencoder loses of CT crops
-- statistics/: distances between sets of feature vectors, exchange tests, intervals
-- networks/: Inception and LPIPS, and a 3D network of our own
-- reports/: the results as HTML, Markdown, JSON and pictures
+- statistics/: distances between sets of features, exchange tests, intervals
+- networks/: Inception, LPIPS, and a 3D nodule network
+- reports/: HTML, Markdown, JSON and pictures
 """

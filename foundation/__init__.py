@@ -1,8 +1,10 @@
-"""The ground floor: what every room stands on, without torch but for `device`.
+"""What all other packages use. Only `device` imports torch.
 
-- config: a frozen dataclass from YAML and the command line, checked before anything heavy is imported
-- lazy: names that a package imports when they are asked for
+- config: a frozen dataclass from YAML and the command line, checked before slow imports
+- command: the console command `lesion-diffusion`; shipped: where scripts, configs and models are
 - atomic: files and folders that appear complete or not at all
-- document: pages of blocks, as HTML and Markdown from the templates; device: where a script computes
+- document: pages of blocks, written as HTML and Markdown
+- device: the device that a script computes on
+- lazy: names that a package imports on first use
 - upload: folders to the Hugging Face Hub
 """

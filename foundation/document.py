@@ -1,6 +1,6 @@
-"""A page as a list of blocks, written as Markdown and as one self-contained HTML file from the templates beside this.
+"""A page as a list of blocks, written as Markdown and as one self-contained HTML file, from the templates here.
 
-What evaluation's reports and the page of a prepared dataset are made of.
+The reports of an evaluation and the page of a prepared dataset are made of such blocks.
 """
 
 import base64

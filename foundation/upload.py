@@ -1,8 +1,9 @@
-"""Folders to the Hugging Face Hub: looked into before the work that makes them, sent again where the line breaks.
+"""Uploads folders to the Hugging Face Hub: checks access before long work, and tries again after broken connections.
 
-`huggingface_hub` itself tries the transfer of a large file six times within half a minute. What it sends once only
-(creating the repository, the commit) and a line that is down for longer are tried again here; files that have arrived
-are not sent twice. The access token comes from the environment (`HF_TOKEN`) or the stored login, never from an option.
+`huggingface_hub` itself tries the transfer of a large file six times within half a minute. This module also repeats
+what it sends only once (creating the repository, the commit), and waits longer for a broken connection. Files that have
+arrived are not sent twice. The access token comes from the environment (`HF_TOKEN`) or the stored login, never from an
+option.
 """
 
 import time

@@ -1,9 +1,9 @@
 """Attribute classifiers on noisy lesions, and the guide that steers sampling with them.
 
-- classifier: NoduleClassifier3D, its heads, and how well what they say agrees with a value
-- lesion_crop: what it looks at, of the noisy latent or of the image decoded from it
-- requests: what is requested, as numbers
-- multi_classifier_guidance: the gradient near the lesion, of several attributes in LSDM's order
+- classifier: NoduleClassifier3D, and the log-likelihood of a requested value
+- lesion_crop: the classifier's input: a crop of the noisy latent, or of the decoded image
+- requested_values: requests as numbers
+- multi_classifier_guidance: the guide: the gradient near the lesion, in the order of LSDM
 - classifier_training: labels, balanced sampling, and the training step with a label-shuffled control
 """
 

@@ -22,13 +22,13 @@ MIDDLE_RATING = 3.0  # of the readers' scale, 1 to 5: what a fresh regression an
 class NoduleClassifier3D(AlignedModel, ModelMixin, ConfigMixin):
     """p(attribute | x_t, t) of a lesion from the noisy crop around it, for every attribute it was trained on.
 
-    LSDM (METHODS.md B, eq. 3.7-3.8): the encoder half and the middle block of the U-Net without SPADE, pooling, and a
-    linear head for each attribute. The pooling looks at the lesion's cells as well as at the whole crop. The crop is
-    that of `guidance.lesion_crop`, in the space that this network was trained in.
+    LSDM (docs/references.md, eq. 3.7-3.8): the encoder half and the middle block of the U-Net without SPADE, pooling,
+    and a linear head for each attribute. It pools over the lesion's cells and over the whole crop. The crop is that of
+    `guidance.lesion_crop`, in the space that this network was trained in.
 
     Args:
         classes: Attribute -> its classes in order, for example {"malignancy": ["benign", "malignant"]}.
-        regressions: Attributes whose value is told, in units of the readers' rating, 1 to 5.
+        regressions: Attributes that are predicted as a number, in units of the readers' rating, 1 to 5.
         space: "latent" reads the noisy latent; "decoded" the image that the autoencoder makes of it, as LSDM does,
             through one Haar transform, so that no convolution runs at full resolution.
         cells: Edge of the crop in latent cells.
@@ -36,8 +36,9 @@ class NoduleClassifier3D(AlignedModel, ModelMixin, ConfigMixin):
         channels: Width of each level, finest first.
         blocks_per_level: Residual blocks at each level.
         dropout: On the pooled features.
-        sees_mask: Whether the lesion's mask is an input. With it the network tells p(y | x_t, mask), and what the
-            mask's size says of y has no gradient; without, as in LSDM, size must be read from the lesion itself.
+        sees_mask: Whether the lesion's mask is an input. With the mask, the network gives p(y | x_t, mask), and what
+            the mask's size says about y has no gradient. Without it, as in LSDM, the network reads the size from the
+            lesion itself.
     Raises: ValueError: If there is no attribute, one with fewer than two classes, or one of both kinds; or if the
         space is unknown, or there are fewer than 2 cells.
     """

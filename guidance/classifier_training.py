@@ -1,9 +1,9 @@
 """Training of the attribute classifiers: labels, balanced sampling, and the step with a label-shuffled control.
 
-The control is a second network of the same architecture whose labels were shuffled among the training nodules: what it
-reaches on held-out nodules is what the architecture, the sampling and chance reach without knowing anything. It has
-several heads for each attribute, each with a shuffle of its own, because a single one orders nodules by whatever its
-network sees first, size for example, and that may agree with a rating by chance.
+The control is a second network of the same architecture. Its labels were shuffled among the training nodules. Its
+performance on held-out nodules is what architecture, sampling and chance reach without any knowledge. It has several
+heads for each attribute, each with its own shuffle. A single head would order nodules by what its network sees first,
+such as size, and that may agree with a rating by chance.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What a classifier looks at: the crop around each lesion, of the noisy latent or of the image decoded from it."""
+"""The input of a classifier: the crop around each lesion, of the noisy latent or of the image decoded from it."""
 
 from dataclasses import dataclass
 from typing import Any, Literal

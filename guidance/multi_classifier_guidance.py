@@ -1,4 +1,4 @@
-"""Multi-classifier guidance: which way the noisy latent must move to look like a nodule of the wanted character."""
+"""Multi-classifier guidance: the gradient that moves the noisy latent towards the requested attributes."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -50,19 +50,20 @@ class GuidancePlan:
 class MultiClassifierGuidance(AlignedModel, ModelMixin, ConfigMixin):
     """Σ s_i ∇ log p(y_i | x_t) near the lesion; the pipeline scales it by σ_t (`diffusion.process.guided_output`).
 
-    Dhariwal & Nichol 2021; restricted to the nodule's neighbourhood, and with the order of several classifiers, as in
-    LSDM (eq. 3.8): the gradients of the regressions (minus the squared error to the wanted rating) are summed at x_t;
-    those of attributes with classes, malignancy above all, are taken afterwards, at x_t moved by σ_t times that sum.
+    Classifier guidance (Dhariwal & Nichol 2021), restricted to the nodule's neighbourhood, with several classifiers in
+    the order of LSDM (eq. 3.8). First the gradients of the regressions (minus the squared error to the requested
+    rating) are summed at x_t. Then those of attributes with classes, such as malignancy, are taken at x_t moved by σ_t
+    times that sum.
 
-    The classifiers are part of this model, so that one folder of the pipeline holds the guide. An attribute whose
-    classifier does not beat its label-shuffled control on held-out nodules is not guided, with a warning; see
-    :meth:`allow`. One that beats it by the lesion's size alone is guided, with a warning that it may not help.
+    The classifiers are part of this model, so one folder of the pipeline holds the guide. If a classifier does not beat
+    its label-shuffled control on held-out nodules, its attribute is not guided, with a warning; see :meth:`allow`. If
+    it beats the control by the lesion's size alone, its attribute is guided, with a warning that this may not help.
 
     Args:
         classifiers: Configs of the `NoduleClassifier3D`s, each with attributes of its own.
         neighbourhood_cells: Latent cells by which the lesion's cells are dilated.
-        guidance_range: Shares of the timesteps T that are guided, low <= t / T < high, unless a call says otherwise.
-            Above the default's end a classifier knows little but the mask, while σ_t / √ᾱ_t, by which a change of the
+        guidance_range: Shares of the timesteps T that are guided, low <= t / T < high; a call can change it. Above 0.8,
+            the default, a classifier knows little more than the mask, while σ_t / √ᾱ_t, by which a change of the
             noise moves x̂0, grows without bound.
         figures: Attribute -> held-out figures, `evaluation.statistics.attribute_figures.AttributeFigures` as a mapping.
         allowed: Attributes that are guided whatever their figures say.

@@ -1,9 +1,14 @@
-"""Files <-> HU arrays, and the prepared dataset.
+"""From CT files to HU arrays and back, and the prepared dataset.
 
-- window: HU <-> [-1, 1]; geometry: the model's grid around a point of a scan, and the way back
-- compositing: how a generated lesion joins a CT: one edge and one sum for crops and scans
-- semantic_map: LSDM's labels of a chest
-- settings: options of these rooms that configs name
-- files/: DICOM, NIfTI, MetaImage; lidc/: LIDC-IDRI; dataset/: prepared datasets; lesions/: masks and sites; phantom/: a
-  chest that looks like CT
+- window: HU <-> [-1, 1]
+- geometry: from a scan to the model's grid, and back
+- compositing: adds a generated lesion to a CT, for crops and whole scans
+- noise: noise with the spectrum of a scan's noise
+- semantic_map: the eight labels of a chest CT, as in LSDM
+- option_types: types of config options
+- files/: DICOM, NIfTI, MetaImage
+- lidc/: LIDC-IDRI as downloaded
+- dataset/: prepared datasets
+- lesions/: masks, shapes, sites
+- phantom/: a synthetic chest that looks like CT
 """

@@ -1,4 +1,4 @@
-"""A generated lesion into a CT: one edge and one sum for crops and whole scans."""
+"""Adds a generated lesion to a CT, in the same way for crops and whole scans."""
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
@@ -9,9 +9,9 @@ from imaging.window import AIR_HU
 def edge_weight(lesion_mask: np.ndarray, spacing_mm: np.ndarray, blend_mm: float) -> np.ndarray:
     """How much of the change each voxel takes: 0 outside the mask, rising to 1 from its border inwards.
 
-    The weight of a voxel is its distance to the nearest voxel centre outside, over `blend_mm`, at most 1: what lies
-    deeper takes the whole change. Beyond the volume the mask is continued: at a border of the volume there is nothing
-    to blend with.
+    The weight of a voxel is its distance to the nearest voxel centre outside, divided by `blend_mm`, at most 1. Deeper
+    voxels take the whole change. The mask is continued beyond the volume, because at a border of the volume there is
+    nothing to blend with.
 
     Args:
         lesion_mask: (D, H, W), 0 or 1.
@@ -35,10 +35,10 @@ def edge_weight(lesion_mask: np.ndarray, spacing_mm: np.ndarray, blend_mm: float
 
 
 def composite(ct_hu: np.ndarray, difference_hu: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """ct_hu + weight · difference: the scan's own noise stays, and where the weight is 0 every bit does.
+    """ct_hu + weight · difference: the scan's own noise stays, and where the weight is 0 every bit stays.
 
-    Painted values do not lie below air, nor leave the range of an integer type. A scanner's values below air (padding,
-    for example) count as air where they are painted over, as the model sees them.
+    Painted values are at least air, and stay in the range of an integer type. A scanner's values below air (padding,
+    for example) count as air where they are painted over. The model sees them so, too.
 
     Args:
         ct_hu: Scan or crop, HU, any shape and real type.

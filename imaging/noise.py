@@ -1,4 +1,4 @@
-"""The noise of a scan, made anew where something is painted: a model's output has less of it than the CT around."""
+"""Noise like that of a scan, for the painted region, because the output of a model has less noise than the CT."""
 
 import numpy as np
 from scipy.ndimage import uniform_filter
@@ -15,10 +15,10 @@ def noise_like(residual_hu: np.ndarray, known: np.ndarray, white: np.ndarray) ->
     Its autocorrelation at lag d is Σ r(x) r(x + d) over the pairs of which both voxels are known, divided by their
     number; P is its Fourier transform, tapered, and noise = IFFT(√P · FFT(white)) (Wiener-Khinchin).
 
-    The residual is looked at where it is quietest; fine vessels that a model has lost are no noise.
+    Only the quietest part of the residual is used, because fine vessels that a model has lost are not noise.
 
     Args:
-        residual_hu: What the model leaves of the CT, (D, H, W), HU.
+        residual_hu: The CT minus its reconstruction by the model, (D, H, W), HU.
         known: Same shape; where the residual is the scan's.
         white: Standard normal, same shape; decides the draw.
     Returns: float32, same shape, HU; 0 where nothing is known.

@@ -124,10 +124,10 @@ def inpainting_map(
     valid_mask: np.ndarray | None = None,
     malignancy: float | None = None,
 ) -> np.ndarray:
-    """The map of a crop into which a lesion is painted, which tells nothing of what is painted over.
+    """The semantic map of a crop that is painted; it does not reveal what the painted region held.
 
-    The lung is found on the crop, the same in training and use; what is painted around the lesion has the label of the
-    nearest voxel that stays.
+    The lung is found on the crop, in training as in use. The painted region around the lesion gets the label of the
+    nearest voxel outside it.
 
     Args:
         ct_hu: (D, H, W), HU.

@@ -23,6 +23,10 @@ def to_norm(ct_hu: ArrayT, width: float = WINDOW_WIDTH, level: float = WINDOW_LE
         level: Centre of the window, HU.
     Returns: `ct_norm`, same shape and library, no unit.
     Raises: ValueError: If the width is not positive.
+    Examples:
+        >>> import numpy as np
+        >>> to_norm(np.array([-1150, -400, 350, 3000]))  # the window is -1150 ... 350 HU
+        array([-1.,  0.,  1.,  1.], dtype=float32)
     """
     _check_width(width)
     if isinstance(ct_hu, np.ndarray) and not np.issubdtype(ct_hu.dtype, np.floating):
@@ -39,6 +43,10 @@ def to_hu(ct_norm: ArrayT, width: float = WINDOW_WIDTH, level: float = WINDOW_LE
         level: Centre of the window, HU.
     Returns: `ct_hu`, same shape, type and library, HU.
     Raises: ValueError: If the width is not positive.
+    Examples:
+        >>> import numpy as np
+        >>> to_hu(np.array([-1.0, 0.0, 1.0]))
+        array([-1150.,  -400.,   350.])
     """
     _check_width(width)
     return ct_norm * (width / 2) + level

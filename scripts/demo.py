@@ -1,9 +1,10 @@
-"""The main job: a lesion learnt from real nodules, inpainted into a chest phantom; no data, no network.
+"""Paint a lesion into a chest phantom: no data, no network.
 
 uv run scripts/demo.py
-uv run scripts/demo.py --ct DICOM_FOLDER_OR_NIFTI    # into a scan of your own
-uv run scripts/demo.py --train true                  # learn from phantom nodules first: every step, two minutes
-The phantom's own lesion, from models that are far too small and too briefly trained to look real, shows the chain.
+uv run scripts/demo.py --ct DICOM_FOLDER_OR_NIFTI    # into your own scan
+uv run scripts/demo.py --train true                  # first train on phantom nodules; two minutes
+With --train true, every step of a real training runs. But the models are far too small and the training too short for a
+realistic lesion.
 """
 
 from dataclasses import dataclass
@@ -17,17 +18,17 @@ class DemoConfig:
     """The demo.
 
     Attributes:
-        out: Folder for everything it makes; the trainings in it are continued when it is run again.
+        out: Folder for all results. Run the demo again to continue its trainings.
         ct: Scan, a DICOM folder or a NIfTI file; null makes a chest phantom.
-        pipeline: Folder or Hugging Face Hub repository of the pipeline, or the name of one that is shipped.
-        train: Train a small pipeline on phantom nodules instead.
-        diameter_mm: Of the lesion.
-        seed: Of the scan and the lesion.
-        nodules: Phantom nodules to train on.
-        crop_size: Edge of their crops in voxels.
-        spacing_mm: Of the crops and of the grid of a pipeline that is trained here.
-        vae_steps: Training steps of the autoencoder.
-        ldm_steps: Training steps of the diffusion model.
+        pipeline: Folder or Hugging Face Hub repository of the pipeline, or the name of a shipped one.
+        train: Train a small pipeline on phantom nodules, and use it instead.
+        diameter_mm: Diameter of the lesion.
+        seed: Seed of the phantom, the place and the lesion.
+        nodules: With train, number of phantom nodules.
+        crop_size: With train, edge of their crops in voxels.
+        spacing_mm: With train, spacing of the crops and of the pipeline's grid.
+        vae_steps: With train, training steps of the autoencoder.
+        ldm_steps: With train, training steps of the diffusion model.
     """
 
     out: Path = Path("outputs/demo")

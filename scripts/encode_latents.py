@@ -1,9 +1,9 @@
-"""Encode a prepared dataset with a trained autoencoder: from a folder, a Hub repository, or a service.
+"""Encode a prepared dataset with a trained autoencoder.
 
-python scripts/encode_latents.py --data data/nodules --vae runs/vae/model --out data/latents
-python scripts/encode_latents.py --data data/nodules --vae http://127.0.0.1:8000 --out data/latents
-Training nodules are encoded in several variants (imaging/dataset/variants.py): turned, with unknown surroundings, with
-another region painted.
+uv run scripts/encode_latents.py --data data/nodules --vae runs/vae/model --out data/latents
+uv run scripts/encode_latents.py --data data/nodules --vae http://127.0.0.1:8000 --out data/latents
+Training nodules are encoded in several variants (imaging/dataset/variants.py): flipped and turned, with unknown
+surroundings, with another painted region.
 """
 
 from collections.abc import Iterator
@@ -23,11 +23,11 @@ class EncodeConfig:
         vae: Folder, repository or URL of the trained autoencoder. If a folder's config has no latents_mean and
             latents_std yet, they are measured on the training split and stored there.
         out: Encoded dataset to create.
-        variants: Of each training nodule whose crop reaches outside its scan; the first is the nodule as it is.
-        variants_in_context: Of each whose crop the scan fills. These teach the surroundings, and are rarer in sets of
-            boxes drawn around the lesion.
-        paint_margin_mm: What is blanked and painted around the lesion.
-        seed: Of the variants.
+        variants: Variants of each training nodule whose crop reaches outside its scan; the first is the nodule itself.
+        variants_in_context: Variants of each training nodule whose crop lies inside its scan. They teach the
+            surroundings; such nodules are rare in data sets of boxes around lesions.
+        paint_margin_mm: Margin around the lesion that is blanked and painted.
+        seed: Seed of the variants.
         device: "auto", "cpu" or "cuda".
     """
 

@@ -1,11 +1,11 @@
-"""Compare synthetic lesions with real ones and write a report with tables, pictures and machine-readable figures.
+"""Compare synthetic lesions with real ones, and write a report.
 
-    python scripts/evaluate.py --real data/nodules48 --synthetic runs/inpainted --train data/nodules48 --out runs/report
+    uv run scripts/evaluate.py --real data/nodules --synthetic data/synthetic --train data/nodules --out runs/report
 
-Each set is a prepared dataset, or a folder of `<name>_ct.nii.gz` + `<name>_mask.nii.gz` in HU (`<mask>_seed<k>` for
-several samples of one mask) with an optional `nodules.csv` (nodule, patient_id, split). Several methods are given as
-`--synthetic ours=DIR,baseline=DIR`. Figures that need a partner are made where names match. Without `--synthetic` the
-report shows how far real lesions are from each other.
+A set is a prepared dataset, or a folder of `<name>_ct.nii.gz` and `<name>_mask.nii.gz` in HU. Several samples of one
+mask are called `<mask>_seed<k>`. A folder may have a `nodules.csv` (nodule, patient_id, split). Give several methods as
+`--synthetic ours=DIR,baseline=DIR`. Some figures compare a lesion with the real lesion of the same name. Without
+`--synthetic`, the report shows how far real lesions are from each other.
 """
 
 from dataclasses import dataclass, replace
@@ -23,15 +23,15 @@ class EvaluateConfig:
         real: Real lesions that the model has not seen.
         out: Folder for report.html, report.md, report.json and the pictures.
         synthetic: One set, or several as name=DIR,name=DIR.
-        train: Real lesions that the model was trained on, for the check for copies and for real vs real by size.
+        train: Real lesions that the model was trained on, to find copies and for real vs real by size.
         real_split: Split of `real`: train, validation, test or all.
         synthetic_split: Split of the synthetic sets.
         train_split: Split of `train`.
-        inception: Weights for the FID: fid or torchvision (fetched once), a local state dict, or none.
-        lpips_backbone: AlexNet weights for LPIPS: torchvision (fetched once), a local state dict, or none.
-        repeats: Patient-wise splits and bootstrap resamples.
-        permutations: Exchanges of each test.
-        bin_width_hu: Grey level of GLCM and GLRLM.
+        inception: Weights for the FID: fid or torchvision (downloaded once), a local state dict, or none.
+        lpips_backbone: AlexNet weights for LPIPS: torchvision (downloaded once), a local state dict, or none.
+        repeats: Number of patient-wise splits and of bootstrap resamples.
+        permutations: Number of exchanges in each test.
+        bin_width_hu: Width of a grey level of GLCM and GLRLM.
         seed: The same inputs and seed give the same report.
         workers: Processes for texture features.
         device: "auto", "cpu" or "cuda"; where Inception, LPIPS and the nodule network run.

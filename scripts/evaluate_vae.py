@@ -1,10 +1,10 @@
-"""Judge autoencoders by what they lose of nodule crops: errors in HU, noise texture and the lesions' texture.
+"""Measure what autoencoders lose of nodule crops: HU, noise and texture.
 
     uv run scripts/evaluate_vae.py --vae runs/vae/model --data data/nodules --split test --out report_vae
 
-Several autoencoders side by side are given as `--vae kl=DIR,vq=DIR` (folders or Hub repositories). Each stands next to
-a Gaussian blur of the same PSNR and to the unchanged crop. LPIPS needs AlexNet's weights: `--lpips-backbone
-torchvision` fetches them, a path reads them.
+Compare several autoencoders with `--vae kl=DIR,vq=DIR` (folders or Hub repositories). Each stands beside a Gaussian
+blur of the same PSNR and beside the unchanged crop. LPIPS needs AlexNet's weights: `--lpips-backbone torchvision`
+downloads them, a path reads them.
 """
 
 import math
@@ -17,17 +17,17 @@ from foundation.config import ExistingFolder, MustExist, WeightsSource, config_d
 
 @dataclass(frozen=True)
 class EvaluateVaeConfig:
-    """What to judge.
+    """What to measure.
 
     Attributes:
         vae: Folder or Hub repository of one autoencoder, or several as name=DIR,name=DIR.
         data: Prepared dataset.
         out: Folder for report.html, report.md, report.json and the pictures.
         split: Split of `data`: train, validation or test.
-        lpips_backbone: AlexNet weights for LPIPS: none, torchvision (fetched once), or a local state dict.
-        repeats: Patient-wise splits and bootstrap resamples.
-        permutations: Exchanges of each test.
-        bin_width_hu: Grey level of GLCM and GLRLM.
+        lpips_backbone: AlexNet weights for LPIPS: none, torchvision (downloaded once), or a local state dict.
+        repeats: Number of patient-wise splits and of bootstrap resamples.
+        permutations: Number of exchanges in each test.
+        bin_width_hu: Width of a grey level of GLCM and GLRLM.
         seed: The same inputs and seed give the same report.
         workers: Processes for texture features.
         device: "auto", "cpu" or "cuda"; where autoencoders and LPIPS run.

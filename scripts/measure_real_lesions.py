@@ -1,9 +1,10 @@
-"""Measure real lesions, for synthesize.py: which characters there are, and how far a plausible lesion is from them.
+"""Measure real lesions for synthesize.py: their attributes, and how plausible a lesion is.
 
-python scripts/measure_real_lesions.py --data data/nodules --out real_lesions.safetensors
-The training split is the population, the validation split the yardstick; the test split is not opened. The file holds
-statistics, and diameter, ratings and HU of each training lesion; no name, no image. The one that is shipped, of the
-training patients of the shipped pipeline, is evaluation/lesions/real_lesions.safetensors.
+uv run scripts/measure_real_lesions.py --data data/nodules --out real_lesions.safetensors
+The training split is the population. The validation split gives the distances that a plausible lesion has. The test
+split is not opened. The file holds statistics, and diameter, ratings and HU of each training lesion, but no name and no
+image. The shipped file, evaluation/lesions/real_lesions.safetensors, was measured on the training patients of the
+shipped pipeline.
 """
 
 import json
@@ -18,7 +19,7 @@ class MeasureConfig:
     """What to measure.
 
     Attributes:
-        data: Prepared dataset, on the grid of the pipeline that is to paint.
+        data: Prepared dataset, on the grid of the pipeline that will paint.
         out: safetensors file to write.
     """
 

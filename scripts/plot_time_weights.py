@@ -1,8 +1,8 @@
-"""Draw every time policy's loss weights over t, beside the noise schedule.
+"""Draw the loss weights of every time policy over t, beside the noise schedule.
 
-    python scripts/plot_time_weights.py --out time_weights.png --gate 0.3 --gamma 5
+    uv run scripts/plot_time_weights.py --out time_weights.png --gate 0.3 --gamma 5
 
-The learned policies are drawn with example parameters (given in their titles): FiLM with an untrained network whose
+The learned policies are drawn with example parameters, which their titles give: FiLM with an untrained network whose
 last layer is set to a constant gamma and beta, uncertainty with two example variances.
 """
 
@@ -20,13 +20,13 @@ class Config:
     Attributes:
         out: Picture to write (png, pdf or svg).
         schedule: Diffusers' beta_schedule.
-        steps: Timesteps T.
+        steps: Number of timesteps T.
         target: What the model predicts (epsilon, v or x0); min-SNR's structure weight depends on it.
-        gate: Share of the steps, from the clean end, at which the constant policy computes texture losses.
+        gate: Share of the steps, from the clean end, in which the constant policy computes texture losses.
         gamma: Where min-SNR cuts the SNR.
         film: Constant gamma and beta of the FiLM example.
-        variances: The uncertainty example's variances of the structure and the texture loss.
-        erosion: Voxels that the step-aware mask takes off a ball of 10 voxels.
+        variances: Variances of the structure and the texture loss in the uncertainty example.
+        erosion: Voxels that the step-aware mask removes from a ball of 10 voxels.
     """
 
     out: Path = Path("time_weights.png")

@@ -1,9 +1,9 @@
-"""Prepare LIDC-IDRI as downloaded (DICOM series and their XML, any folder layout) for training.
+"""Prepare LIDC-IDRI as downloaded for training: DICOM series and XML files in any folder layout.
 
-python scripts/prepare_lidc.py --dicom-root LIDC-IDRI --out data/lidc64 --workers 8
+uv run scripts/prepare_lidc.py --dicom-root LIDC-IDRI --out data/lidc --workers 8
 
-Writes OUT/dataset (what training reads), README.md, left_out.csv, scans.csv, splits.csv and qc.html. Run the same
-command again after an interruption, or when scans were added: only what is missing is done.
+Writes OUT/dataset (which training reads), README.md, left_out.csv, scans.csv, splits.csv and qc.html. Run the same
+command again after an interruption, or after you added scans: it does only what is missing.
 """
 
 import csv
@@ -27,10 +27,10 @@ class PrepareLidcConfig:
     """What to read, and what to make of it.
 
     Attributes:
-        out: Folder to write to; holds the dataset, its reports and the results of single scans.
+        out: Folder for the dataset, its reports and the results of single scans.
         dicom_root: Folder with the DICOM series of LIDC-IDRI, at any depth.
-        annotation_root: Folder with the XML files, if they do not lie among the DICOM files.
-        scan_table: CSV of scans that are no DICOM (columns ct, annotation, patient_id), paired with XML by the table.
+        annotation_root: Folder with the XML files, if they are not among the DICOM files.
+        scan_table: CSV of scans that are not DICOM (columns ct, annotation, patient_id). The table pairs them with XML.
         lab_table: CSV of nodules in .mat or .npy files, see `imaging.dataset.lab_files.read_lab_table`.
         lab_intensity: What the voxels of those files are: HU, or a window mapped to [-1, 1], [0, 1] or [0, 255].
         lab_axes: Order of the axes of .npy files; .mat is row, column, slice.
@@ -39,22 +39,22 @@ class PrepareLidcConfig:
         spacing_mm: Isotropic spacing of the crops; null keeps each scan's own grid.
         max_slice_mm: Scans with thicker slices are left out.
         max_hu: Higher values are lowered to it before resampling (LSDM: 800).
-        mask: Mask of a nodule: voxels marked by consensus_level of its readers, by any of them, or by the first.
-        consensus_level: Share of the readers who marked the nodule, above 0 to 1.
+        mask: Mask of a nodule: voxels marked by a consensus of its readers, by any of them, or by the first.
+        consensus_level: For consensus, the share of the nodule's readers who must have marked a voxel, above 0 to 1.
         min_readers: Nodules marked by fewer readers are left out.
-        labels: Nodules to keep by mean malignancy: exclude_between keeps up to 2 and from 4, malignant_from_3 up to 2
+        labels: Nodules to keep, by mean malignancy: exclude_between keeps up to 2 and from 4, malignant_from_3 up to 2
             and from 3, keep_all all.
         semantic_maps: Add the semantic map of each crop.
         scan_maps: Also write the semantic map of each whole scan as NIfTI, to OUT/scan_maps.
         test_share: Share of the patients in the test split.
         validation_share: Share of the other patients in the validation split, which trainings watch.
-        seed: Of the split and of the nodules shown on the page.
+        seed: Seed of the split and of the nodules shown in qc.html.
         splits: CSV (patient_id, split) to follow; null follows OUT/splits.csv, if there is one.
         window_width, window_level: Window of already windowed lab files and of the pictures, HU.
         source: Name stored with each LIDC row.
         workers: Processes.
         push_to_hub: Repository "OWNER/NAME" on the Hugging Face Hub to upload the dataset and its card to.
-        private: Whether that repository is, or has to be, private.
+        private: Make that repository private, and refuse a public one.
     """
 
     out: Path

@@ -1,8 +1,9 @@
-"""Prepare nodules given as NIfTI pairs (`<nodule>_ct.nii.gz`, `<nodule>_mask.nii.gz`, `nodules.csv`) for training.
+"""Prepare nodules for training that are NIfTI pairs with a table.
 
-uv run scripts/prepare_nodules.py --data nodules --out data/nodules48 --crop-size 48 --spacing-mm 1.0
-uv run scripts/prepare_nodules.py --data '[nodules_a, nodules_b]' --out data/joined48
-Folders that are joined keep their own test patients: a patient whom one table tests on is not trained on.
+uv run scripts/prepare_nodules.py --data nodules --out data/nodules --crop-size 48 --spacing-mm 1.0
+uv run scripts/prepare_nodules.py --data '[nodules_a, nodules_b]' --out data/joined
+A folder has `<nodule>_ct.nii.gz`, `<nodule>_mask.nii.gz` and `nodules.csv`. Joined folders keep their own test
+patients: if one table tests on a patient, the others do not train on this patient.
 """
 
 from collections import Counter
@@ -18,20 +19,20 @@ from foundation.config import ExistingFolder, launch, read_arguments
 
 @dataclass(frozen=True)
 class PrepareNodulesConfig:
-    """What to read and the grid to bring it to.
+    """What to read, and the grid to resample it to.
 
     Attributes:
-        data: Folder with the NIfTI pairs and nodules.csv, or several, `[a, b]`, to be joined.
+        data: Folder with the NIfTI pairs and nodules.csv, or several folders to join, `[a, b]`.
         out: Folder of the prepared dataset, to be created.
         crop_size: Edge of the cubic crops around each lesion's centroid, voxels.
         spacing_mm: Isotropic spacing of the crops; null keeps each file's own grid.
-        source: Name stored with each row; the name of its data folder if null.
-        validation_share: Share of the training patients to set aside for what trainings watch, where the table sets
-            none aside itself.
-        seed: Of their choice.
-        fill: What stands where a crop reaches outside its file: "edge" repeats the nearest voxel, "air" is -1024 HU.
+        source: Name stored with each row; null takes the name of the data folder.
+        validation_share: Share of the training patients for the validation split, if the table names no validation
+            patients.
+        seed: Seed of that choice.
+        fill: Values where a crop reaches outside its file: "edge" repeats the nearest voxel, "air" is -1024 HU.
         workers: Processes that read and resample.
-        overwrite: Replace a prepared dataset that is there already.
+        overwrite: Replace an existing prepared dataset.
     """
 
     data: tuple[ExistingFolder, ...] | ExistingFolder

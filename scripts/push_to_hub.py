@@ -1,11 +1,11 @@
-"""Push a pipeline, an autoencoder alone, or a prepared dataset to a Hugging Face Hub repository, with its card.
+"""Push a pipeline, an autoencoder or a prepared dataset to the Hugging Face Hub, with its card.
 
-python scripts/push_to_hub.py --pipeline runs/classifier/pipeline --repo owner/name
-python scripts/push_to_hub.py --pipeline runs/vae/model --repo owner/autoencoder
-python scripts/push_to_hub.py --dataset data/nodules --repo owner/nodules
-The access token is that of HF_TOKEN or of `hf auth login`. Load the result anywhere with
-`LesionInpaintPipeline.from_pretrained("owner/name")` or `load_autoencoder("owner/autoencoder")`; a dataset with
-`hf download owner/nodules --repo-type dataset --local-dir data/nodules`, and then `--data data/nodules`.
+uv run scripts/push_to_hub.py --pipeline runs/classifier/pipeline --repo owner/name
+uv run scripts/push_to_hub.py --pipeline runs/vae/model --repo owner/autoencoder
+uv run scripts/push_to_hub.py --dataset data/nodules --repo owner/nodules
+The access token is HF_TOKEN or that of `hf auth login`. Load a model with
+`LesionInpaintPipeline.from_pretrained("owner/name")` or `load_autoencoder("owner/autoencoder")`. Load a dataset with
+`hf download owner/nodules --repo-type dataset --local-dir data/nodules`, and then pass `--data data/nodules`.
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from foundation.config import ExistingFolder, launch, read_arguments
 
 @dataclass(frozen=True, kw_only=True)
 class PushConfig:
-    """What goes where; give either `pipeline` or `dataset`.
+    """What to push, and where; give either `pipeline` or `dataset`.
 
     Attributes:
         pipeline: Folder of the pipeline or of the autoencoder.
         dataset: Folder of the prepared dataset.
-        repo: Repository "OWNER/NAME"; made if it does not exist.
-        report: Folder of a report of evaluate.py or evaluate_vae.py, whose figures the model's card quotes; the card is
-            written anew.
-        private: Whether the repository is, or has to be, private.
+        repo: Repository "OWNER/NAME"; it is created if it does not exist.
+        report: Folder of a report of evaluate.py or evaluate_vae.py. The model's card is written again and quotes its
+            figures.
+        private: Make the repository private, and refuse a public one.
         revision: Existing branch; null is the default one.
         message: Commit message.
     """

@@ -1,6 +1,6 @@
-"""Put a whole scan through an autoencoder, tile by tile, to see what stage 1 keeps of it.
+"""Encode and decode a whole scan, tile by tile, to see what stage 1 keeps of it.
 
-python scripts/reconstruct_scan.py --ct DICOM_FOLDER_OR_NIFTI --vae runs/vae/model --out outputs/reconstruction
+uv run scripts/reconstruct_scan.py --ct DICOM_FOLDER_OR_NIFTI --vae runs/vae/model --out outputs/reconstruction
 Writes the reconstruction on the scan's own grid (ct.nii.gz), the latent (latent.safetensors) and a picture
 (overview.png), and prints the error in the body.
 """
@@ -21,8 +21,8 @@ class ReconstructConfig:
         ct: DICOM folder, NIfTI or MetaImage file.
         vae: Folder or repository of the autoencoder.
         out: Folder for the results.
-        tile_cells: Latent cells of a tile's middle; fewer need less memory and more time.
-        series_uid: Which DICOM series, where a folder has several.
+        tile_cells: Edge of a tile without its margin, latent cells; smaller tiles need less memory and more time.
+        series_uid: The DICOM series to read, if a folder has several.
         device: "auto", "cpu" or "cuda".
     """
 

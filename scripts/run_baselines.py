@@ -1,9 +1,9 @@
-"""Train the baselines and our method for equal time, inpaint the test masks with each, and print one table of them.
+"""Train the baselines and our method for equal time, and compare them in one table.
 
-uv run scripts/run_baselines.py --budget-minutes 30 --data data/nodules --latents data/latents --vae runs/vae/model \
+uv run scripts/run_baselines.py --budget-minutes 30 --data data/nodules --latents data/latents --vae runs/vae/model \\
     --out runs/baselines
-A method is a config in configs/baselines; what says `vae: identity` there works on voxels, through the same code. The
-same command goes on wherever it was stopped, and more --methods can be requested later.
+A method is a config in configs/baselines. `vae: identity` there means that the method works on voxels, with the same
+code. Each method inpaints the test masks. The same command continues an interrupted run. You can add --methods later.
 """
 
 import math
@@ -28,21 +28,21 @@ class BaselinesConfig:
 
     Attributes:
         data: Prepared dataset.
-        out: Folder for everything; what is finished there is not done again.
-        budget_minutes: Training time of each method, however often the command is continued.
+        out: Folder for all results; finished parts are not done again.
+        budget_minutes: Training time of each method, over all continuations of the command.
         methods: Names of configs, such as ours,snr; "all" takes every one.
         latents: `data` encoded, for methods in latent space.
         vae: Folder of the autoencoder of the latents.
         configs: Folder of the methods' configs, `<method>.yaml`.
-        mixed_precision: Of every training; null leaves what each config says.
+        mixed_precision: Precision of every training; null keeps what each config says.
         pixel_variants: Variants of each training nodule for methods on voxels; one takes 2 MB of disk at 48 voxels.
-        split: Whose masks are inpainted and whose lesions they are compared with; "validation" to try things out.
-        lesions: Masks of the split to use, evenly spaced; null takes all.
+        split: Split whose masks are inpainted and whose lesions they are compared with; use "validation" for tests.
+        lesions: Number of masks of the split to use, evenly spaced; null takes all.
         steps: Denoising steps; a GAN takes one.
         scheduler: Sampler of the diffusion models, see `diffusion.sampling.samplers`.
         batch_size: Lesions inpainted at a time.
-        inception: Weights for the FID: fid or torchvision (fetched once), a local state dict, or none.
-        seed: Of everything random.
+        inception: Weights for the FID: fid or torchvision (downloaded once), a local state dict, or none.
+        seed: Seed of all randomness.
         workers: Processes for texture features.
     """
 
@@ -186,7 +186,8 @@ def check_inputs(config: BaselinesConfig, methods: Mapping[str, train_ldm.LdmCon
 def prepare_pixels(config: BaselinesConfig) -> None:
     """Make the identity autoencoder and its encoded dataset, with the window and the margin of the latents.
 
-    Its latents are ct_norm as it is, [-1, 1], so that the source's losses have the source's relative size.
+    Its latents are ct_norm as it is, [-1, 1]. So the losses of the texture-loss proposal have the same relative size as
+    there.
     """
     folder = pixel_folder(config)
     window, margin_mm = (WINDOW_WIDTH, WINDOW_LEVEL), encode_latents.EncodeConfig.paint_margin_mm

@@ -1,8 +1,10 @@
-"""Serve a trained autoencoder over HTTP, for `RemoteAutoencoder(url)` and Diffusers' remote_encode and remote_decode.
+"""Serve a trained autoencoder over HTTP.
 
-python scripts/serve_autoencoder.py --model runs/vae/model
-LESION_DIFFUSION_TOKEN=... python scripts/serve_autoencoder.py --model owner/name --host 0.0.0.0
-SIGTERM and Ctrl-C finish what was accepted. A token given in the environment is not seen in the list of processes.
+uv run scripts/serve_autoencoder.py --model runs/vae/model
+LESION_DIFFUSION_TOKEN=... uv run scripts/serve_autoencoder.py --model owner/name --host 0.0.0.0
+
+Clients are `RemoteAutoencoder(url)` and Diffusers' remote_encode and remote_decode. SIGTERM and Ctrl-C finish the
+accepted requests. Give the token in the environment: the list of processes does not show it there.
 """
 
 import logging
@@ -17,18 +19,18 @@ class ServeConfig:
     """The service.
 
     Attributes:
-        model: Folder or Hugging Face Hub repository of the autoencoder, or of a pipeline that has it; or the
-            name of a shipped one.
-        host: Address to listen on; one that other machines can reach needs a token.
+        model: Folder or Hugging Face Hub repository of the autoencoder, or of a pipeline that has one; or the name of a
+            shipped pipeline.
+        host: Address to listen on; an address that other machines can reach needs a token.
         port: Port; 0 takes a free one.
-        token: What clients must present; none takes the environment variable LESION_DIFFUSION_TOKEN.
+        token: Token that clients must send; null takes the environment variable LESION_DIFFUSION_TOKEN.
         max_batch: Most volumes computed together.
-        max_batch_voxels: Most CT voxels of several requests computed together; none is 32³ on a CPU, where more of
-            them take longer than one by one, and max_voxels on a GPU.
+        max_batch_voxels: Most CT voxels of several requests computed together. null is 32³ on a CPU, where
+            larger batches take longer than single requests, and max_voxels on a GPU.
         max_wait_ms: How long a request waits for others to be computed with.
         max_voxels: Most CT voxels of one request.
-        max_queue: Most requests that wait; above it the answer is 503 with Retry-After.
-        dtype: In which the model computes: float32, float16 or bfloat16.
+        max_queue: Most requests that wait; beyond it the answer is 503 with Retry-After.
+        dtype: Type in which the model computes: float32, float16 or bfloat16.
         device: "auto", "cpu" or "cuda".
         revision: Branch, tag or commit of a Hub repository.
         verbose: Log one line per request.

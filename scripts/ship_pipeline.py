@@ -1,8 +1,8 @@
-"""Make a trained pipeline small enough to come with the package: half precision, its sampler, its card.
+"""Make a trained pipeline small: half precision, with its sampler and its card.
 
 uv run scripts/ship_pipeline.py --pipeline runs/classifier/pipeline --run runs/ldm --out models/my-lesions
-The pipeline of train_classifier.py is that of train_ldm.py with a guide, and the guide goes along. Of the pipeline that
-comes with the package, configs/shipped/commands.sh has all commands, from prepare_nodules to this one.
+The pipeline of train_classifier.py is that of train_ldm.py with a guide. The guide is kept. configs/shipped/commands.sh
+has all commands that made the shipped pipeline, from prepare_nodules to this one.
 """
 
 import json
@@ -19,14 +19,14 @@ class ShipConfig:
 
     Attributes:
         pipeline: Folder or repository of the pipeline.
-        out: Folder to write; what is there is replaced.
+        out: Folder to write; an existing one is replaced.
         scheduler: Sampler that is saved with it, see `diffusion.sampling.samplers`.
         run: Folder of its training, for the card.
         report: Folder of an evaluation report whose figures the card quotes.
         commands: Text file with the commands that made it, for the card.
-        time_shift: Of calls that name none; null keeps that of the pipeline.
-        paint_margin_mm: Margin that the pipeline paints by default; null keeps that of the training.
-        most_mb: Largest size, MB; above it nothing is written.
+        time_shift: Default time_shift of its calls; null keeps that of the pipeline.
+        paint_margin_mm: Default paint margin; null keeps that of the training.
+        most_mb: Largest size, MB; if it is exceeded, nothing is written.
     """
 
     pipeline: ModelSource

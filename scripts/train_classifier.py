@@ -1,9 +1,9 @@
 """Train the attribute classifiers on noisy lesions, and add them to a pipeline as its guide.
 
-uv run scripts/train_classifier.py --config configs/classifier.yaml --data data/latents \
+uv run scripts/train_classifier.py --config configs/classifier.yaml --data data/latents \\
     --pipeline runs/ldm/pipeline --out runs/classifier
-The same command continues an interrupted run. The guided pipeline is saved in <out>/pipeline, what its classifiers tell
-of held-out nodules in <out>/report.
+The same command continues an interrupted run. The guided pipeline is saved in <out>/pipeline. A report on held-out
+nodules is saved in <out>/report.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -21,12 +21,12 @@ class ClassifierModelConfig:
     """Arguments of `NoduleClassifier3D`.
 
     Attributes:
-        space: What is looked at: "latent", or "decoded", the image made of the noisy latent, which costs a decoding a
-            step.
+        space: Input of the classifier: "latent", or "decoded", the image decoded from the noisy latent, which costs a
+            decoding at every guided step.
         cells: Edge of the crop around the lesion, in latent cells.
         channels: Width of each level.
         blocks_per_level: Residual blocks at each level.
-        dropout: On the pooled features.
+        dropout: Dropout on the pooled features.
         sees_mask: Whether the lesion's mask is an input.
     """
 
@@ -43,17 +43,17 @@ class ClassifierConfig(TrainingConfig):
     """The guide.
 
     Attributes:
-        pipeline: Folder or repository of the pipeline that receives the guide; it is not changed, the guided one goes
-            to `out`.
-        heads: Attributes that are learnt: malignancy in two classes, the others as ratings.
+        pipeline: Folder or repository of the pipeline that gets the guide. It is not changed; the guided one goes to
+            `out`.
+        heads: Attributes to learn: malignancy in two classes, the others as ratings.
         model: The classifier.
         label_policy: Which mean malignancy is benign and malignant; see `imaging.dataset.label_policy`.
-        control: Whether a control with shuffled labels is trained beside it. Without one the guide guides what is
-            better than guessing.
-        shuffles: Shuffles that the control learns at a time.
+        control: Train a control with shuffled labels beside it. Without a control, an attribute is guided if its
+            classifier is better than chance.
+        shuffles: Number of shuffles that the control learns at the same time.
         allow: Attributes that are guided even if their classifier does not beat the control.
         guidance_range: Shares of the timesteps that are guided, low <= t / T < high.
-        resamples: Of the intervals' bootstrap.
+        resamples: Bootstrap resamples of the intervals.
     """
 
     pipeline: ModelSource = "runs/ldm/pipeline"

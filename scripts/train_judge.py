@@ -1,9 +1,9 @@
-"""Train the judge of lesions' character that scripts/evaluate_guidance.py asks (a minute on one free CPU core).
+"""Train the judge that scripts/evaluate_guidance.py uses (a minute on one free CPU core).
 
-    python scripts/train_judge.py --data data/nodules --out runs/judge
+    uv run scripts/train_judge.py --data data/nodules --out runs/judge
 
-It sees real nodules of the training split alone, as measured figures of the noise-free image (see
-`evaluation.networks.lesion_judge`), and is judged itself on the validation split. The figures are printed and kept.
+The judge learns from real nodules of the training split only. Its inputs are measured figures of the noise-free image
+(see `evaluation.networks.lesion_judge`). It is tested on the validation split. The figures are printed and saved.
 """
 
 from dataclasses import asdict, dataclass
@@ -15,20 +15,20 @@ from imaging.dataset.label_policy import LabelPolicy
 
 @dataclass(frozen=True)
 class TrainJudgeConfig:
-    """What to train on and for how long.
+    """What to train on, and for how long.
 
     Attributes:
-        data: Prepared dataset; its training split teaches, its validation split examines.
+        data: Prepared dataset; the judge trains on its training split and is tested on its validation split.
         out: Folder for the judge.
         label_policy: Which mean malignancy is benign and malignant; see `imaging.dataset.label_policy`.
-        members: Networks, over which the judge averages.
-        width: Hidden units of each.
-        dropout: On the hidden units; half of it on the inputs.
+        members: Number of networks; the judge averages over them.
+        width: Hidden units of each network.
+        dropout: Dropout on the hidden units; half of it on the inputs.
         epochs: Passes over all nodules at once.
         learning_rate: Peak of the one-cycle schedule.
-        weight_decay: Of the weights.
+        weight_decay: Weight decay of the weights.
         repeats: Resamples of the figures' intervals.
-        seed: Of weights and dropout; differs from the guide's.
+        seed: Seed of weights and dropout; differs from the guide's.
     """
 
     data: ExistingFolder

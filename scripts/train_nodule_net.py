@@ -1,9 +1,9 @@
-"""Train the small 3D network behind the Fréchet distance in nodule space (about 2 minutes on one free CPU core).
+"""Train the 3D network behind the Fréchet distance in nodule space (2 minutes on one free CPU core).
 
-    python scripts/train_nodule_net.py --dataset data/nodules_native_1mm --out evaluation/nodule_net.safetensors
+    uv run scripts/train_nodule_net.py --dataset data/nodules --out evaluation/networks/nodule_net.safetensors
 
-Only the training split is opened. A tenth of its patients is held out to show how well each target is told; the hash
-printed at the end goes into `evaluation/nodule_net.py`.
+Only the training split is opened. A tenth of its patients is held out to show how well the network predicts each
+target. Copy the hash that is printed at the end into `evaluation/networks/nodule_net.py`.
 """
 
 import hashlib
@@ -15,15 +15,15 @@ from foundation.config import ExistingFolder, launch, read_arguments
 
 @dataclass(frozen=True)
 class TrainNoduleNetConfig:
-    """What to train on and for how long.
+    """What to train on, and for how long.
 
     Attributes:
         dataset: Prepared dataset at 1 mm; its training split is used.
         out: safetensors file to write.
         steps: Optimiser steps.
-        batch_size: Nodules a step.
+        batch_size: Nodules per step.
         learning_rate: Peak of the one-cycle schedule.
-        seed: Of the weights, the order, the augmentation and the held-out patients.
+        seed: Seed of the weights, the order, the augmentation and the held-out patients.
     """
 
     dataset: ExistingFolder

@@ -1,8 +1,8 @@
 """Train stage 1, the autoencoder.
 
 uv run scripts/train_vae.py --config configs/vae_kl.yaml --data data/nodules --out runs/vae
-The same command continues an interrupted run. The averaged weights are saved in <out>/model, with the latents'
-statistics.
+The same command continues an interrupted run. The averaged weights and the statistics of the latents are saved in
+<out>/model.
 """
 
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ class ModelConfig:
     Attributes:
         kind: "kl" or "vq".
         preset: "tiny", "base" or "large"; see `autoencoder.networks.presets`.
-        channels: Width of each level in place of the preset's; the factor is 2 to the power of their number.
-        blocks_per_level: Residual blocks at each level, in place of the preset's.
+        channels: Width of each level, instead of the preset's. The factor is 2 to the power of their number.
+        blocks_per_level: Residual blocks at each level, instead of the preset's.
         latent_channels: Channels of the latent.
         codebook_size: Codes of the VQ autoencoder.
         stem: "haar" or "conv".
         norm: "voxel_rms" or "group".
-        mid_attention: Self-attention at the lowest level; gives up exact windows and tiles.
-        window_width: Of the HU window.
+        mid_attention: Self-attention at the lowest level. Windows and tiles are then no longer exact.
+        window_width: Width of the HU window.
         window_level: Centre of the HU window.
     """
 
@@ -53,20 +53,22 @@ class VaeConfig(TrainingConfig):
 
     Attributes:
         model: The autoencoder.
-        initial: Folder or repository of an autoencoder of the same shape whose weights training starts from; none
+        initial: Folder or repository of an autoencoder of the same shape whose weights the training starts from; null
             starts at random.
-        freeze_encoder: Train the decoder alone, so that latents that are encoded already stay right.
-        latent_noise: Noise on the latent that the decoder learns to forgive, in standard deviations.
+        freeze_encoder: Train the decoder only, so that encoded latents stay valid.
+        latent_noise: Noise added to the latent before decoding, in standard deviations; the decoder learns to tolerate
+            small errors of stage 2.
         losses: Weights of the losses; L1 counts 1.
-        scans: Folder of prepared scans whose patches are trained on beside the crops; none for crops alone.
+        scans: Folder of prepared scans; patches of them are added to the crops. null uses crops only.
         scan_fraction: Share of patches from scans.
         patch_size: Edge of the training patches in voxels.
         discriminator_channels: Width of each level of the patch discriminator.
         discriminator_learning_rate: Peak of its schedule.
-        lpips_backbone: AlexNet weights for LPIPS: a local file, or "torchvision" to fetch them.
-        gradient_checkpointing: Recompute activations in the backward pass: less memory, a third more time.
+        lpips_backbone: AlexNet weights for LPIPS: a local file, or "torchvision" to download them.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, about a quarter more time for
+            small models.
         evaluate_crops: Held-out crops that every evaluation reconstructs.
-        statistics_crops: Training crops on which the latents' mean and standard deviation are measured, at most.
+        statistics_crops: At most this many training crops are used to measure the latents' mean and standard deviation.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -1,6 +1,9 @@
 """What every training script shares.
 
-- config: fields of every training; run: the run folder, Accelerate, averages, checkpoints, time limit, logs
-- model_card, data_record: what a saved model and its data are; sharing: the push to the Hub
-- draws: stateless randomness; data: torch datasets; checkpoint: a run's state on disk; curves: their picture
+- config: fields of every training
+- run: the run folder, Accelerate, averaged weights, checkpoints, time limit, logs
+- checkpoint: a run's state on disk; curves: its curves as a picture
+- data: torch datasets; draws: stateless randomness
+- model_card, data_record: the card of a saved model, and the record of its data
+- sharing: the push to the Hub
 """

@@ -1,4 +1,4 @@
-"""What the config of every training script has; imports no torch."""
+"""The config fields of every training script; imports no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,27 +14,27 @@ class TrainingConfig:
     """Fields of every training run.
 
     Attributes:
-        data: The prepared dataset (train_vae, encode_latents) or the encoded one (train_ldm, train_classifier).
+        data: The prepared dataset (train_vae) or the encoded one (train_ldm, train_classifier).
         out: Run folder: config, checkpoint, logs, pictures and, at the end, the model. The same command continues it.
-        seed: Of everything random; a run is a function of its config.
-        steps: Optimisation steps in all.
+        seed: Seed of all randomness; a run is a function of its config.
+        steps: Number of optimisation steps.
         batch_size: Samples per process and step.
         learning_rate: Peak of the schedule.
-        warmup_steps: Linear rise of the learning rate.
-        weight_decay: Of AdamW.
+        warmup_steps: Steps over which the learning rate rises linearly.
+        weight_decay: Weight decay of AdamW.
         max_grad_norm: Gradients are clipped to this norm.
-        ema_decay: Highest decay of the averaged weights, which are what is saved.
+        ema_decay: Highest decay of the averaged weights, which are the ones that are saved.
         mixed_precision: Type that autocast computes in; "no" is float32.
         workers: Loader processes; 0 loads in the main process.
         log_every: Steps between log lines.
         evaluate_every: Steps between evaluations with pictures.
         checkpoint_every: Steps between checkpoints; `kill -9` loses at most these.
-        max_minutes: Stop cleanly after this time; the same command goes on.
-        budget_minutes: Training time in all, over continuations, evaluations and checkpoints not counted: a run that
-            has spent it is finished with the steps that it has.
-        push_to_hub: Repository "OWNER/NAME" on the Hugging Face Hub that the finished model goes to, with its card;
-            null pushes nothing. The access token is that of `HF_TOKEN` or of `hf auth login`.
-        hub_private: Whether that repository is, or has to be, private.
+        max_minutes: Stop cleanly after this time; the same command continues.
+        budget_minutes: Total training time over all continuations, without evaluations and checkpoints. When it is
+            spent, the run is finished with the steps that it has.
+        push_to_hub: Repository "OWNER/NAME" on the Hugging Face Hub to push the finished model to, with its card; null
+            pushes nothing. The access token is `HF_TOKEN` or that of `hf auth login`.
+        hub_private: Make that repository private, and refuse a public one.
     """
 
     data: ExistingFolder

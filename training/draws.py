@@ -1,8 +1,8 @@
 """Stateless randomness: draw k of a run is a function of (seed, k) and of nothing else.
 
-Which nodule is drawn k-th, its augmentation, its timestep and its noise therefore do not depend on how many processes
-train, how many workers load or where a run was interrupted: resumed = uninterrupted, and two processes with batch B
-see what one process with batch 2B sees.
+So the k-th nodule, its augmentation, its timestep and its noise do not depend on the number of processes or of loader
+workers, or on where a run was interrupted. A resumed run equals an uninterrupted one. Two processes with batch B see
+what one process with batch 2B sees.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

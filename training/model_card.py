@@ -271,7 +271,7 @@ def _limits(folder: Path, is_pipeline: bool) -> Iterator[str]:
         )
         if any(index.get("population") or ()):
             yield (
-                "Where nothing is asked for, it draws texture and HU of a lesion of its training data that is near in "
-                "size; `draw_appearance=False` leaves them to the network."
+                "If nothing is requested, it draws texture and HU of a lesion of its training data of similar size; "
+                "`draw_appearance=False` switches this off."
             )
-        yield "What is asked for (malignancy, texture, density) is a wish: what was reached has to be measured."
+        yield "A request (malignancy, texture, density) is not a guarantee: measure what was reached."

@@ -1,5 +1,8 @@
-"""Losses of stage 1.
+"""Losses of stage 1, and what the losses of both stages share.
 
-- basic: L1, KL, commitment; perceptual: LPIPS on slices; wavelet: eq. 10-11, for both stages
-- lesion_box: the box of each sample's mask, for every loss on a lesion; weights: the weight of each loss
+- basic: L1, lesion error, KL, commitment
+- perceptual: LPIPS on slices
+- wavelet: the wavelet loss (eq. 10-11), for both stages
+- lesion_box: cuts each sample to the box of its mask, for every loss on a lesion
+- weights: the weight of each loss, as a config names it
 """

@@ -73,8 +73,8 @@ def wavelet_texture_loss(
         beta: Additional weight where the real image's texture is strongest (R = 1).
         eps: Width of the smooth minimum of rho, ct_norm.
         wavelet: Name of a discrete wavelet of PyWavelets.
-        transform: "triplanar" averages 2D transforms of the xy, xz and yz slices (the source's is 2D); "volume" is
-            one 3D transform, with 7 sub-bands.
+        transform: "triplanar" averages 2D transforms of the xy, xz and yz slices, in 2D as in the texture-loss
+            proposal; "volume" is one 3D transform, with 7 sub-bands.
         reduction: "mean" over samples, or "none" for one value each, (B,).
     Returns: Scalar or (B,), ct_norm.
     Raises: ValueError: If a shape or an option does not fit.

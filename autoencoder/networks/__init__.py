@@ -1,6 +1,9 @@
-"""What the autoencoders are built of.
+"""Building blocks of the autoencoders.
 
-- encoder_decoder: both halves; blocks: their building blocks; haar: the wavelet stem
-- codebook: the codes of the VQ autoencoder; discriminator: patches, real or reconstructed, with its hinge losses
-- presets: sizes, and the options that configs name
+- encoder_decoder: encoder and decoder
+- blocks: their building blocks
+- haar: the Haar transform that replaces the first level
+- codebook: the codes of the VQ autoencoder
+- discriminator: the patch discriminator with its hinge losses
+- presets: sizes, and types of config options
 """

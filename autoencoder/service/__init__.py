@@ -1,5 +1,8 @@
-"""The autoencoder over HTTP, in the Diffusers remote-VAE protocol.
+"""The autoencoder over HTTP, in the remote-VAE protocol of Diffusers.
 
-- app: the paths; server: socket and process; wire: tensors as bytes; request: what a client sent
-- batching: queue and worker that join requests; served_model: what is computed; memory, metrics: of the process
+- app: the HTTP paths; server: socket and process
+- wire: tensors as bytes; request: checks one request
+- batching: joins requests that arrive together
+- served_model: computes the answers
+- memory, metrics: memory and counters of the process
 """

@@ -1,4 +1,4 @@
-"""The lesion's border: a loss on the foreground alone does not know it, and the seam pays for what the lesion gains."""
+"""A loss on the lesion's border, which losses on the foreground alone do not see."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,10 @@ from autoencoder.losses.lesion_box import Reduction, lesion_crops, reduce_sample
 
 
 def border_loss(pred: Tensor, target: Tensor, mask: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    """Mean absolute error of the steps between neighbouring voxels of which one lies in the lesion, the other outside.
+    """Mean absolute error of the steps between neighbouring voxels, one inside the lesion and one outside.
 
-    These steps are what the seam figure (`evaluation.lesions.hu_and_seam`) measures; a constant offset on both sides
-    costs nothing.
+    The seam figure (`evaluation.lesions.hu_and_seam`) measures these steps. A constant offset on both sides costs
+    nothing.
 
     Args:
         pred: Decoded prediction, (B, 1, D, H, W), ct_norm. Computed in float32 (float64 if given) also in autocast.

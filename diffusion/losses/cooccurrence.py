@@ -61,6 +61,13 @@ def cooccurrence_loss(
         reduction: "mean" over samples, or "none" for one value each, (B,), which time weights need.
     Returns: Scalar or (B,), no unit.
     Raises: ValueError: If a shape or an option does not fit.
+    Examples:
+        >>> dark, bright = torch.full((1, 1, 8, 8, 8), -0.9), torch.full((1, 1, 8, 8, 8), 0.9)
+        >>> mask = torch.ones_like(dark)
+        >>> cooccurrence_loss(dark, dark, mask).item()
+        0.0
+        >>> round(cooccurrence_loss(dark, bright, mask).item(), 3)  # no pair of grey levels in common: the maximum
+        2.0
     """
     low, high = value_range
     if bins < 2 or not low < high:

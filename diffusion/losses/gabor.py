@@ -142,12 +142,24 @@ def gabor_loss(
         target: Real image r, same shape; gets no gradient.
         mask: Lesion mask, same shape, 1 inside. An empty one gives 0 with zero gradient.
         bank: The filters and their trainable weights.
-        plane_reduction: "mean" (the source's), "max" (the worst plane alone) or "softmax" (the mean weighted by the
-            softmax of each plane's loss over the mean of the three, which does not depend on the loss's scale).
+        plane_reduction: "mean" (as in the texture-loss proposal), "max" (the worst plane alone) or "softmax" (the mean
+            weighted by the softmax of each plane's loss over the mean of the three, which does not depend on the
+            loss's scale).
         spacing_mm: (z, y, x) of all samples, or (B, 3).
         reduction: "mean" over samples, or "none" for one value each, (B,), which time weights need.
     Returns: Scalar or (B,), squared ct_norm.
     Raises: ValueError: If a shape or an option does not fit, or no filter can be sampled at the spacing.
+    Examples:
+        >>> real = torch.randn(1, 1, 12, 12, 12, generator=torch.Generator().manual_seed(0))
+        >>> mask = torch.zeros_like(real)
+        >>> mask[..., 4:8, 4:8, 4:8] = 1
+        >>> bank = GaborBank(frequencies=(0.1, 0.2), orientations=4)
+        >>> gabor_loss(real, real, mask, bank).item()
+        0.0
+        >>> gabor_loss(0.5 * real, real, mask, bank).item() > 0
+        True
+        >>> gabor_loss(real + 9 * (1 - mask), real, mask, bank).item()  # nothing outside the mask counts
+        0.0
     """
     if plane_reduction not in get_args(PlaneReduction):
         raise ValueError(f"plane_reduction {plane_reduction!r}: expected one of {get_args(PlaneReduction)}")

@@ -1,8 +1,8 @@
-"""Texture losses that a blur does not make smallest: they compare what responses there are, not where they are.
+"""A texture loss that compares which filter responses a lesion has, not where they are.
 
-The pointwise losses (eq. 6, eq. 10) are smallest, over all images that may be the right one, at the mean of those
-images, which is a blur. The distribution of filter responses over a lesion is the same for two lesions of one texture,
-whatever the place of each grain, and another for their mean.
+Many images can be right for one mask. A pointwise loss (eq. 6, eq. 10) is smallest at the mean of these images, which
+is a blur. The distribution of filter responses is the same for two lesions of one texture, wherever each grain lies. It
+differs for their mean.
 """
 
 from collections.abc import Sequence

@@ -22,8 +22,8 @@ def diffusion_loss(output: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 def density_loss(output: Tensor, target: Tensor, weight: Tensor, density: Tensor) -> Tensor:
     """:func:`diffusion_loss` of the error along one direction of the latent, (v · (output - target))².
 
-    An error of a tenth of a standard deviation changes nothing that is seen in most directions; in that of density it
-    is as many HU as a solid nodule varies by. The minimum is where that of the diffusion loss is.
+    In most directions, an error of a tenth of a standard deviation changes nothing visible. In the direction of density
+    it is as many HU as a solid nodule varies by. The minimum is that of the diffusion loss.
 
     Args:
         output, target, weight: As there.

@@ -1,11 +1,15 @@
-"""The contract of a training step: which samples, which region and which weight each loss has at t.
+"""Time policies: which samples, which region and which weight each loss has at t.
 
-t = 0 is clean and T - 1 the noisiest step; SNR(t) = ᾱ_t / (1 - ᾱ_t). A policy knows one structure loss (L_low, the
-mean squared error) and any number of texture losses (L_high). It alone decides for which samples a texture loss is
-computed (its gate), how much each loss counts at t (its weights), and which latent cells the structure loss sees (its
-region); `StageTwo` does what the plan says. A loss's overall size (λ in eq. 2, 0.3 in the source) belongs to the
-script. Every policy is a module, so that those which learn are optimised, checkpointed and logged in the same way as
-those which do not:
+t = 0 is clean and T - 1 the noisiest step. SNR(t) = ᾱ_t / (1 - ᾱ_t). A policy knows one structure loss (L_low, the
+mean squared error) and any number of texture losses (L_high). It decides three things:
+
+- its gate: for which samples a texture loss is computed;
+- its weights: how much each loss counts at t;
+- its region: which latent cells the structure loss sees.
+
+`StageTwo` follows this plan. The overall weight of a loss (λ in eq. 2, 0.3 in the texture-loss proposal) belongs to the
+script. Every policy is a module. So policies with and without learned parameters are optimised, checkpointed and logged
+in the same way:
 
     plan = policy.plan(timesteps, scheduler.alphas_cumprod, lesion_mask, valid_mask, factor)
     total = sum((plan.weights[name] * losses[name]).mean() for name in losses) + policy.penalty(plan.late)
@@ -139,6 +143,14 @@ class SnrWeights(ConstantWeights):
         texture_losses: Names of the texture losses.
         eps: ε of eq. 1.
         region: `gate` and `background_weight`, as `ConstantWeights`; so in every policy.
+    Examples:
+        >>> from diffusion.process import training_scheduler
+        >>> alphas_cumprod = training_scheduler("v").alphas_cumprod  # T = 1000
+        >>> weights = SnrWeights(gate=0.3)(torch.tensor([0, 200, 299, 300]), alphas_cumprod)
+        >>> [round(weight, 2) for weight in weights["texture"].tolist()]  # falls with the noise; 0 from the gate on
+        [1.0, 0.9, 0.79, 0.0]
+        >>> weights["structure"].tolist()
+        [1.0, 1.0, 1.0, 1.0]
     """
 
     def __init__(self, texture_losses: Sequence[str] = TEXTURE, eps: float = 1e-8, **region: float) -> None:
@@ -250,10 +262,12 @@ class UncertaintyWeights(ConstantWeights):
 class StepAwareMask(ConstantWeights):
     """Step-aware control: in the noisier half of the steps the structure loss sees only the eroded lesion.
 
-    The source counts t from the start of generation (early is t < T/2); with t = 0 clean, early is t >= T/2. Weights
-    are 1; the source trains with the squared error alone. A lesion that erosion would empty is kept whole, or small
-    nodules would never be trained on early steps. A latent cell counts by the share of its lesion voxels that are
-    left, so a rim that erosion takes off weighs nothing, exactly where a cell is a voxel.
+    The texture-loss proposal counts t from the start of generation (early is t < T/2). Here t = 0 is clean, so early is
+    t >= T/2. Weights are 1. The proposal trains this policy with the squared error alone.
+
+    If erosion would empty a lesion, the whole lesion is kept. Otherwise small nodules would never be trained on early
+    steps. A latent cell counts by the share of its lesion voxels that are left. So the rim that erosion removes has no
+    weight; this is exact where a cell is a voxel.
 
     Args:
         texture_losses: Names of the texture losses.

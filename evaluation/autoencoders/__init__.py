@@ -1,7 +1,7 @@
 """What an autoencoder loses of CT crops.
 
-- reconstruction: a crop encoded and decoded, and its figures by region
-- power_spectrum: how much texture survives at each spatial frequency
-- matched_blur: the Gaussian blur of the same PSNR
-- table: the figures of many crops, averaged by lesion diameter
+- reconstruction: encodes and decodes a crop, and measures it by region
+- power_spectrum: the share of texture that survives at each spatial frequency
+- matched_blur: the Gaussian blur of the same PSNR, for comparison
+- table: averages over many crops, by lesion diameter
 """

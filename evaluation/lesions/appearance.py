@@ -1,7 +1,7 @@
 """What a lesion looks like, as some forty figures of its image: HU, shells at the border, sharpness, texture, shape.
 
-Measured, not learnt, on noise-free images of 1 mm; what a judge of a lesion's character is told. All figures look at
-the image: two lesions in one mask differ in nothing but their appearance.
+The figures are measured, not learned, on noise-free images of 1 mm. They are the input of the judge. All of them are
+figures of the image, so two lesions in one mask differ only by their appearance.
 """
 
 import numpy as np

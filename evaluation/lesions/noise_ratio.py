@@ -1,4 +1,4 @@
-"""The noise in a lesion beside that of tissue like it in the same scan: calmer or rougher, it is seen to be a fake."""
+"""The noise in a lesion, compared with that of similar tissue in the same scan. A different noise reveals a fake."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

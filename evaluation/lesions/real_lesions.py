@@ -1,13 +1,14 @@
-"""What real lesions are like: a population to draw characters from, and a yardstick of how plausible a lesion is.
+"""Statistics of real lesions: a population to draw attributes from, and a measure of how plausible a lesion is.
 
-A lesion's distance to real ones is that of Mahalanobis (1936), d² = (z - μ)ᵀ Σ⁻¹ (z - μ), over its figures of
-appearance and the logarithm of its volume, each standardised and limited, with μ and Σ of the training lesions and Σ
-shrunk towards a multiple of the identity (Ledoit & Wolf 2004), for there are forty figures of a few hundred lesions.
+The distance of a lesion to real ones is that of Mahalanobis (1936), d² = (z - μ)ᵀ Σ⁻¹ (z - μ). z holds the lesion's
+figures of appearance and the logarithm of its volume, each standardised and limited. μ and Σ are those of the training
+lesions. Σ is shrunk towards a multiple of the identity (Ledoit & Wolf 2004), because there are forty figures of only a
+few hundred lesions.
 
-Its plausibility is the rank of that distance among lesions of other patients, p = (1 + #{dᵢ ≥ d}) / (1 + n): the
-p-value of conformal prediction (Vovk, Gammerman & Shafer 2005). So a threshold says itself what it costs: 0.05 refuses
-one real lesion in twenty. What it finds and what not is in benchmarks/synthesize.md: a blob of one value, a lesion that
-is not there, or calcium throughout, but not a little too much blur or noise.
+The plausibility of a lesion is the rank of its distance among lesions of other patients, p = (1 + #{dᵢ ≥ d}) / (1 + n).
+This is the p-value of conformal prediction (Vovk, Gammerman & Shafer 2005). So a threshold of 0.05 refuses one real
+lesion in twenty. benchmarks/synthesize.md says what it finds: a blob of one value, a missing lesion or calcium
+throughout, but not a little too much blur or noise.
 """
 
 from collections.abc import Mapping

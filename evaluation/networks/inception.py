@@ -78,7 +78,7 @@ def inception_features(network: nn.Module, lesions: list[Lesion], device: str = 
     """Features of the axial, coronal and sagittal centre slice of each lesion, foreground only.
 
     The slice is 32 x 32 mm around the lesion's centroid, windowed to [-1, 1] (-1150 ... 350 HU); voxels outside the
-    mask are -1, as all of the source's figures are taken in the foreground.
+    mask are -1, because the texture-loss proposal measures the foreground only.
 
     Returns: (N, 3, 2048) float64.
     """

@@ -1,13 +1,13 @@
-"""A judge of a lesion's character that shares nothing with a guide: measured figures of the finished image, small MLPs.
+"""A judge of a lesion's attributes that shares nothing with a guide: small MLPs on figures of the finished image.
 
-A guide is a convolutional network on noisy latents; its gradient can make lesions that only a network of its kind takes
-for malignant. This judge sees noise-free images, in HU, as the figures of `evaluation.lesions.appearance`, and was
-trained on real nodules alone (`scripts/train_judge.py`).
+A guide is a convolutional network on noisy latents. Its gradient can make lesions that only a similar network calls
+malignant. This judge sees noise-free images, in HU, as the figures of `evaluation.lesions.appearance`. It was trained
+on real nodules only (`scripts/train_judge.py`).
 
-What it says is a sum of two parts. The first knows only the mask's volume, with which ratings go a long way (AUROC 0.9
-for malignancy in LIDC-IDRI). The second was trained on top of the first, so it is what the image adds at equal size:
-for malignancy the logarithm of the likelihood ratio p(image | malignant, volume) / p(image | benign, volume). Lesions
-in one mask differ in the second part alone.
+Its output is a sum of two parts. The first knows only the mask's volume, which predicts ratings well (AUROC 0.9 for
+malignancy in LIDC-IDRI). The second was trained on top of the first. So it is what the image adds at equal size: for
+malignancy, the logarithm of the likelihood ratio p(image | malignant, volume) / p(image | benign, volume). Lesions in
+one mask differ in the second part only.
 """
 
 import json

@@ -1,12 +1,11 @@
 """The results of an evaluation as HTML, Markdown, JSON and pictures.
 
-- document: a report as blocks, and the files made of them
-- lesion_report: synthetic lesions against real ones: results, tables, how to read them
-- lesion_pictures: which pictures that report gets
-- baseline_table: the source's Table 1 with our methods in it, and what they cost
-- guidance_report, guidance_figures, guidance_pictures: lesions of the character requested
-- classifier_report: what a guide's classifiers tell of held-out nodules
-- reconstruction_report: autoencoders: results, tables, pictures, how to read them
-- figures: curves, galleries and scatter plots, one PNG each
-- slices: rows of volumes as slices
+- report: what all reports share: order, folder, files
+- lesion_report: synthetic against real lesions; lesion_pictures: its pictures
+- baseline_table: Table 1 of the texture-loss proposal with our methods in it
+- guidance_report, guidance_figures, guidance_pictures: lesions with requested attributes
+- classifier_report: a guide's classifiers on held-out nodules
+- reconstruction_report: autoencoders
+- figures: curves, galleries and scatter plots, one PNG each; slices: rows of volumes as slices
+- notebook: a lesion in a notebook
 """

@@ -1,4 +1,7 @@
-"""The source's Table 1 with our methods in it: read from an evaluation's report.json, beside what each method cost."""
+"""Table 1 of the texture-loss proposal with our methods in it, and what each method cost.
+
+The figures come from the report.json of an evaluation.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,7 +14,7 @@ STANDARDISED = ("GLCM WD", "GLRLM WD", "Gabor WD", "Spectrum WD")  # each featur
 MORE_DISTANCES = (*(f"{name}, standardised" for name in STANDARDISED), "Coverage WD", "Seam WD", "Mean HU WD")
 COSTS = ("training steps", "minutes of training", "network calls", "seconds a lesion")
 MSE, MSE_UNIT = "MSE", 1e-2
-SOURCE_TABLE = {  # METHODS.md A, as printed: mean (std); it has no 3D network
+PROPOSAL_TABLE = {  # the texture-loss proposal (docs/references.md) as printed: mean (std); it has no 3D network
     "DDPM": ("0.016 (0.012)", "6.54 (14.49)", "0.00058 (0.00096)", "22.40", NONE, "0.028 (0.047)"),
     "SNR": ("0.017 (0.012)", "6.83 (14.88)", "0.00063 (0.00085)", "27.67", NONE, "0.023 (0.040)"),
     "FiLM": ("0.017 (0.013)", "6.03 (13.14)", "0.00061 (0.0010)", "22.20", NONE, "0.028 (0.048)"),
@@ -20,12 +23,12 @@ SOURCE_TABLE = {  # METHODS.md A, as printed: mean (std); it has no 3D network
     "GAN": ("0.14 (0.17)", "54.48 (122.55)", "0.0035 (0.0029)", "100.88", NONE, "792 (2355)"),
 }
 READING = (
-    "Source: Table 1 of the proposal on texture-aware, time-conditioned lesion inpainting, preliminary experiments: "
-    "another preparation of LIDC-IDRI, 443 malignant nodules to train on, 49 to test on, and its own training time. It "
-    "does not state how its grey levels are binned or its images scaled. Its rows can be read against one another, not "
-    "against ours.",
+    "Proposal: Table 1 of the unpublished proposal on texture-aware, time-conditioned lesion inpainting, preliminary "
+    "experiments: another preparation of LIDC-IDRI, 443 malignant nodules to train on, 49 to test on, and its own "
+    "training time. It does not state how its grey levels are binned or its images scaled. Compare its rows with one "
+    "another, not with ours.",
     "Ours: mean (standard deviation over features). Synthetic lesions are held against real lesions of other patients, "
-    "so real vs real in the same splits is what a perfect generator would have. The source's distances are those "
+    "so real vs real in the same splits is what a perfect generator would have. The proposal's distances are those "
     "between the two whole sets; ours of that kind are `whole` in report.json.",
     "The means of GLCM and GLRLM are ruled by the few features of the largest unit; standardised, each feature is "
     "divided by its standard deviation over the real lesions.",
@@ -63,7 +66,7 @@ def baseline_blocks(report: Mapping[str, Any], costs: Mapping[str, Cost]) -> lis
     """
     methods = list(costs)
     rows = [[method, *distance_cells(report, method, DISTANCES), _mse_cell(report, method)] for method in methods]
-    source = [[f"source: {name} (other data)", *cells] for name, cells in SOURCE_TABLE.items()]
+    proposal = [[f"proposal: {name} (other data)", *cells] for name, cells in PROPOSAL_TABLE.items()]
     more = [[method, *distance_cells(report, method, MORE_DISTANCES)] for method in methods]
     missing = [note for note in report["left_out"] if note.startswith(("FID", "pyradiomics"))]
     sizes = {(r["real_lesions"], r["synthetic_lesions"]) for r in report["distances"] if r["method"] in methods}
@@ -71,8 +74,8 @@ def baseline_blocks(report: Mapping[str, Any], costs: Mapping[str, Cost]) -> lis
     return [
         Heading("Baselines", 1),
         Paragraph(f"{lesions}; foreground only."),
-        Heading("Table 1 of the source, with ours"),
-        Table(["set", *DISTANCES, "MSE ×10⁻²"], [*rows, floor_row(report, methods, (*DISTANCES, MSE)), *source]),
+        Heading("Table 1 of the texture-loss proposal, with ours"),
+        Table(["set", *DISTANCES, "MSE ×10⁻²"], [*rows, floor_row(report, methods, (*DISTANCES, MSE)), *proposal]),
         *([Bullets(missing)] if missing else []),
         Heading("Further distances"),
         Table(["set", *MORE_DISTANCES], [*more, floor_row(report, methods, MORE_DISTANCES)]),

@@ -142,7 +142,7 @@ def _sets_table(sets: Sequence[SetSummary]) -> Table:
 
 
 def _source_table(results: Results) -> Table:
-    """The distances of the source's Table 1, and ours, each set with its own real vs real below."""
+    """The distances of Table 1 of the texture-loss proposal, and ours, each set with its own real vs real below."""
     metrics = [m for m in SOURCE_COLUMNS if any(row.metric == m for row in results.distances)]
     rows = []
     for method in dict.fromkeys(row.method for row in results.distances):

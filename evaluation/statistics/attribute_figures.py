@@ -1,4 +1,4 @@
-"""How well an attribute is told of held-out nodules at each noise level, beside a control, with intervals.
+"""How well an attribute is predicted for held-out nodules at each noise level, beside a control, with intervals.
 
 Scores come in several versions: draws of the noise, and for the control its shuffles. A figure is the mean over the
 versions; its interval is a percentile bootstrap over patients, in which all versions and levels share the resamples.

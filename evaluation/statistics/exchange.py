@@ -1,10 +1,10 @@
 """Whether synthetic lesions can be told from real ones: distances over patient-wise splits, and exchange tests.
 
-A synthetic lesion painted into a real patient's mask shares much with that patient's real lesion, so the distance
-between the two whole sets is smaller than between two groups of real patients even for a poor generator, and real vs
-real is no yardstick for it. Here the synthetic lesions of some patients are held against the real lesions of *other*
-patients, and real against real is measured in the very same splits: a perfect generator has a ratio of 1. Split values
-overlap and are not independent, so neither the interval nor the p-values count splits: both work on patients.
+A synthetic lesion painted into a real patient's mask shares much with that patient's real lesion. So the distance
+between the two whole sets can be smaller than between two groups of real patients, even for a poor generator. Here the
+synthetic lesions of some patients are compared with the real lesions of *other* patients. Real against real is measured
+in the same splits. A perfect generator has a ratio of 1. Splits overlap and are not independent. So neither the
+interval nor the p-values count splits: both work on patients.
 
 All randomness comes from the generator that is passed in.
 """

@@ -1,10 +1,12 @@
 """Prepared datasets of nodules and scans.
 
-- rows: typed rows on disk, by split: the one writer and reader; nodules: what a row of a nodule crop holds
-- crop: one nodule of a CT as a row; sources: rows of every source in one form
-- nifti_pairs: NIfTI pairs with a table; lab_files: .mat and .npy
-- splits: training, validation and test patients; label_policy: benign and malignant
-- card: what a dataset holds; qc_report: a page to look it over
-- manifest: the samples of a synthesis
-- scan_volumes: whole scans for training patches
+- nodules: the columns of a nodule's row; rows: writes and reads typed rows by split
+- crop: one nodule of a CT as a row; variants: augmented versions of a row, for stage 2
+- sources: nodules of every data source in one form
+- nifti_pairs: reads NIfTI pairs with a table; lab_files: reads .mat and .npy files
+- splits: training, validation and test patients; label_policy: which nodules are benign and malignant
+- card, licence, publishing: the dataset's card, its licence, the push to the Hub
+- qc_report: a page to look at the nodules
+- manifest: the table of a synthesis
+- scan_volumes: whole scans, for training patches
 """

@@ -1,9 +1,10 @@
 """CT files in and out.
 
-- ct: DICOM series, NIfTI, MetaImage <-> SimpleITK image in HU, with one clear error for each fault
-- dicom_series: a changed CT as a derived DICOM series; dicom_identity: what of the source goes into it
-- dicom_seg: the lesions' masks as a DICOM segmentation
+- ct: DICOM series, NIfTI, MetaImage <-> SimpleITK image in HU; each fault has one clear error
+- hounsfield: checks that values are HU
+- nifti_check: finds faults that the NIfTI reader does not report
+- dicom_series: writes a changed CT as a derived DICOM series
+- dicom_identity: which attributes of the input series are copied
+- dicom_seg: writes lesion masks as a DICOM segmentation
 - gzip_file: compresses on all cores
-- hounsfield: whether an image is in HU at all
-- nifti_check: what the NIfTI reader would pass over in silence
 """

@@ -37,6 +37,19 @@ def read_ct(path: str | Path, series_uid: str | None = None, crop: bool = False)
     Raises: ValueError: Naming the path, for whatever cannot be read as one regular CT volume: a missing path, no
         DICOM, several series, another modality, colour, 2D or 4D, missing, doubled or unequally spaced slices, a
         tilted gantry, an unreadable file, voxels that are not finite, values that are no Hounsfield units.
+    Examples:
+        >>> import tempfile
+        >>> phantom = np.full((20, 40, 40), -1000, np.int16)  # air, z, y, x
+        >>> phantom[5:15, 10:30, 10:30] = 40  # and a cube of soft tissue
+        >>> image = sitk.GetImageFromArray(phantom)
+        >>> image.SetSpacing((0.8, 0.8, 2.0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sitk.WriteImage(image, f"{folder}/scan.nii.gz")
+        ...     ct = read_ct(f"{folder}/scan.nii.gz")
+        >>> ct.GetSize(), ct.GetPixelIDTypeAsString()  # size is x, y, z
+        ((40, 40, 20), '16-bit signed integer')
+        >>> ct[20, 20, 10], ct[0, 0, 0]
+        (40, -1000)
     """
     path = Path(path)
     if not path.exists():

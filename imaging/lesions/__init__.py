@@ -1,4 +1,8 @@
-"""Where a lesion is painted.
+"""Lesion masks and what is measured in them.
 
-- mask: what counts as a lesion mask; shapes: nodule-like masks; sites: free places in the lung
+- mask: the definition of a lesion mask, and how it grows by a margin
+- shapes: draws nodule-like masks
+- sites: finds free places in the lung
+- table: reads a table of lesions to paint
+- measured_attributes: mean and percentiles of HU in a mask
 """

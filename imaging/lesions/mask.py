@@ -40,6 +40,13 @@ def grown_mask(mask: np.ndarray, margin_mm: float, spacing_mm: Sequence[float]) 
         margin_mm: Radius; a voxel belongs if its centre is at most so far from the nearest voxel's of the mask.
         spacing_mm: (z, y, x).
     Returns: uint8, same shape; the mask itself where erosion would leave none of it.
+    Examples:
+        >>> mask = np.zeros((5, 7, 7), np.uint8)
+        >>> mask[2, 3, 3] = 1
+        >>> int(grown_mask(mask, margin_mm=1.0, spacing_mm=(1, 1, 1)).sum())  # the voxel and its six neighbours
+        7
+        >>> int(grown_mask(mask, margin_mm=1.0, spacing_mm=(1, 0.5, 0.5)).sum())  # finer in the slices
+        15
     """
     inside = np.asarray(mask) > 0
     if margin_mm == 0 or not inside.any() or inside.all():

@@ -145,6 +145,14 @@ def lesion_mask_image(
         diameter_mm, seed, lobulation, spiculation: As for `nodule_mask`.
     Returns: uint8 image, 1 inside, with the geometry of `image`.
     Raises: ValueError: If the image is not 3D, or as for `nodule_mask`.
+    Examples:
+        >>> import SimpleITK as sitk
+        >>> ct = sitk.Image(64, 64, 40, sitk.sitkInt16)  # x, y, z
+        >>> ct.SetSpacing((0.7, 0.7, 1.25))
+        >>> mask = lesion_mask_image(ct, (20, 32, 32), diameter_mm=10)
+        >>> volume_mm3 = sitk.GetArrayFromImage(mask).sum() * 0.7 * 0.7 * 1.25
+        >>> round(float((6 * volume_mm3 / np.pi) ** (1 / 3)), 1)  # the sphere of equal volume
+        10.0
     """
     import SimpleITK
 

@@ -1,6 +1,8 @@
 """LIDC-IDRI as it is downloaded.
 
-- scans: finds series and their XML; xml: the readers' annotations
+- scans: finds series and their XML files
+- xml: reads the annotations of the readers
 - consensus: merges the readers' outlines into nodules, masks and mean ratings
-- nodules: one scan -> rows of the prepared dataset; run: many scans, resumable
+- scan_nodules: one scan -> rows of the prepared dataset
+- run: many scans, resumable
 """

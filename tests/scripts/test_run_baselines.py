@@ -13,7 +13,7 @@ import yaml
 from datasets import DatasetDict
 
 from autoencoder import AutoencoderKL3D
-from evaluation.reports.baseline_table import SOURCE_TABLE
+from evaluation.reports.baseline_table import PROPOSAL_TABLE
 from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
 from scripts import run_baselines
 from scripts.run_baselines import CONFIGS, ORDER, BaselinesConfig, claim, main, method_of, planned, steps_per_second
@@ -128,8 +128,8 @@ def test_killed_at_every_stage_and_continued_it_ends_with_the_same_bytes_and_a_f
     assert table in capsys.readouterr().out and "conditional_gan, 2 of 3: 3 steps in 1.6 minutes" in printed
     first = table.split("## Further")[0]
     rows = {line.split("|")[1].strip(): line for line in first.splitlines() if line.startswith("| ")}
-    source = [f"source: {name} (other data)" for name in SOURCE_TABLE]
-    assert list(rows) == ["set", "---", *METHODS, "real vs real", *source]
+    proposal = [f"proposal: {name} (other data)" for name in PROPOSAL_TABLE]
+    assert list(rows) == ["set", "---", *METHODS, "real vs real", *proposal]
     report = json.loads((config.out / "report/report.json").read_text())
     gabor = next(r for r in report["distances"] if (r["method"], r["metric"]) == ("ours", "Gabor WD"))
     assert f"{gabor['value']:.3g} ({gabor['std']:.3g})" in rows["ours"]
