@@ -21,10 +21,11 @@ class UNetConfig:
         channels: Width of each level.
         blocks_per_level: Residual blocks at each level of either half.
         num_labels: Labels that SPADE knows: 2, background and lesion, or 8, those of `imaging.semantic_map`.
-        map_channels: Width of the embedded map; 0 leaves SPADE out, and the concatenated masks say where the lesion is.
+        map_channels: Width of the embedded map; 0 replaces SPADE by plain normalisation, and only the concatenated
+            masks say where the lesion is.
         attention: Whether the lowest level attends over all its voxels.
-        attributes: Character that can be requested: ratings (malignancy, lobulation, spiculation, texture) and what is
-            measured in every nodule (diameter_mm, mean_hu, p10_hu, p50_hu, p90_hu).
+        attributes: What can be requested: ratings (malignancy, lobulation, spiculation, texture) and measured values
+            (diameter_mm, mean_hu, p10_hu, p50_hu, p90_hu).
     """
 
     channels: tuple[int, ...] = (64, 128, 192)
@@ -42,18 +43,18 @@ class LdmConfig(TrainingConfig):
     Attributes:
         vae: Folder or repository of the autoencoder whose latents these are.
         model: The U-Net.
-        initial: Pipeline folder whose U-Net's weights training starts from; none starts at random.
-        objective: "diffusion", or "gan": the U-Net as one-step generator against a discriminator, a baseline, with
-            target "x0" and one step to sample.
+        initial: Pipeline folder from whose U-Net the training starts; null starts from random weights.
+        objective: "diffusion", or "gan", a baseline: the U-Net is a one-step generator trained against a discriminator;
+            needs target "x0", and samples in one step.
         target: "epsilon", "v", "x0" or "flow" (rectified flow).
         noise_schedule: Diffusers' beta_schedule; a flow has none.
         zero_terminal_snr: Whether the noisiest step is noise alone.
         whole_share: Share of the samples whose whole crop is blanked, so that the pipeline can also make crops from
             their semantic map alone; needs model.num_labels 8.
-        density: Weight of the structure loss's error along the direction of density, beside that of all directions.
+        density: Extra weight of the structure loss's error along the latent direction that changes density.
         texture: Texture losses.
-        forget_all: Share of the samples that the U-Net sees without any attribute: what is not requested at sampling.
-            Of the others it sees as many attributes as are drawn, from one to all.
+        forget_all: Share of the samples for which the U-Net receives no attribute, as in a call without a request.
+            For the others it receives a random subset, from one attribute to all.
         background_weight: Weight of the loss away from the lesion; its own neighbourhood counts 1.
         evaluate_crops: Held-out lesions that every evaluation inpaints.
         evaluate_steps: Denoising steps of those.
