@@ -31,6 +31,7 @@ from evaluation.reports.figures import COLOURS, DPI
 from evaluation.reports.lesion_report import number
 from evaluation.statistics.exchange import TEST_SPLITS, LesionSets, Splits, draw_splits
 from foundation.atomic import write_atomically
+from foundation.claimed_folder import claim_folder
 from foundation.config import ExistingFolder, ModelSource, config_dict, launch, parse_config
 
 TEXTURE = ("Gabor WD, standardised", "GLCM WD, standardised", "GLRLM WD, standardised", "Spectrum WD, standardised")
@@ -123,10 +124,7 @@ def make_sets(config: FewStepsConfig) -> tuple[str, ...]:
     samplers = config.samplers or tuple(fitting_samplers(pipeline.scheduler))
     for sampler in samplers:
         sampler_of(sampler, pipeline.scheduler)  # refused before anything is made
-    config.out.mkdir(parents=True, exist_ok=True)
-    inpaint_nodules.claim_folder(
-        config.out, {**inpaint_nodules.settings_of(neutral), **weights_of(neutral, pipeline, folder)}
-    )
+    claim_folder(config.out, {**inpaint_nodules.settings_of(neutral), **weights_of(neutral, pipeline, folder)})
     for sampler in samplers:
         for calls in sorted(config.calls):
             wanted = set_config(config, sampler, calls)

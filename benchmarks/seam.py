@@ -44,6 +44,7 @@ from evaluation.lesions.set_comparison import DistanceRow, SetMetric, distance_r
 from evaluation.reports.lesion_report import number
 from evaluation.statistics.distances import wasserstein_per_feature
 from foundation.atomic import write_atomically
+from foundation.claimed_folder import claim_folder
 from foundation.config import ExistingFolder, config_dict, launch, parse_config
 from imaging.compositing import composite, edge_weight
 from imaging.dataset.nodules import load_nodules, read_nodule
@@ -159,11 +160,10 @@ def main(config: SeamConfig) -> None:
 
 def claim(config: SeamConfig, weights: Mapping[str, Any]) -> None:
     """Make the folder of samples, or refuse one whose samples are of other settings."""
-    config.out.mkdir(parents=True, exist_ok=True)
     shared = {field.name: getattr(config, field.name, None) for field in fields(inpaint_nodules.InpaintNodulesConfig)}
     of_every_sample = shared | {"samples": 1, "paint_margin_mm": None, "blend_mm": 0.0}  # neither is one setting here
     made = inpaint_nodules.InpaintNodulesConfig(**of_every_sample)
-    inpaint_nodules.claim_folder(config.out, {**inpaint_nodules.settings_of(made), **weights})
+    claim_folder(config.out, {**inpaint_nodules.settings_of(made), **weights})
 
 
 def chosen_lesions(config: SeamConfig) -> tuple[list[int], list[Lesion]]:

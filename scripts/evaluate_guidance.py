@@ -112,6 +112,7 @@ from evaluation.networks.nodule_net import load_nodule_net
 from evaluation.reports.guidance_pictures import draw_curves, draw_lesions
 from evaluation.reports.guidance_report import GuidanceResults, write_guidance_report
 from evaluation.script_checks import check_settings
+from foundation.claimed_folder import claim_folder
 from imaging.dataset.nodules import load_nodules
 
 UNASKED = "unconditional"
@@ -210,7 +211,7 @@ def make_sets(
         **{**shared, "out": sets_folder(config) / UNASKED, "draw_appearance": False}
     )
     found = {"kind": config.kind, "device": pipeline.device.type, **weights}
-    inpaint_nodules.claim_folder(sets_folder(config), {**inpaint_nodules.settings_of(unconditional), **found})
+    claim_folder(sets_folder(config), {**inpaint_nodules.settings_of(unconditional), **found})
     wanted = {unconditional.out: unconditional}
     for attribute, value, scale, folder in plan:
         requested = {"attributes": {attribute: value.request}, **strengths(config.kind, scale, own_scales(config))}

@@ -7,7 +7,6 @@ soon as it is made: the same command continues. A lesion that fails costs itself
 """
 
 import csv
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -54,6 +53,7 @@ from tqdm.auto import tqdm
 
 from diffusion import LesionInpaintPipeline
 from foundation.atomic import write_atomically
+from foundation.claimed_folder import claim_folder
 from imaging.dataset.nodules import (
     RATINGS,
     check_output,
@@ -133,27 +133,6 @@ def settings_of(config: InpaintNodulesConfig) -> dict[str, Any]:
     The batch size is among them, as a lesion depends on its batch by rounding.
     """
     return {name: value for name, value in config_dict(config).items() if name not in ("out", "vae", "device")}
-
-
-def claim_folder(made: Path, settings: Mapping[str, Any]) -> None:
-    """Make the folder of finished work, or check that it is of the same settings; ValueError naming what differs.
-
-    Args:
-        made: Folder.
-        settings: As plain types; of weights and device, what they are at present.
-    """
-    path = made / "settings.json"
-    if path.exists():
-        earlier = json.loads(path.read_text())
-        differing = [name for name in {**settings, **earlier} if earlier.get(name) != settings.get(name)]
-        if differing:
-            changes = "; ".join(f"{name}: {earlier.get(name)} -> {settings.get(name)}" for name in differing)
-            raise ValueError(
-                f"{made}: holds lesions of an unfinished run with other settings ({changes}); finish that run, delete "
-                "the folder, or choose another --out"
-            )
-    else:
-        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(settings, indent=2)))
 
 
 def batch_file(made: Path, number: int) -> Path:

@@ -109,6 +109,7 @@ from autoencoder.loading import load_autoencoder, weights_sha256
 from diffusion.sampling.loading import load_pipeline
 from evaluation.reports.baseline_table import Cost, baseline_blocks
 from foundation.atomic import recover, write_atomically
+from foundation.claimed_folder import claim_file
 from foundation.document import to_markdown
 from imaging.dataset.nodules import crop_size_of, load_nodules, read_nodule
 from imaging.window import WINDOW_LEVEL, WINDOW_WIDTH
@@ -126,7 +127,7 @@ def main(config: BaselinesConfig) -> None:
     if any(method.vae == str(pixel_folder(config) / "model") for method in methods.values()):
         prepare_pixels(config)
     for name, method in methods.items():
-        claim(config.out / name / "method.json", settings_of(method), f"delete {config.out / name}")
+        claim_file(config.out / name / "method.json", settings_of(method), str(config.out / name))
         if (config.out / name / "sampling.json").exists():
             claim_sampling(config, name, method)
     runs = {name: planned(name, method) for name, method in methods.items()}
@@ -197,7 +198,7 @@ def prepare_pixels(config: BaselinesConfig) -> None:
     vae = {"window_width": window[0], "window_level": window[1], "latents_mean": [0.0], "latents_std": [1.0]}
     encoding = {"data": str(config.data), "variants": config.pixel_variants, "paint_margin_mm": margin_mm}
     settings = vae | encoding | {"seed": config.seed}
-    claim(folder / "settings.json", settings, f"delete {folder} and the methods that were trained on it")
+    claim_file(folder / "settings.json", settings, f"{folder} and the methods that were trained on it")
     for part in ("model", "latents"):
         recover(folder / part)
     if not (folder / "model").exists():
@@ -213,23 +214,6 @@ def prepare_pixels(config: BaselinesConfig) -> None:
                 paint_margin_mm=margin_mm,
                 seed=config.seed,
             )
-        )
-
-
-def claim(path: Path, settings: Mapping[str, Any], remedy: str) -> None:
-    """Write down the settings of a stage, or check that what is there was made with the same ones.
-
-    Raises: ValueError: Naming what differs.
-    """
-    if not path.exists():
-        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(settings, indent=2)))
-        return
-    earlier = json.loads(path.read_text())
-    differing = [name for name in {**earlier, **settings} if earlier.get(name) != settings.get(name)]
-    if differing:
-        changes = "; ".join(f"{name}: {earlier.get(name)} -> {settings.get(name)}" for name in differing)
-        raise ValueError(
-            f"{path}: made with other settings ({changes}); go back to those, {remedy}, or take another --out"
         )
 
 
@@ -305,8 +289,8 @@ def claim_sampling(config: BaselinesConfig, name: str, method: train_ldm.LdmConf
     folder = config.out / name
     settings: dict[str, Any] = {name: getattr(config, name) for name in ("split", "lesions", "batch_size", "seed")}
     settings |= {"data": str(config.data), "steps": calls_of(config, method), "scheduler": sampler_of(config, method)}
-    remedy = f"delete {folder / 'lesions'}, {folder / '.lesions.lesions'} and {folder / 'sampling.json'}"
-    claim(folder / "sampling.json", settings, remedy)
+    made = f"{folder / 'lesions'}, {folder / '.lesions.lesions'} and {folder / 'sampling.json'}"
+    claim_file(folder / "sampling.json", settings, made)
 
 
 def inpaint(config: BaselinesConfig, name: str, run: train_ldm.LdmConfig) -> None:

@@ -111,8 +111,7 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk
 import torch
-from filelock import FileLock, Timeout
-from inpaint_nodules import claim_folder
+from filelock import Timeout
 from prepare_scans import find_scans
 from tqdm.auto import tqdm
 
@@ -122,6 +121,7 @@ from evaluation.lesions.characters import Character, Characters, characters_of
 from evaluation.lesions.lesion_sets import Lesion
 from evaluation.lesions.real_lesions import SHIPPED, RealLesions, load_real_lesions
 from foundation.atomic import write_atomically
+from foundation.claimed_folder import claim_shared_folder, folder_lock
 from imaging.dataset.crop import crop_nodule
 from imaging.dataset.manifest import join_manifests, write_rows
 from imaging.files.ct import read_ct, write_ct
@@ -246,23 +246,12 @@ def claim(config: SynthesizeConfig, scans: list[Path], weights: Mapping[str, Any
     settings = {name: value for name, value in config_dict(config).items() if name not in free}
     settings["scans"] = f"{len(names)} scans, names {hashlib.sha256(chr(0).join(names).encode()).hexdigest()[:16]}"
     settings["reference_sha256"] = hashlib.sha256((config.reference or SHIPPED).read_bytes()).hexdigest()
-    with lock(config, "settings"):
-        foreign = [path.name for path in config.out.iterdir() if path.name not in (".locks", "settings.json")]
-        if foreign and not (config.out / "settings.json").exists():
-            raise ValueError(f"{config.out}: holds {foreign[0]} and no settings.json; choose another --out or empty it")
-        claim_folder(config.out, {**settings, **weights})
+    claim_shared_folder(config.out, {**settings, **weights})
     beyond = [path.name for path in (config.out / "scans").glob("[0-9]*") if int(path.name) >= outputs(config)]
     if beyond:
         raise ValueError(
             f"{config.out}: holds scan {max(beyond)}, more than --lesions {config.lesions} asks for; ask for as many"
         )
-
-
-def lock(config: SynthesizeConfig, name: str, timeout_s: float = -1) -> FileLock:
-    """A lock between processes; the system lifts it when its holder dies."""
-    folder = config.out / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / name, timeout=timeout_s)
 
 
 def outputs(config: SynthesizeConfig) -> int:
@@ -297,7 +286,7 @@ def make_output(config: SynthesizeConfig, number: int, path: Path, tools: Tools)
     """Make an output unless it is there, or another process is at it; whether it was made."""
     folder = output_folder(config, number)
     try:
-        with lock(config, folder.name, timeout_s=0):
+        with folder_lock(config.out, folder.name, timeout_s=0):
             if folder.exists():
                 return False
             first = number * config.lesions_per_scan
@@ -506,7 +495,7 @@ def finish(config: SynthesizeConfig) -> None:
     if missing:
         print(f"{missing} of {len(folders)} scans are not there yet; the last process to end writes the manifest")
         return
-    with lock(config, "manifest"):
+    with folder_lock(config.out, "manifest"):
         table = join_manifests((folder / ROWS for folder in folders), config.out / "manifest.parquet")
     accepted = table["accepted"].to_pylist()
     reasons = Counter(reason for reason in table["reason"].to_pylist() if reason)

@@ -100,7 +100,7 @@ def test_a_sweep_is_reported_and_continued_without_making_a_set_twice(config, ch
     assert {path.name for path in again} == {"malignancy_benign_at_4", "malignancy_malignant_at_4"}
     more = json.loads((config.out / "report.json").read_text())
     assert more["classes"][:2] == content["classes"] and more["classes"][2]["scale"] == 4
-    with pytest.raises(ValueError, match=r"holds lesions of an unfinished run with other settings \(seed: 0 -> 1\)"):
+    with pytest.raises(ValueError, match=r"report_sets/settings\.json: made with other settings \(seed: 0 -> 1\)"):
         main(replace(config, seed=1))
 
 

@@ -119,7 +119,7 @@ def test_an_unfinished_run_of_other_settings_is_refused(config, monkeypatch):
     monkeypatch.setattr(inpaint_nodules, "painted", stop)
     with pytest.raises(KeyboardInterrupt):
         main(config)
-    with pytest.raises(ValueError, match=r"unfinished run with other settings \(seed: 0 -> 1\); finish that run, del"):
+    with pytest.raises(ValueError, match=r"settings\.json: made with other settings \(seed: 0 -> 1\); go back"):
         main(replace(config, seed=1))
     with pytest.raises(ValueError, match=r"\(batch_size: 4 -> 3; vae: None -> .*; vae_sha256: None -> \w{64}\)"):
         main(replace(config, batch_size=3, vae=str(Path(config.pipeline) / "vae")))

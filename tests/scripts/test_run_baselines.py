@@ -16,7 +16,7 @@ from autoencoder import AutoencoderKL3D
 from evaluation.reports.baseline_table import SOURCE_TABLE
 from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
 from scripts import run_baselines
-from scripts.run_baselines import CONFIGS, ORDER, BaselinesConfig, claim, main, method_of, planned, steps_per_second
+from scripts.run_baselines import CONFIGS, ORDER, BaselinesConfig, main, method_of, planned, steps_per_second
 
 SMALL = {"batch_size": 2, "warmup_steps": 1, "evaluate_crops": 1, "evaluate_steps": 1, "log_every": 1}
 PIXEL = {"vae": "identity", "target": "x0", "noise_schedule": "linear"}
@@ -256,10 +256,3 @@ def test_latents_of_patients_that_are_to_be_judged_are_refused(config, tmp_path,
     DatasetDict({"train": leaking}).save_to_disk(tmp_path / "leaking")
     with pytest.raises(ValueError, match=r"leaking: trains on 1 patients of the test split of .*encode that dataset"):
         main(replace(config, latents=tmp_path / "leaking", split="test"))
-
-
-def test_a_claim_names_what_differs_and_the_remedy(tmp_path):
-    claim(tmp_path / "a.json", {"steps": 1, "data": "x"}, "delete it")
-    claim(tmp_path / "a.json", {"steps": 1, "data": "x"}, "delete it")
-    with pytest.raises(ValueError, match=r"\(data: x -> y; seed: None -> 0\); go back to those, delete it, or"):
-        claim(tmp_path / "a.json", {"steps": 1, "data": "y", "seed": 0}, "delete it")
