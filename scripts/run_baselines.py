@@ -100,18 +100,19 @@ from typing import NoReturn
 
 import encode_latents
 import evaluate
-import inpaint_nodules
 import train_ldm
 
 from autoencoder.identity import IdentityAutoencoder
 from autoencoder.latent_dataset import load_latents, read_latent
 from autoencoder.loading import load_autoencoder, weights_sha256
 from diffusion.sampling.loading import load_pipeline
+from evaluation.lesions.synthetic_set_config import SyntheticSetConfig
+from evaluation.lesions.synthetic_sets import load_and_make_set, paint_batch
 from evaluation.reports.baseline_table import Cost, baseline_blocks
 from foundation.atomic import recover, write_atomically
 from foundation.claimed_folder import claim_file
 from foundation.document import to_markdown
-from imaging.dataset.nodules import crop_size_of, load_nodules, read_nodule
+from imaging.dataset.nodules import crop_size_of, load_nodules
 from imaging.window import WINDOW_LEVEL, WINDOW_WIDTH
 from training.checkpoint import read_progress
 
@@ -296,7 +297,7 @@ def claim_sampling(config: BaselinesConfig, name: str, method: train_ldm.LdmConf
 def inpaint(config: BaselinesConfig, name: str, run: train_ldm.LdmConfig) -> None:
     """Paint a lesion into every mask, and measure how long one takes."""
     folder = config.out / name
-    sampling = inpaint_nodules.InpaintNodulesConfig(
+    sampling = SyntheticSetConfig(
         data=config.data,
         pipeline=str(run.out / "pipeline"),
         out=folder / "lesions",
@@ -311,24 +312,22 @@ def inpaint(config: BaselinesConfig, name: str, run: train_ldm.LdmConfig) -> Non
     if not sampling.out.exists():
         claim_sampling(config, name, run)
         (config.out / "report/report.json").unlink(missing_ok=True)  # it is of other lesions
-        inpaint_nodules.main(sampling)
+        load_and_make_set(sampling)
     timing = folder / "timing.json"
     if not timing.exists():
         seconds = seconds_per_lesion(sampling)
         write_atomically(timing, lambda temporary: temporary.write_text(json.dumps({"seconds_per_lesion": seconds})))
 
 
-def seconds_per_lesion(sampling: inpaint_nodules.InpaintNodulesConfig) -> float:
+def seconds_per_lesion(sampling: SyntheticSetConfig) -> float:
     """Wall-clock of painting the first lesion alone, everything loaded."""
     pipeline, _ = load_pipeline(sampling)
     pipeline.set_progress_bar_config(disable=True)
-    given = [read_nodule(load_nodules(sampling.data, sampling.split), 0)]
-    maps = inpaint_nodules.maps_of(given, pipeline, sampling.paint_margin_mm)
-    options = dict(sampling.call_options())
+    nodules = load_nodules(sampling.data, sampling.split)
     seconds = math.nan
     for steps in (1, sampling.steps):  # the first call makes ready what the second finds
         begun = time.monotonic()
-        pipeline(**inpaint_nodules.masks_of(given), semantic_map=maps, **(options | {"num_inference_steps": steps}))
+        paint_batch(pipeline, nodules, [(0, 0)], replace(sampling, steps=steps))
         seconds = time.monotonic() - begun
     return seconds
 

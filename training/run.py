@@ -23,10 +23,11 @@ from foundation.atomic import recover, write_atomically
 from foundation.claimed_folder import changed_settings
 from foundation.config import config_dict
 from foundation.device import use_all_cores
+from foundation.draws import generator
 from training.checkpoint import load_checkpoint, read_progress, save_checkpoint
 from training.config import MixedPrecision, TrainingConfig
 from training.curves import plot_curves
-from training.draws import DrawSampler, generator
+from training.draws import DrawSampler
 from training.model_card import write_model_card
 from training.sharing import check_push, push_result
 

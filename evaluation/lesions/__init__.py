@@ -1,6 +1,7 @@
 """Sets of lesions: what is measured of each, and how sets and methods are compared.
 
 - lesion_sets: the lesions of a prepared dataset or of a folder; pairs of equal masks; the cube that networks see
+- synthetic_sets: made in the masks of a prepared dataset; synthetic_set_config: with which options
 - openings: how often the test split of a dataset was opened
 - features: all feature vectors of a set, measured once
 - texture: Gabor-64

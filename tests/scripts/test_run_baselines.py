@@ -13,6 +13,7 @@ import yaml
 from datasets import DatasetDict
 
 from autoencoder import AutoencoderKL3D
+from evaluation.lesions import synthetic_sets
 from evaluation.reports.baseline_table import SOURCE_TABLE
 from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
 from scripts import run_baselines
@@ -107,7 +108,7 @@ def test_killed_at_every_stage_and_continued_it_ends_with_the_same_bytes_and_a_f
     for module, function, call in (
         (run_baselines.encode_latents, "encoded", 3),
         (training, "update", 3),  # after the checkpoint of step 2
-        (run_baselines.inpaint_nodules, "painted", 2),
+        (synthetic_sets, "paint_batch", 2),
         (run_baselines, "seconds_per_lesion", 1),
         (training, "update", 2),  # of the next method
         (run_baselines.evaluate, "draw_lesions", 1),
@@ -118,7 +119,7 @@ def test_killed_at_every_stage_and_continued_it_ends_with_the_same_bytes_and_a_f
     assert not (config.out / "table1.md").exists()
     with monkeypatch.context() as patch:  # all is trained and painted; only the report is missing
         patch.setattr(training, "update", None)
-        patch.setattr(run_baselines.inpaint_nodules, "painted", None)
+        patch.setattr(synthetic_sets, "paint_batch", None)
         main(config)
     assert files(config.out) == files(undisturbed.out) and len(files(config.out)) > 8
     assert figures(config.out) == figures(undisturbed.out)
