@@ -13,6 +13,7 @@
 - shared_masks: which synthetic lesions share a mask or a patient with a real one
 - pair_comparison: figures of a synthetic lesion and the real one of the same mask
 - method_tests: paired tests between methods
+- synthesis: new lesions in whole scans; acceptance: which of them pass
 - real_lesions: how plausible a lesion is; characters: what a synthesis asks for
 - memorisation: copies of training lesions; variety over masks and seeds
 """
