@@ -17,7 +17,7 @@ class IdentityAutoencoder(AlignedModel, ModelMixin, ConfigMixin):
 
     factor = 1
     decoder_margin = encoder_margin = 0
-    is_local = True
+    is_local = gives_gradients = True
 
     @register_to_config
     def __init__(

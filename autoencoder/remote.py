@@ -45,6 +45,8 @@ class RemoteAutoencoder(ModelMixin, ConfigMixin):
         OSError: If it cannot be reached, or answers something else than this protocol.
     """
 
+    gives_gradients = False  # none travels through `encode` and `decode`
+
     def __init__(
         self, url: str, token: str | None = None, connect_s: float = 5.0, read_s: float = 300.0, retries: int = 5
     ) -> None:

@@ -8,14 +8,10 @@ few_steps.png) show the distances to the real lesions beside real vs real, their
 most calls, and how far the lesions themselves are from those. The same command continues; sets that are there stay.
 """
 
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))  # what inpaints is what is measured
-
-import inpaint_nodules
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
@@ -27,10 +23,13 @@ from evaluation.lesions.lesion_sets import Lesion, load_lesions
 from evaluation.lesions.openings import open_test_split
 from evaluation.lesions.set_comparison import DistanceRow, SetMetric, distance_rows, set_metrics
 from evaluation.lesions.shared_masks import comparable_sets
+from evaluation.lesions.synthetic_set_config import SyntheticSetConfig
+from evaluation.lesions.synthetic_sets import load_and_make_set, settings_of
 from evaluation.reports.figures import COLOURS, DPI
 from evaluation.reports.lesion_report import number
 from evaluation.statistics.exchange import TEST_SPLITS, LesionSets, Splits, draw_splits
 from foundation.atomic import write_atomically
+from foundation.claimed_folder import claim_folder
 from foundation.config import ExistingFolder, ModelSource, config_dict, launch, parse_config
 
 TEXTURE = ("Gabor WD, standardised", "GLCM WD, standardised", "GLRLM WD, standardised", "Spectrum WD, standardised")
@@ -123,22 +122,19 @@ def make_sets(config: FewStepsConfig) -> tuple[str, ...]:
     samplers = config.samplers or tuple(fitting_samplers(pipeline.scheduler))
     for sampler in samplers:
         sampler_of(sampler, pipeline.scheduler)  # refused before anything is made
-    config.out.mkdir(parents=True, exist_ok=True)
-    inpaint_nodules.claim_folder(
-        config.out, {**inpaint_nodules.settings_of(neutral), **weights_of(neutral, pipeline, folder)}
-    )
+    claim_folder(config.out, {**settings_of(neutral), **weights_of(neutral, pipeline, folder)})
     for sampler in samplers:
         for calls in sorted(config.calls):
             wanted = set_config(config, sampler, calls)
             if not wanted.out.exists():
                 print(f"{sampler}, {calls} calls")
-                inpaint_nodules.main(wanted)
+                load_and_make_set(wanted)
     return samplers
 
 
-def set_config(config: FewStepsConfig, sampler: str, calls: int) -> inpaint_nodules.InpaintNodulesConfig:
+def set_config(config: FewStepsConfig, sampler: str, calls: int) -> SyntheticSetConfig:
     """What makes the lesions of one sampler and number of calls."""
-    return inpaint_nodules.InpaintNodulesConfig(
+    return SyntheticSetConfig(
         data=config.data,
         split=config.split,
         lesions=config.lesions,

@@ -9,16 +9,12 @@ what they lose is texture alone. Tests are paired over lesions, each method agai
 """
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))  # what inpaints is what is measured
-
-import inpaint_nodules
 import numpy as np
 import torch
 from datasets import Dataset
@@ -35,6 +31,8 @@ from evaluation.lesions.memorisation import check_memorisation
 from evaluation.lesions.method_tests import method_tests
 from evaluation.lesions.openings import open_test_split
 from evaluation.lesions.set_comparison import SetMetric, distance_rows, set_metrics
+from evaluation.lesions.synthetic_set_config import SyntheticSetConfig
+from evaluation.lesions.synthetic_sets import load_and_make_set, paint_batch, synthetic_row
 from evaluation.networks.nodule_net import load_nodule_net
 from evaluation.reports.lesion_report import number
 from evaluation.script_checks import named_sources
@@ -122,7 +120,7 @@ def medians_of_cores(sets: Mapping[str, Features]) -> str:
 def made(config: LesionTableConfig, name: str, source: str) -> tuple[float, int]:
     """Inpaint the set of a pipeline; seconds that one lesion takes by itself, and network calls."""
     steps = 1 if name in config.one_step.split(",") else config.steps
-    wanted = inpaint_nodules.InpaintNodulesConfig(
+    wanted = SyntheticSetConfig(
         data=config.data,
         split=config.split,
         lesions=config.lesions,
@@ -134,7 +132,7 @@ def made(config: LesionTableConfig, name: str, source: str) -> tuple[float, int]
         seed=config.seed,
     )
     if not wanted.out.exists():
-        inpaint_nodules.main(wanted)
+        load_and_make_set(wanted)
     timing = config.out / f"{name}_seconds.json"
     if not timing.exists():
         pipeline = load_pipeline(wanted)[0]
@@ -142,7 +140,7 @@ def made(config: LesionTableConfig, name: str, source: str) -> tuple[float, int]
         nodules, times = load_nodules(config.data, "validation"), []
         for index in range(TIMED + 1):
             begun = time.perf_counter()
-            inpaint_nodules.painted(pipeline, nodules, [(index, 0)], replace(wanted, batch_size=1))
+            paint_batch(pipeline, nodules, [(index, 0)], replace(wanted, batch_size=1))
             times.append(time.perf_counter() - begun)
         write_atomically(timing, lambda path: path.write_text(json.dumps(float(np.median(times[1:])))))
     return json.loads(timing.read_text()), steps
@@ -150,7 +148,7 @@ def made(config: LesionTableConfig, name: str, source: str) -> tuple[float, int]
 
 def copies_of_real(config: LesionTableConfig, source: str, masks: set[str]) -> None:
     """The sets of the ceiling and the floor: real lesions changed inside their masks alone."""
-    vae = load_pipeline(inpaint_nodules.InpaintNodulesConfig(data=config.data, out=config.out, pipeline=source))[0].vae
+    vae = load_pipeline(SyntheticSetConfig(data=config.data, out=config.out, pipeline=source))[0].vae
     assert not isinstance(vae, IdentityAutoencoder), "the first pipeline has no autoencoder to be the ceiling"
     window = (vae.config["window_width"], vae.config["window_level"])
 
@@ -177,7 +175,7 @@ def changed_rows(
         row = read_nodule(nodules, index)
         if row["nodule_id"] in masks:
             ct_hu = np.where(row["lesion_mask"] > 0, np.rint(change(row)).clip(AIR_HU, None), row["ct_hu"])
-            yield inpaint_nodules.synthetic_row(row, ct_hu.astype(row["ct_hu"].dtype), 0, 1)
+            yield synthetic_row(row, ct_hu.astype(row["ct_hu"].dtype), 0, 1)
 
 
 def with_patients(lesions: list[Lesion], real: list[Lesion]) -> list[Lesion]:

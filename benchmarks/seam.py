@@ -18,15 +18,10 @@ against real lesions of other patients, beside real against real in the same spl
 margin and kept in --out: the same command continues. Results: seam.md.
 """
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Literal
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))  # the same lesions as inpaint_nodules.py
-
-import inpaint_nodules
 import numpy as np
 import torch
 from scipy.sparse import coo_array, diags
@@ -41,15 +36,17 @@ from evaluation.lesions.hu_and_seam import seam_score
 from evaluation.lesions.lesion_sets import Lesion, load_lesions
 from evaluation.lesions.openings import open_test_split
 from evaluation.lesions.set_comparison import DistanceRow, SetMetric, distance_rows, set_metrics
+from evaluation.lesions.synthetic_set_config import SyntheticSetConfig
+from evaluation.lesions.synthetic_sets import noise_generator, pipeline_arrays, semantic_maps, settings_of
 from evaluation.reports.lesion_report import number
 from evaluation.statistics.distances import wasserstein_per_feature
 from foundation.atomic import write_atomically
+from foundation.claimed_folder import claim_folder
 from foundation.config import ExistingFolder, config_dict, launch, parse_config
 from imaging.compositing import composite, edge_weight
 from imaging.dataset.nodules import load_nodules, read_nodule
 from imaging.lesions.mask import grown_mask
 from imaging.window import AIR_HU, to_hu, to_norm
-from training.draws import generator
 
 Paste = Literal["value", "difference", "elsewhere", "membrane"]
 PAINTED = "Painted seam"  # kind of features: the seam where the painted region ends
@@ -159,11 +156,10 @@ def main(config: SeamConfig) -> None:
 
 def claim(config: SeamConfig, weights: Mapping[str, Any]) -> None:
     """Make the folder of samples, or refuse one whose samples are of other settings."""
-    config.out.mkdir(parents=True, exist_ok=True)
-    shared = {field.name: getattr(config, field.name, None) for field in fields(inpaint_nodules.InpaintNodulesConfig)}
+    shared = {field.name: getattr(config, field.name, None) for field in fields(SyntheticSetConfig)}
     of_every_sample = shared | {"samples": 1, "paint_margin_mm": None, "blend_mm": 0.0}  # neither is one setting here
-    made = inpaint_nodules.InpaintNodulesConfig(**of_every_sample)
-    inpaint_nodules.claim_folder(config.out, {**inpaint_nodules.settings_of(made), **weights})
+    made = SyntheticSetConfig(**of_every_sample)
+    claim_folder(config.out, {**settings_of(made), **weights})
 
 
 def chosen_lesions(config: SeamConfig) -> tuple[list[int], list[Lesion]]:
@@ -230,10 +226,9 @@ def sampled(
     margin_mm: float,
 ) -> np.ndarray:
     """One batch, from the noise that scripts/inpaint_nodules.py has for these rows."""
-    crops = {name: torch.from_numpy(array) for name, array in inpaint_nodules.masks_of(given).items()}
+    crops = {name: torch.from_numpy(array) for name, array in pipeline_arrays(given).items()}
     paint = [grown_mask(row["lesion_mask"], margin_mm, row["spacing_mm"]) * row["valid_mask"] for row in given]
-    labels = inpaint_nodules.maps_of(given, pipeline, margin_mm)
-    seeds = [int(generator(config.seed, "noise", index).integers(2**62)) for index in indices]
+    labels = semantic_maps(given, pipeline, margin_mm)
     crops = Crops(
         crops["ct"],
         crops["mask"],
@@ -241,7 +236,7 @@ def sampled(
         crops["valid_mask"],
         None if labels is None else torch.from_numpy(labels),
     )
-    made = pipeline.generate(crops, config, [torch.Generator().manual_seed(seed) for seed in seeds])
+    made = pipeline.generate(crops, config, [noise_generator(config.seed, index) for index in indices])
     return made[:, 0].float().cpu().numpy()
 
 

@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))  # the scripts are what is measured
 
-import inpaint_nodules
 import numpy as np
 import torch
 import train_ldm
@@ -32,6 +31,8 @@ from evaluation.autoencoders.reconstruction import reconstruct, reconstruction_f
 from evaluation.lesions.features import measure_features
 from evaluation.lesions.lesion_sets import load_lesions
 from evaluation.lesions.set_comparison import distance_rows, set_metrics
+from evaluation.lesions.synthetic_set_config import SyntheticSetConfig
+from evaluation.lesions.synthetic_sets import load_and_make_set
 from evaluation.reports.lesion_report import number
 from foundation.atomic import write_atomically
 from foundation.config import ExistingFolder, launch, parse_config
@@ -216,8 +217,8 @@ def judged_ldm(config: SearchConfig, folder: Path, choice: Mapping[str, str]) ->
         last |= json.loads(line)
     made = folder / "lesions"
     if not made.exists():
-        inpaint_nodules.main(
-            inpaint_nodules.InpaintNodulesConfig(
+        load_and_make_set(
+            SyntheticSetConfig(
                 data=config.data,
                 split="validation",
                 lesions=config.lesions,

@@ -46,8 +46,9 @@ def command_lines() -> str:
         "group; `--config FILE.yaml` reads many, and later values win. `--help` prints what stands here.",
         "",
         "Scripts that paint lesions have the fields of "
-        "[`SamplingConfig`][diffusion.sampling.loading.SamplingConfig] as well, "
-        "scripts that train those of [`TrainingConfig`][training.config.TrainingConfig].",
+        "[`SamplingConfig`][diffusion.sampling.loading.SamplingConfig] as well, `inpaint_nodules` has those of "
+        "[`SyntheticSetConfig`][evaluation.lesions.synthetic_set_config.SyntheticSetConfig], "
+        "and scripts that train have those of [`TrainingConfig`][training.config.TrainingConfig].",
         "",
     ]
     for path in sorted((ROOT / "scripts").glob("*.py")):

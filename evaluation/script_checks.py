@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from evaluation.reports.report import check_report_folder
@@ -48,16 +47,6 @@ def named_sources(option: str, value: str, taken: tuple[str, ...] = ()) -> dict[
             raise ValueError(f"{option} {value}: the name {name!r} is taken; give each a name of its own")
         sources[name] = source
     return sources
-
-
-def chosen_device(device: str) -> str:
-    """The device that a script's option means.
-
-    Args:
-        device: "auto", or one of torch's names.
-    Returns: For "auto" "cuda" where there is one, else "cpu"; everything else as it is.
-    """
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
 def optional_network(

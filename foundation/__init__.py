@@ -6,5 +6,7 @@
 - document: pages of blocks, written as HTML and Markdown
 - device: the device that a script computes on
 - lazy: names that a package imports on first use
+- claimed_folder: a folder of work, continued by the same settings and refused to others
+- draws: stateless randomness; shards: work divided among processes
 - upload: folders to the Hugging Face Hub
 """

@@ -7,12 +7,16 @@ import torch
 
 
 def torch_device(name: str) -> torch.device:
-    """ "auto" -> the GPU where there is one, else the CPU; or the device of that name.
+    """ "auto" -> a GPU where there is one, else the CPU; or the device of that name.
+
+    Processes that a launcher starts on one machine take a GPU each (LOCAL_RANK); any other process takes the first.
 
     Raises: ValueError: If the name is none, or PyTorch does not find that device.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -11,7 +11,6 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from autoencoder.aligned_model import AlignedModel
-from autoencoder.remote import RemoteAutoencoder
 from diffusion.attributes import SCALES
 from diffusion.conditioning import lesion_neighbourhood
 from diffusion.option_types import Attributes, Scales
@@ -160,7 +159,7 @@ class MultiClassifierGuidance(AlignedModel, ModelMixin, ConfigMixin):
         if not requested:
             return None
         views = [(classifier.config["cells"], classifier.config["space"]) for classifier in self._classifiers]
-        if isinstance(vae, RemoteAutoencoder) and any(space == "decoded" for _, space in views):
+        if not vae.gives_gradients and any(space == "decoded" for _, space in views):
             raise ValueError(
                 "this guide looks at decoded crops, and an autoencoder service gives no gradients; load the pipeline "
                 "with its own autoencoder, or take a guide with space latent"

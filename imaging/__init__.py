@@ -1,6 +1,7 @@
 """From CT files to HU arrays and back, and the prepared dataset.
 
 - window: HU <-> [-1, 1]
+- boxes: boxes around a mask and around a point
 - geometry: from a scan to the model's grid, and back
 - compositing: adds a generated lesion to a CT, for crops and whole scans
 - noise: noise with the spectrum of a scan's noise

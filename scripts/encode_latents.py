@@ -61,12 +61,12 @@ from autoencoder.loading import autoencoder_folder, load_autoencoder
 from diffusion.conditioning import blank
 from foundation.atomic import write_atomically
 from foundation.device import torch_device
+from foundation.draws import generator
 from imaging.dataset.nodules import RATINGS, crop_size_of, load_nodules, read_nodule
 from imaging.dataset.variants import SYMMETRIES, nodule_variant, usual_variant
 from imaging.lesions.measured_attributes import measured_attributes
 from imaging.semantic_map import inpainting_map
 from imaging.window import to_norm
-from training.draws import generator
 
 MOST_VARIANTS = 10_000
 COPIED = ("nodule_id", "patient_id", "source", "split", "spacing_mm", "diameter_mm", *RATINGS)

@@ -70,14 +70,15 @@ from evaluation.networks.inception import load_inception, load_lpips
 from evaluation.networks.nodule_net import load_nodule_net
 from evaluation.reports.lesion_pictures import draw_copies, draw_distributions, draw_lesions
 from evaluation.reports.lesion_report import CopyCheck, Diversity, Results, SetSummary, write_report
-from evaluation.script_checks import check_settings, chosen_device, named_sources, optional_network
+from evaluation.script_checks import check_settings, named_sources, optional_network
+from foundation.device import torch_device
 
 TRAINING_SET = "training set"
 
 
 def main(config: EvaluateConfig) -> None:
     check_config(config)
-    device = chosen_device(config.device)
+    device = torch_device(config.device)
     results = Results(settings=config_dict(config))
     nodule_net = load_nodule_net()
     inception, no_inception = optional_network("FID and KID", config.inception, load_inception)

@@ -86,7 +86,6 @@ class EvaluateGuidanceConfig(SamplingConfig):
 
 ARGUMENTS = read_arguments(EvaluateGuidanceConfig, __name__)
 
-import inpaint_nodules
 from datasets import Dataset
 from tqdm import tqdm
 
@@ -107,11 +106,14 @@ from evaluation.lesions.lesion_sets import Lesion, load_lesions
 from evaluation.lesions.openings import open_test_split
 from evaluation.lesions.radiomics import BIN_WIDTH_HU, MISSING, radiomics_available
 from evaluation.lesions.set_comparison import distance_rows, set_metrics
+from evaluation.lesions.synthetic_set_config import SyntheticSetConfig
+from evaluation.lesions.synthetic_sets import left_out_file, make_set, settings_of
 from evaluation.networks.lesion_judge import LesionJudge, load_judge
 from evaluation.networks.nodule_net import load_nodule_net
 from evaluation.reports.guidance_pictures import draw_curves, draw_lesions
 from evaluation.reports.guidance_report import GuidanceResults, write_guidance_report
 from evaluation.script_checks import check_settings
+from foundation.claimed_folder import claim_folder
 from imaging.dataset.nodules import load_nodules
 
 UNASKED = "unconditional"
@@ -205,20 +207,18 @@ def make_sets(
     weights: Mapping[str, Any],
 ) -> None:
     """Make the sets that are missing; ValueError if there are sets of other settings."""
-    shared = {field.name: getattr(config, field.name) for field in fields(inpaint_nodules.InpaintNodulesConfig)}
-    unconditional = inpaint_nodules.InpaintNodulesConfig(
-        **{**shared, "out": sets_folder(config) / UNASKED, "draw_appearance": False}
-    )
+    shared = {field.name: getattr(config, field.name) for field in fields(SyntheticSetConfig)}
+    unconditional = SyntheticSetConfig(**{**shared, "out": sets_folder(config) / UNASKED, "draw_appearance": False})
     found = {"kind": config.kind, "device": pipeline.device.type, **weights}
-    inpaint_nodules.claim_folder(sets_folder(config), {**inpaint_nodules.settings_of(unconditional), **found})
+    claim_folder(sets_folder(config), {**settings_of(unconditional), **found})
     wanted = {unconditional.out: unconditional}
     for attribute, value, scale, folder in plan:
         requested = {"attributes": {attribute: value.request}, **strengths(config.kind, scale, own_scales(config))}
         if folder != unconditional.out:
-            wanted[folder] = inpaint_nodules.InpaintNodulesConfig(**{**shared, "out": folder, **requested})
+            wanted[folder] = SyntheticSetConfig(**{**shared, "out": folder, **requested})
     for folder, settings in tqdm(wanted.items(), desc="sets"):
         if not folder.exists():
-            inpaint_nodules.make_set(settings, nodules, pipeline, weights)
+            make_set(pipeline, nodules, settings, weights)
 
 
 def measure(
@@ -250,7 +250,7 @@ def measure(
         if folder in characters:
             continue
         lesions, left_out = load_lesions(folder, config.split)
-        listed = inpaint_nodules.left_out_file(folder)
+        listed = left_out_file(folder)
         results.left_out += [f"{folder.name}, {sentence}" for sentence in left_out]
         results.left_out += [f"{folder.name}: some lesions could not be made, see {listed}"] if listed.exists() else []
         changed, outside = changed_outside(scans, lesions, margin_mm)

@@ -64,7 +64,8 @@ from evaluation.lesions.radiomics import MISSING, radiomics_available
 from evaluation.lesions.set_comparison import distance_rows, set_metrics
 from evaluation.networks.inception import load_lpips
 from evaluation.reports.reconstruction_report import UNCHANGED, AutoencoderSummary, Results, draw_pictures, write_report
-from evaluation.script_checks import check_settings, chosen_device, named_sources
+from evaluation.script_checks import check_settings, named_sources
+from foundation.device import torch_device
 from imaging.dataset.nodules import crop_size_of, load_nodules, read_nodule, spacing_mm_of
 from imaging.window import to_hu, to_norm
 
@@ -74,7 +75,7 @@ NO_LPIPS = "LPIPS: not requested; --lpips-backbone torchvision fetches AlexNet's
 
 def main(config: EvaluateVaeConfig) -> None:
     check_settings(config.out, config.bin_width_hu, config.repeats, config.permutations, config.workers)
-    device = chosen_device(config.device)
+    device = torch_device(config.device)
     nodules = load_nodules(config.data, config.split)
     sources = named_autoencoders(config.vae)
     autoencoders = {name: load_autoencoder(source).to(device) for name, source in sources.items()}
@@ -159,7 +160,7 @@ def compare_texture(
     lesions: dict[str, list[Lesion]],
     lpips_network: torch.nn.Module | None,
     config: EvaluateVaeConfig,
-    device: str,
+    device: torch.device,
 ) -> None:
     """Each version's lesions against the originals of other patients, and the difference pair by pair."""
     features: dict[str, Features] = {}

@@ -39,9 +39,8 @@ from tqdm import tqdm
 
 from imaging.dataset.scan_volumes import save_scans
 from imaging.files.ct import read_ct
+from imaging.files.scan_folder import find_scans
 from imaging.geometry import point_of_index, sample_grid
-
-FILES = (".nii", ".nii.gz", ".mha", ".mhd")
 
 
 def main(config: PrepareScansConfig) -> None:
@@ -49,20 +48,11 @@ def main(config: PrepareScansConfig) -> None:
     if config.out.exists():
         raise ValueError(f"{config.out}: exists already; choose another --out or delete it")
     found = find_scans(config.scans)
-    if not found:
-        raise ValueError(f"{config.scans}: no DICOM series and no {', '.join(FILES)} below it; check --scans")
     left_out: list[str] = []
     entries = save_scans(read_scans(found, config, left_out), config.out, config.spacing_mm)
     print(f"{len(entries)} scans: {config.out}")
     for line in left_out:
         print(f"left out: {line}")
-
-
-def find_scans(root: Path) -> list[Path]:
-    """Folders that hold `.dcm` files, and image files, in order."""
-    series = {path.parent for path in root.rglob("*.dcm")}
-    files = {path for path in root.rglob("*") if path.name.lower().endswith(FILES)}
-    return sorted(series | files)
 
 
 def read_scans(paths: list[Path], config: PrepareScansConfig, left_out: list[str]) -> Iterator[tuple[str, np.ndarray]]:

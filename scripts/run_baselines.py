@@ -100,17 +100,19 @@ from typing import NoReturn
 
 import encode_latents
 import evaluate
-import inpaint_nodules
 import train_ldm
 
 from autoencoder.identity import IdentityAutoencoder
 from autoencoder.latent_dataset import load_latents, read_latent
 from autoencoder.loading import load_autoencoder, weights_sha256
 from diffusion.sampling.loading import load_pipeline
+from evaluation.lesions.synthetic_set_config import SyntheticSetConfig
+from evaluation.lesions.synthetic_sets import load_and_make_set, paint_batch
 from evaluation.reports.baseline_table import Cost, baseline_blocks
 from foundation.atomic import recover, write_atomically
+from foundation.claimed_folder import claim_file
 from foundation.document import to_markdown
-from imaging.dataset.nodules import crop_size_of, load_nodules, read_nodule
+from imaging.dataset.nodules import crop_size_of, load_nodules
 from imaging.window import WINDOW_LEVEL, WINDOW_WIDTH
 from training.checkpoint import read_progress
 
@@ -126,7 +128,7 @@ def main(config: BaselinesConfig) -> None:
     if any(method.vae == str(pixel_folder(config) / "model") for method in methods.values()):
         prepare_pixels(config)
     for name, method in methods.items():
-        claim(config.out / name / "method.json", settings_of(method), f"delete {config.out / name}")
+        claim_file(config.out / name / "method.json", settings_of(method), str(config.out / name))
         if (config.out / name / "sampling.json").exists():
             claim_sampling(config, name, method)
     runs = {name: planned(name, method) for name, method in methods.items()}
@@ -198,7 +200,7 @@ def prepare_pixels(config: BaselinesConfig) -> None:
     vae = {"window_width": window[0], "window_level": window[1], "latents_mean": [0.0], "latents_std": [1.0]}
     encoding = {"data": str(config.data), "variants": config.pixel_variants, "paint_margin_mm": margin_mm}
     settings = vae | encoding | {"seed": config.seed}
-    claim(folder / "settings.json", settings, f"delete {folder} and the methods that were trained on it")
+    claim_file(folder / "settings.json", settings, f"{folder} and the methods that were trained on it")
     for part in ("model", "latents"):
         recover(folder / part)
     if not (folder / "model").exists():
@@ -214,23 +216,6 @@ def prepare_pixels(config: BaselinesConfig) -> None:
                 paint_margin_mm=margin_mm,
                 seed=config.seed,
             )
-        )
-
-
-def claim(path: Path, settings: Mapping[str, Any], remedy: str) -> None:
-    """Write down the settings of a stage, or check that what is there was made with the same ones.
-
-    Raises: ValueError: Naming what differs.
-    """
-    if not path.exists():
-        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(settings, indent=2)))
-        return
-    earlier = json.loads(path.read_text())
-    differing = [name for name in {**earlier, **settings} if earlier.get(name) != settings.get(name)]
-    if differing:
-        changes = "; ".join(f"{name}: {earlier.get(name)} -> {settings.get(name)}" for name in differing)
-        raise ValueError(
-            f"{path}: made with other settings ({changes}); go back to those, {remedy}, or take another --out"
         )
 
 
@@ -306,14 +291,14 @@ def claim_sampling(config: BaselinesConfig, name: str, method: train_ldm.LdmConf
     folder = config.out / name
     settings: dict[str, Any] = {name: getattr(config, name) for name in ("split", "lesions", "batch_size", "seed")}
     settings |= {"data": str(config.data), "steps": calls_of(config, method), "scheduler": sampler_of(config, method)}
-    remedy = f"delete {folder / 'lesions'}, {folder / '.lesions.lesions'} and {folder / 'sampling.json'}"
-    claim(folder / "sampling.json", settings, remedy)
+    made = f"{folder / 'lesions'}, {folder / '.lesions.lesions'} and {folder / 'sampling.json'}"
+    claim_file(folder / "sampling.json", settings, made)
 
 
 def inpaint(config: BaselinesConfig, name: str, run: train_ldm.LdmConfig) -> None:
     """Paint a lesion into every mask, and measure how long one takes."""
     folder = config.out / name
-    sampling = inpaint_nodules.InpaintNodulesConfig(
+    sampling = SyntheticSetConfig(
         data=config.data,
         pipeline=str(run.out / "pipeline"),
         out=folder / "lesions",
@@ -328,24 +313,22 @@ def inpaint(config: BaselinesConfig, name: str, run: train_ldm.LdmConfig) -> Non
     if not sampling.out.exists():
         claim_sampling(config, name, run)
         (config.out / "report/report.json").unlink(missing_ok=True)  # it is of other lesions
-        inpaint_nodules.main(sampling)
+        load_and_make_set(sampling)
     timing = folder / "timing.json"
     if not timing.exists():
         seconds = seconds_per_lesion(sampling)
         write_atomically(timing, lambda temporary: temporary.write_text(json.dumps({"seconds_per_lesion": seconds})))
 
 
-def seconds_per_lesion(sampling: inpaint_nodules.InpaintNodulesConfig) -> float:
+def seconds_per_lesion(sampling: SyntheticSetConfig) -> float:
     """Wall-clock of painting the first lesion alone, everything loaded."""
     pipeline, _ = load_pipeline(sampling)
     pipeline.set_progress_bar_config(disable=True)
-    given = [read_nodule(load_nodules(sampling.data, sampling.split), 0)]
-    maps = inpaint_nodules.maps_of(given, pipeline, sampling.paint_margin_mm)
-    options = dict(sampling.call_options())
+    nodules = load_nodules(sampling.data, sampling.split)
     seconds = math.nan
     for steps in (1, sampling.steps):  # the first call makes ready what the second finds
         begun = time.monotonic()
-        pipeline(**inpaint_nodules.masks_of(given), semantic_map=maps, **(options | {"num_inference_steps": steps}))
+        paint_batch(pipeline, nodules, [(0, 0)], replace(sampling, steps=steps))
         seconds = time.monotonic() - begun
     return seconds
 

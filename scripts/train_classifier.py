@@ -85,9 +85,10 @@ from torch.utils.data import Dataset, default_collate
 
 from diffusion import LesionInpaintPipeline
 from diffusion.process import add_noise, network_times
-from diffusion.sampling.guide import check_range
+from diffusion.sampling.request import check_range
 from evaluation.reports.classifier_report import save_classifier_report
 from evaluation.statistics.attribute_figures import AttributeFigures, attribute_figures, auroc, spearman
+from foundation.draws import generator
 from guidance import MultiClassifierGuidance, NoduleClassifier3D
 from guidance.classifier_training import (
     CLASSES,
@@ -98,7 +99,7 @@ from guidance.classifier_training import (
     shuffled_targets,
 )
 from training.data import LatentNodules
-from training.draws import diffusion_draw, generator, normal
+from training.draws import diffusion_draw, normal
 from training.run import TrainingRun
 
 JUDGED_AT = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)  # shares of T at which the held-out nodules are told

@@ -9,11 +9,11 @@ import torch
 from torch.utils.data import Dataset
 
 from autoencoder.latent_dataset import MASKS, load_latents
+from foundation.draws import generator
 from imaging.dataset.nodules import crop_size_of, load_nodules, read_nodule
 from imaging.dataset.rows import RowReader
 from imaging.dataset.scan_volumes import open_scans
 from imaging.window import to_norm
-from training.draws import generator
 
 LATENTS = ("latent_mean", "latent_std", "blanked_latent", "spacing_mm")
 

@@ -1,4 +1,4 @@
-"""Stateless randomness: draw k of a run is a function of (seed, k) and of nothing else.
+"""Stateless randomness of a training: draw k of a run is a function of (seed, k) and of nothing else.
 
 So the k-th nodule, its augmentation, its timestep and its noise do not depend on the number of processes or of loader
 workers, or on where a run was interrupted. A resumed run equals an uninterrupted one. Two processes with batch B see
@@ -12,24 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-STREAMS = (
-    "order",
-    "augmentation",
-    "timestep",
-    "noise",
-    "posterior",
-    "dropout",
-    "slices",
-    "whole",
-    "other mask",
-    "attributes",
-    "labels",
-)
-
-
-def generator(seed: int, stream: str, number: int) -> np.random.Generator:
-    """NumPy generator of one stream (one of STREAMS) for one draw or epoch."""
-    return np.random.default_rng([seed, STREAMS.index(stream), number])
+from foundation.draws import generator
 
 
 def normal(shape: Sequence[int], seed: int, stream: str, draws: Tensor, device: torch.device) -> Tensor:

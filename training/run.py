@@ -20,12 +20,14 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from foundation.atomic import recover, write_atomically
+from foundation.claimed_folder import changed_settings
 from foundation.config import config_dict
 from foundation.device import use_all_cores
+from foundation.draws import generator
 from training.checkpoint import load_checkpoint, read_progress, save_checkpoint
 from training.config import MixedPrecision, TrainingConfig
 from training.curves import plot_curves
-from training.draws import DrawSampler, generator
+from training.draws import DrawSampler
 from training.model_card import write_model_card
 from training.sharing import check_push, push_result
 
@@ -349,9 +351,9 @@ def _claim_folder(config: TrainingConfig) -> None:
     resolved = config_dict(config)
     if path.exists():
         earlier = yaml.safe_load(path.read_text())
-        differing = [key for key in resolved if key not in FREE_ON_RESUME and earlier.get(key) != resolved[key]]
-        if differing:
-            changes = "; ".join(f"{key}: {earlier.get(key)} -> {resolved[key]}" for key in differing)
+        fixed = {key: value for key, value in resolved.items() if key not in FREE_ON_RESUME}
+        changes = changed_settings({key: earlier.get(key) for key in fixed}, fixed)
+        if changes:
             raise ValueError(f"{config.out} holds a run with another config ({changes}); choose another --out")
     config.out.mkdir(parents=True, exist_ok=True)
     commit = subprocess.run(

@@ -90,6 +90,7 @@ class Autoencoder3D(ModelMixin, ConfigMixin):
     """What `AutoencoderKL3D` and `VQAutoencoder3D` have in common; the arguments are told there."""
 
     _supports_gradient_checkpointing = True
+    gives_gradients = True  # a service does not
     encoder: Encoder
     decoder: Decoder
 

@@ -10,6 +10,8 @@ Measurements of one lesion:
 Sets of lesions:
 
 - lesion_sets: the lesions of a prepared dataset or of a folder; openings: how often a test split was opened
+- synthetic_sets: made in the masks of a prepared dataset; synthetic_set_config: with which options
+- synthesis: new lesions in whole scans; acceptance: which of them pass
 - features: all feature vectors of a set, measured once
 - set_comparison: distances between a synthetic and a real set, beside real vs real in the same splits
 - shared_masks: which synthetic lesions share a mask or a patient with a real one

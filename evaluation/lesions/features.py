@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from joblib import Parallel, delayed
 from torch import nn
 from tqdm import tqdm
@@ -85,7 +86,7 @@ def measure_features(
     bin_width_hu: float = BIN_WIDTH_HU,
     inception: nn.Module | None = None,
     nodule_net: NoduleNet | None = None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
 ) -> tuple[Features, list[str]]:
     """Measure a set of lesions.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import torch
 from torch import nn
 from tqdm import tqdm
 
@@ -39,7 +40,7 @@ def pair_values(
     synthetic: Features,
     pool: Features,
     lpips_network: nn.Module | None = None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
 ) -> tuple[PairValues, list[str]]:
     """Every paired figure of one method: on `ct_norm` unless the name says HU, in the foreground only except LPIPS.
 

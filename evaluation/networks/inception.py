@@ -74,7 +74,9 @@ class InceptionFeatures(nn.Module):
         return self.network(image)
 
 
-def inception_features(network: nn.Module, lesions: list[Lesion], device: str = "cpu", batch: int = 8) -> np.ndarray:
+def inception_features(
+    network: nn.Module, lesions: list[Lesion], device: str | torch.device = "cpu", batch: int = 8
+) -> np.ndarray:
     """Features of the axial, coronal and sagittal centre slice of each lesion, foreground only.
 
     The slice is 32 x 32 mm around the lesion's centroid, windowed to [-1, 1] (-1150 ... 350 HU); voxels outside the
@@ -113,7 +115,9 @@ def load_lpips(backbone: str) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def lpips_distances(network: nn.Module, pairs: list[tuple[Lesion, Lesion]], device: str = "cpu") -> np.ndarray:
+def lpips_distances(
+    network: nn.Module, pairs: list[tuple[Lesion, Lesion]], device: str | torch.device = "cpu"
+) -> np.ndarray:
     """Mean LPIPS over the three centre slices of each pair, 32 x 32 mm with their context, enlarged to 128 pixels.
 
     Returns: (N,) float64; 0 for equal images.

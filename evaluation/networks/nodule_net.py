@@ -112,7 +112,9 @@ def load_nodule_net(path: Path = WEIGHTS, sha256: str | None = SHA256) -> Nodule
     return network.eval().requires_grad_(False)
 
 
-def nodule_features(network: NoduleNet, lesions: list[Lesion], device: str = "cpu", batch: int = 32) -> np.ndarray:
+def nodule_features(
+    network: NoduleNet, lesions: list[Lesion], device: str | torch.device = "cpu", batch: int = 32
+) -> np.ndarray:
     """Features of each lesion in its 32 mm cube, (N, 32) float64, no unit."""
     network = network.to(device)
     rows = []

@@ -60,6 +60,7 @@ def test_it_stands_in_for_the_local_model(pair):
     assert remote.to("cpu").eval().requires_grad_(False) is remote
     assert (remote.dtype, remote.device) == (torch.float32, torch.device("cpu"))
     assert not list(remote.parameters())
+    assert local.gives_gradients and not remote.gives_gradients
 
 
 @torch.no_grad()

@@ -10,11 +10,11 @@ import SimpleITK as sitk
 from benchmarks import few_steps, guidance_overhead, mottling, plausibility, seam, synthesize, unet_sizes, whole_scan
 from evaluation.lesions.hu_and_seam import core_deviation
 from evaluation.lesions.lesion_sets import load_lesions
+from evaluation.lesions.synthetic_sets import synthetic_row
 from foundation.config import launch, parse_config
 from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
 from imaging.files.ct import write_ct
 from imaging.phantom.chest import chest_phantom, phantom_image
-from scripts.inpaint_nodules import synthetic_row
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_few_steps_compares_samplers_and_continues(chain, nodules, tmp_path, mon
     assert "12 synthetic and 12 real lesions (validation)" in text and text.count("| unipc | 2 | 0.0 |") == 1
     assert text.count("| ddim | 1 |") == 2 and (config.out / "few_steps.png").stat().st_size > 10_000
 
-    monkeypatch.setattr(few_steps.inpaint_nodules, "painted", lambda *_: pytest.fail("made twice"))
+    monkeypatch.setattr("evaluation.lesions.synthetic_sets.paint_batch", lambda *_: pytest.fail("made twice"))
     few_steps.main(config)
     assert (config.out / "few_steps.md").read_text() == text
     with pytest.raises(ValueError, match=r"other settings \(seed: 0 -> 1\)"):

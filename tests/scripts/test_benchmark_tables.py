@@ -10,9 +10,9 @@ from safetensors.numpy import load_file
 
 from benchmarks import lesion_table, search, texture_ablation, unselected_cases
 from evaluation.autoencoders.matched_blur import blur_valid
+from evaluation.lesions.synthetic_sets import synthetic_row
 from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
 from imaging.phantom.chest import phantom_nodules
-from scripts.inpaint_nodules import synthetic_row
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -61,7 +61,7 @@ def test_table_has_methods_ceiling_and_floor_and_nothing_is_made_twice(chain, no
     expected = blur_valid(real["ct_hu"].astype(np.float32), real["valid_mask"], 1.5, real["spacing_mm"])[~outside]
     assert np.abs(blurred["ct_hu"][~outside] - expected).max() <= 0.5 and (expected != real["ct_hu"][~outside]).any()
 
-    monkeypatch.setattr(lesion_table.inpaint_nodules, "painted", lambda *_: pytest.fail("made twice"))
+    monkeypatch.setattr("evaluation.lesions.synthetic_sets.paint_batch", lambda *_: pytest.fail("made twice"))
     lesion_table.main(config)
     assert (config.out / "table.md").read_text() == text
 

@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from diffusion import LesionInpaintPipeline
+from evaluation.lesions import synthetic_sets
 from evaluation.networks.lesion_judge import load_judge
 from imaging.dataset.nodules import load_nodules, save_nodule_dataset
 from imaging.phantom.chest import phantom_nodules
-from scripts import evaluate_guidance, inpaint_nodules, train_judge, train_ldm
+from scripts import train_judge, train_ldm
 from scripts.evaluate_guidance import EvaluateGuidanceConfig, main
 
 pytestmark = pytest.mark.slow
@@ -94,26 +96,26 @@ def test_a_sweep_is_reported_and_continued_without_making_a_set_twice(config, ch
     assert len(openings.read_text().splitlines()) == before + 1
 
     again = []
-    painted = inpaint_nodules.painted
-    monkeypatch.setattr(evaluate_guidance.inpaint_nodules, "painted", lambda *a: again.append(a[3].out) or painted(*a))
+    paint_batch = synthetic_sets.paint_batch
+    monkeypatch.setattr(synthetic_sets, "paint_batch", lambda *a: again.append(a[3].out) or paint_batch(*a))
     main(replace(config, scales=(0.0, 2.0, 4.0), requests=("malignancy",), distances_of=()))
     assert {path.name for path in again} == {"malignancy_benign_at_4", "malignancy_malignant_at_4"}
     more = json.loads((config.out / "report.json").read_text())
     assert more["classes"][:2] == content["classes"] and more["classes"][2]["scale"] == 4
-    with pytest.raises(ValueError, match=r"holds lesions of an unfinished run with other settings \(seed: 0 -> 1\)"):
+    with pytest.raises(ValueError, match=r"report_sets/settings\.json: made with other settings \(seed: 0 -> 1\)"):
         main(replace(config, seed=1))
 
 
 def test_all_scales_and_wishes_of_a_lesion_start_from_the_same_noise(config, monkeypatch):
     seeds = {}
-    call = inpaint_nodules.LesionInpaintPipeline.__call__
+    call = LesionInpaintPipeline.__call__
 
     def notes(self, ct, mask, **options):
         what = (str(options["attributes"]), options["cfg_scale"], options["guidance_scale"])
         seeds.setdefault(what, []).extend(generator.initial_seed() for generator in options["generator"])
         return call(self, ct, mask, **options)
 
-    monkeypatch.setattr(inpaint_nodules.LesionInpaintPipeline, "__call__", notes)
+    monkeypatch.setattr(LesionInpaintPipeline, "__call__", notes)
     main(replace(config, requests=("malignancy",), samples=2, lesions=3, distances_of=()))
     assert set(seeds) == {
         ("None", 0.0, 0.0),

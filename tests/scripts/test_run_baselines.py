@@ -13,10 +13,11 @@ import yaml
 from datasets import DatasetDict
 
 from autoencoder import AutoencoderKL3D
+from evaluation.lesions import synthetic_sets
 from evaluation.reports.baseline_table import PROPOSAL_TABLE
 from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
 from scripts import run_baselines
-from scripts.run_baselines import CONFIGS, ORDER, BaselinesConfig, claim, main, method_of, planned, steps_per_second
+from scripts.run_baselines import CONFIGS, ORDER, BaselinesConfig, main, method_of, planned, steps_per_second
 
 SMALL = {"batch_size": 2, "warmup_steps": 1, "evaluate_crops": 1, "evaluate_steps": 1, "log_every": 1}
 PIXEL = {"vae": "identity", "target": "x0", "noise_schedule": "linear"}
@@ -107,7 +108,7 @@ def test_killed_at_every_stage_and_continued_it_ends_with_the_same_bytes_and_a_f
     for module, function, call in (
         (run_baselines.encode_latents, "encoded", 3),
         (training, "update", 3),  # after the checkpoint of step 2
-        (run_baselines.inpaint_nodules, "painted", 2),
+        (synthetic_sets, "paint_batch", 2),
         (run_baselines, "seconds_per_lesion", 1),
         (training, "update", 2),  # of the next method
         (run_baselines.evaluate, "draw_lesions", 1),
@@ -118,7 +119,7 @@ def test_killed_at_every_stage_and_continued_it_ends_with_the_same_bytes_and_a_f
     assert not (config.out / "table1.md").exists()
     with monkeypatch.context() as patch:  # all is trained and painted; only the report is missing
         patch.setattr(training, "update", None)
-        patch.setattr(run_baselines.inpaint_nodules, "painted", None)
+        patch.setattr(synthetic_sets, "paint_batch", None)
         main(config)
     assert files(config.out) == files(undisturbed.out) and len(files(config.out)) > 8
     assert figures(config.out) == figures(undisturbed.out)
@@ -256,10 +257,3 @@ def test_latents_of_patients_that_are_to_be_judged_are_refused(config, tmp_path,
     DatasetDict({"train": leaking}).save_to_disk(tmp_path / "leaking")
     with pytest.raises(ValueError, match=r"leaking: trains on 1 patients of the test split of .*encode that dataset"):
         main(replace(config, latents=tmp_path / "leaking", split="test"))
-
-
-def test_a_claim_names_what_differs_and_the_remedy(tmp_path):
-    claim(tmp_path / "a.json", {"steps": 1, "data": "x"}, "delete it")
-    claim(tmp_path / "a.json", {"steps": 1, "data": "x"}, "delete it")
-    with pytest.raises(ValueError, match=r"\(data: x -> y; seed: None -> 0\); go back to those, delete it, or"):
-        claim(tmp_path / "a.json", {"steps": 1, "data": "y", "seed": 0}, "delete it")

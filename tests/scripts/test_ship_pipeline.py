@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from diffusion import LesionInpaintPipeline
+from evaluation.lesions.synthetic_set_config import SyntheticSetConfig
 from foundation.config import parse_config
 from scripts import (
     encode_latents,
     evaluate,
-    inpaint_nodules,
     prepare_nodules,
     ship_pipeline,
     train_classifier,
@@ -32,7 +32,7 @@ CONFIGS = {
     "encode_latents": encode_latents.EncodeConfig,
     "train_ldm": train_ldm.LdmConfig,
     "train_classifier": train_classifier.ClassifierConfig,
-    "inpaint_nodules": inpaint_nodules.InpaintNodulesConfig,
+    "inpaint_nodules": SyntheticSetConfig,
     "evaluate": evaluate.EvaluateConfig,
     "ship_pipeline": ship_pipeline.ShipConfig,
 }

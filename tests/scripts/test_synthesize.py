@@ -20,11 +20,10 @@ from tiny_models import randomised
 
 from diffusion import LesionInpaintPipeline
 from diffusion.unet import SPADEUNet3D
+from evaluation.lesions.synthesis import APART_MM
 from foundation.config import launch, parse_config
 from imaging.files.ct import read_ct, write_ct
-from imaging.geometry import point_of_index
 from imaging.phantom.chest import chest_phantom, phantom_image
-from scripts import synthesize
 from scripts.synthesize import SynthesizeConfig, main
 
 ROOT = Path(__file__).parents[2]
@@ -238,20 +237,6 @@ def test_a_place_that_cannot_be_had_is_a_reason(options, tmp_path):
     assert [path.name for path in (out / "scans/000000").iterdir()] == ["lesions.parquet"]
 
 
-def test_a_mask_that_reaches_out_of_the_lung_is_a_reason(options, tmp_path, monkeypatch):
-    def at_the_pleura(lung, diameter_mm, n, rng):
-        index = np.argwhere(lung.lung & (lung.clearance_mm == lung.clearance_mm[lung.lung].min()))[0]
-        return [point_of_index(lung.grid, index)]
-
-    monkeypatch.setattr(synthesize, "free_lung_sites", at_the_pleura)
-    out = tmp_path / "out"
-    main(config_of(options, out, "--least-lung", "0.98", "--lesions", "2"))
-    table = rows(out)
-    assert set(table.reason) == {"outside lung"} and len(table) == 8
-    shares = table.detail.str.extract(r"^([\d.]+) % of the mask$")[0].astype(float)
-    assert shares.between(2.1, 99.9).all()
-
-
 def test_lesions_of_a_scan_keep_apart(options, tmp_path):
     out = tmp_path / "out"
     crowded = ["--lesions-per-scan", "8", "--attempts", "6", "--ranges.diameter_mm", "6.5,7.5"]
@@ -260,7 +245,7 @@ def test_lesions_of_a_scan_keep_apart(options, tmp_path):
     assert len(table) >= 4
     sites = np.array(table.center_mm.tolist())
     apart = np.linalg.norm(sites[:, None] - sites[None], axis=-1)[np.triu_indices(len(sites), 1)]
-    assert apart.min() > 6.5 + synthesize.APART_MM
+    assert apart.min() > 6.5 + APART_MM
 
 
 def test_a_scan_that_cannot_be_used_costs_its_own_lesions_alone(options, scans, tmp_path):

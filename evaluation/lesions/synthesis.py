@@ -1,0 +1,233 @@
+"""New lesions in a scan: characters and sites are drawn, lesions painted and judged, and the rejected tried again.
+
+The character of lesion i is drawn from (seed, i), its mask, site and noise from (seed, i, attempt). Every sample is a
+row of `imaging.dataset.manifest`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from diffusion import LesionInpaintPipeline
+from diffusion.attributes import SCALES, check_attribute
+from evaluation.lesions.acceptance import Acceptance
+from evaluation.lesions.characters import Character, Characters
+from imaging.files.ct import read_ct
+from imaging.geometry import index_of_point
+from imaging.lesions.placing import NoPlace, Place, place_lesion
+from imaging.lesions.sites import FreeLung, free_lung, free_lung_sites
+
+STREAMS = ("scan", "character", "sample")
+APART_MM = 10.0  # lung between two lesions of a scan
+AROUND_MM = 12.0  # more than half the model's grid: a lesion's middle is not its site
+USUAL = {"lobulation": 2.0, "spiculation": 1.5}  # of a mask where nothing says it; as scripts/inpaint.py
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """What lesions are made with.
+
+    Attributes:
+        pipeline: What paints.
+        options: Of its call, as `SamplingConfig.call_options` gives them; `attributes` among them are requested of
+            every lesion in place of what is drawn.
+        characters: What is drawn from.
+        acceptance: What passes.
+        least_lung: Share of a mask that must lie in the lung.
+        attempts: Samples that are tried for each lesion.
+        seed: Of everything random.
+    """
+
+    pipeline: LesionInpaintPipeline
+    options: Mapping[str, Any]
+    characters: Characters
+    acceptance: Acceptance
+    least_lung: float
+    attempts: int
+    seed: int
+
+
+class Scan(NamedTuple):
+    """A scan to put lesions in."""
+
+    ct: sitk.Image
+    lung: FreeLung
+
+
+class _Sample(NamedTuple):
+    """A sample that has a place."""
+
+    row: Row
+    requested: Mapping[str, float]
+    place: Place
+
+
+def generator(seed: int, stream: str, *numbers: int) -> np.random.Generator:
+    """NumPy generator of one stream (one of STREAMS) for the thing with these numbers, and of nothing else."""
+    return np.random.default_rng([seed, STREAMS.index(stream), *numbers])
+
+
+def requestable_attributes(pipeline: LesionInpaintPipeline) -> list[str]:
+    """What lesions of a pipeline can be requested, of its U-Net or its guide."""
+    of_guide = pipeline.guide.attributes if pipeline.guide is not None else ()
+    return list(dict.fromkeys([*(pipeline.unet.config.get("attributes") or ()), *of_guide]))
+
+
+def check_requests(
+    pipeline: LesionInpaintPipeline, attributes: Mapping[str, float | str], characters: Characters
+) -> None:
+    """Raise ValueError where attributes, or the ranges of even characters, are not for this pipeline to request."""
+    known = requestable_attributes(pipeline)
+    for name, value in attributes.items():
+        check_attribute(name, value, known)
+    for name in characters.ranges if characters.population == "uniform" else ():
+        if name not in (*known, "diameter_mm", *USUAL):
+            raise ValueError(f"ranges: this pipeline cannot be requested {name}; it knows {', '.join(known) or 'none'}")
+
+
+@lru_cache(maxsize=1)
+def read_scan(path: Path) -> Scan:
+    """Read a scan and find its lung; the last one is kept, for it may be asked for again.
+
+    Raises: ValueError: As `read_ct` and `free_lung`, naming the path.
+    """
+    ct = read_ct(path)
+    try:
+        return Scan(ct, free_lung(ct))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def scan_with_lesions(synthesis: Synthesis, scan: Scan, lesions: range) -> tuple[list[Row], sitk.Image, sitk.Image]:
+    """Put lesions into a scan.
+
+    The samples of an attempt are placed first, so that none touches another, and then painted, each into the scan's own
+    voxels. With a rejected one its place is free again.
+
+    Args:
+        synthesis: What lesions are made with.
+        scan: Stays as it is.
+        lesions: Their numbers.
+    Returns: The rows of all samples in order; the CT; and the labels, uint8, n where the n-th lesion is.
+    """
+    ct_hu = sitk.GetArrayFromImage(scan.ct)
+    labels = np.zeros(ct_hu.shape, np.uint8)
+    claimed = np.zeros(ct_hu.shape, bool)
+    lung, rows, missing = scan.lung, [], list(lesions)
+    for attempt in range(synthesis.attempts):
+        samples, failed = [], []
+        room = lung
+        for lesion in missing:
+            sample = _placed(synthesis, lesion, attempt, scan.ct, room, claimed)
+            if isinstance(sample, dict):
+                failed.append(sample)
+                continue
+            samples.append(sample)
+            claimed[sample.place.box] |= sample.place.claimed
+            room = room.without(sample.place.site_mm, sample.row["mask_diameter_mm"] / 2 + APART_MM)
+        for sample in samples:
+            row, place = sample.row, sample.place
+            made = _painted(synthesis, sample)
+            if made is None:
+                claimed[place.box] &= ~place.claimed
+                failed.append(row)
+                continue
+            row["label"] = row["lesion"] - lesions.start + 1
+            painted = sitk.GetArrayViewFromImage(made.paint_mask) > 0
+            ct_hu[place.box][painted] = sitk.GetArrayViewFromImage(made.ct)[painted]
+            labels[place.box][sitk.GetArrayViewFromImage(place.mask) > 0] = row["label"]
+            lung = lung.without(place.site_mm, row["mask_diameter_mm"] / 2 + APART_MM)
+            rows.append(row)
+        rows += failed
+        missing = sorted(row["lesion"] for row in failed)
+        if not missing:
+            break
+    ct, mask = sitk.GetImageFromArray(ct_hu), sitk.GetImageFromArray(labels)
+    ct.CopyInformation(scan.ct)
+    mask.CopyInformation(scan.ct)
+    return sorted(rows, key=lambda row: (row["lesion"], row["attempt"])), ct, mask
+
+
+def _placed(
+    synthesis: Synthesis, lesion: int, attempt: int, ct: sitk.Image, lung: FreeLung, claimed: np.ndarray
+) -> _Sample | Row:
+    """Draw a sample's mask, noise and site; the row of a rejected one where there is no place for it."""
+    asks = requestable_attributes(synthesis.pipeline)
+    character = _drawn_character(synthesis, lesion, asks)
+    rng = generator(synthesis.seed, "sample", lesion, attempt)
+    shape = {name: float(np.clip(character.requested.get(name, usual), 1, 5)) for name, usual in USUAL.items()}
+    requested = {name: value for name, value in character.requested.items() if name in asks}
+    row: Row = {
+        "lesion": lesion,
+        "attempt": attempt,
+        "accepted": True,
+        "mask_diameter_mm": character.mask_mm,
+        **{f"mask_{name}": value for name, value in shape.items()},
+        "mask_seed": int(rng.integers(2**31)),
+        "noise_seed": int(rng.integers(2**62)),
+        **{f"requested_{name}": value for name, value in requested.items()},
+    }
+    try:
+        (site_mm,) = free_lung_sites(lung, character.mask_mm, 1, rng)
+    except ValueError as error:
+        return _rejected(row, "no site", str(error))
+    row |= {"center_zyx": list(index_of_point(ct, site_mm)), "center_mm": list(site_mm)}
+    model, margin_mm = synthesis.pipeline.config, synthesis.options["paint_margin_mm"]
+    try:
+        place = place_lesion(
+            ct,
+            lung,
+            claimed,
+            site_mm,
+            character.mask_mm,
+            **shape,
+            seed=row["mask_seed"],
+            reach_mm=model["crop_size"] * model["spacing_mm"] / 2 + AROUND_MM,
+            margin_mm=model["paint_margin_mm"] if margin_mm is None else margin_mm,
+            least_lung=synthesis.least_lung,
+        )
+    except NoPlace as error:
+        return _rejected(row, error.reason, str(error))
+    row |= {"box_zyx": place.mask_box_zyx, "volume_mm3": place.volume_mm3}
+    return _Sample(row, requested, place)
+
+
+def _drawn_character(synthesis: Synthesis, lesion: int, asks: Sequence[str]) -> Character:
+    """What a lesion is to be, within the scales of its attributes."""
+    drawn = synthesis.characters.draw(generator(synthesis.seed, "character", lesion))
+    requested = {name: float(np.clip(value, *SCALES[name][:2])) for name, value in drawn.requested.items()}
+    fixed = synthesis.options["attributes"] or {}
+    requested |= {name: check_attribute(name, value, asks) for name, value in fixed.items()}
+    return replace(drawn, requested=requested)
+
+
+def _painted(synthesis: Synthesis, sample: _Sample) -> Any:
+    """The pipeline's output where it is accepted, else None; the row says what came of it."""
+    row, place = sample.row, sample.place
+    options = {**synthesis.options, "attributes": sample.requested or None}
+    noise = torch.Generator().manual_seed(row["noise_seed"])
+    try:
+        made: Any = synthesis.pipeline(place.ct, place.mask, generator=noise, **options)
+    except ValueError as error:
+        _rejected(row, "not painted", str(error))
+        return None
+    measured = synthesis.acceptance.measure(made.ct, place.mask)
+    row |= measured
+    fault = synthesis.acceptance.fault(measured, sample.requested)
+    if fault is not None:
+        _rejected(row, *fault)
+        return None
+    return made
+
+
+def _rejected(row: Row, reason: str, detail: str) -> Row:
+    row |= {"accepted": False, "reason": reason, "detail": detail}
+    return row

@@ -1,0 +1,33 @@
+"""Options of a set of synthetic lesions; the module imports nothing heavy, so that scripts show their help at once."""
+
+from dataclasses import dataclass
+
+from diffusion.sampling.loading import SamplingConfig
+from foundation.config import ExistingFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticSetConfig(SamplingConfig):
+    """What to inpaint; lesion k of a nodule depends on the seed, its row and k alone.
+
+    Attributes:
+        data: Prepared dataset that gives scans and masks; the rows of `out`, a new one, keep their split.
+        split: "train", "validation" or "test".
+        lesions: Masks of the split to use, evenly spaced; null takes all.
+        samples: Lesions for each mask; with more than one, sample k of a nodule is called <nodule>_seed<k>.
+        batch_size: Lesions at a time.
+    """
+
+    data: ExistingFolder
+    split: str = "test"
+    lesions: int | None = None
+    samples: int = 1
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples < 1 or self.batch_size < 1 or (self.lesions is not None and self.lesions < 1):
+            raise ValueError(
+                f"samples {self.samples}, batch_size {self.batch_size}, lesions {self.lesions}: expected at least 1 of "
+                "each"
+            )

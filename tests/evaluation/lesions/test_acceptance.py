@@ -1,0 +1,40 @@
+"""What passes: measured as the real lesions were, and each limit with its reason."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from evaluation.lesions.acceptance import Acceptance
+from evaluation.lesions.lesion_sets import Lesion
+from evaluation.lesions.real_lesions import load_real_lesions
+from imaging.lesions.measured_attributes import measured_attributes
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def acceptance() -> Acceptance:
+    return Acceptance(load_real_lesions(), SIZE, 1.0, hu_tolerance=100.0, least_plausibility=0.05)
+
+
+def test_a_crop_on_the_models_grid_is_measured_as_it_is(acceptance, make_lesion):
+    lesion = make_lesion(1, shape=(SIZE, SIZE, SIZE))
+    ct_hu, mask = np.rint(lesion.ct_hu).astype(np.int16), lesion.lesion_mask.astype(np.uint8)
+    found = acceptance.measure(sitk.GetImageFromArray(ct_hu), sitk.GetImageFromArray(mask))
+    expected = measured_attributes(ct_hu, mask)
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    same = Lesion("a", "b", ct_hu.astype(np.float32), mask > 0, np.ones_like(mask, bool), (1.0, 1.0, 1.0))
+    assert found["distance"] == pytest.approx(acceptance.real.distances([same])[0])
+    assert found["plausibility"] == acceptance.real.plausibility(np.array([found["distance"]]))[0]
+
+
+def test_each_limit_has_its_reason(acceptance):
+    measured = {"mean_hu": -300.0, "plausibility": 0.5}
+    assert acceptance.fault(measured, {}) is acceptance.fault(measured, {"mean_hu": -390.0}) is None
+    assert acceptance.fault(measured, {"mean_hu": -401.0}) == ("HU not as requested", "mean -300 HU for -401 HU")
+    unlikely = {**measured, "plausibility": 0.01}
+    assert acceptance.fault(unlikely, {}) == ("implausible", "0.010, least 0.05")
+    free = replace(acceptance, hu_tolerance=None, least_plausibility=0.0)
+    assert free.fault(unlikely, {"mean_hu": 300.0}) is None

@@ -1,0 +1,170 @@
+"""Synthetic sets: lost lesions cost themselves alone, killed runs continue, and other settings are refused."""
+
+import csv
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import pixel_pipeline, randomised
+
+from diffusion import LesionInpaintPipeline, SPADEUNet3D
+from evaluation.lesions import synthetic_sets
+from evaluation.lesions.synthetic_set_config import SyntheticSetConfig
+from evaluation.lesions.synthetic_sets import make_set, semantic_maps, synthetic_row
+from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
+from imaging.phantom.chest import phantom_nodules
+
+SIZE, SPACING_MM = 16, 2.0
+WEIGHTS = {"pipeline_sha256": "0" * 64}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom") / "nodules"
+    save_nodule_dataset(({**row, "split": "train"} for row in phantom_nodules(6, SIZE, SPACING_MM)), folder, SIZE)
+    return folder
+
+
+@pytest.fixture
+def config(data, tmp_path) -> SyntheticSetConfig:
+    return SyntheticSetConfig(data=data, out=tmp_path / "synthetic", split="train", steps=2, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> LesionInpaintPipeline:
+    return pixel_pipeline(crop_size=SIZE, spacing_mm=SPACING_MM)
+
+
+def made(pipeline: LesionInpaintPipeline, config: SyntheticSetConfig, **weights: str) -> tuple[int, int]:
+    return make_set(pipeline, load_nodules(config.data, config.split), config, WEIGHTS | weights)
+
+
+def rows_of(folder: Path) -> Iterator[dict]:
+    nodules = load_nodules(folder, "train")
+    return (read_nodule(nodules, index) for index in range(len(nodules)))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The data of a set; its state files hold fingerprints of the moment."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*.arrow")}
+
+
+def test_each_mask_gets_its_own_lesions_and_outside_is_the_scans(config, pipeline):
+    assert made(pipeline, replace(config, samples=2, lesions=3)) == (6, 0)
+    given = {row["nodule_id"]: row for row in rows_of(config.data)}
+    names = [list(given)[index] for index in (0, 2, 5)]  # evenly spaced
+    rows = list(rows_of(config.out))
+    assert [row["nodule_id"] for row in rows] == [f"{name}_seed{k}" for name in names for k in range(2)]
+    for row in rows:
+        real = given[row["nodule_id"].rpartition("_seed")[0]]
+        inside = real["lesion_mask"] > 0
+        assert np.array_equal(row["lesion_mask"], real["lesion_mask"]) and row["patient_id"] == real["patient_id"]
+        assert np.array_equal(row["ct_hu"][~inside], real["ct_hu"][~inside])  # no margin
+        assert (row["ct_hu"][inside] != real["ct_hu"][inside]).mean() > 0.5
+        assert row["source"] == f"{real['source']}, inpainted"
+    assert not np.array_equal(rows[0]["ct_hu"], rows[1]["ct_hu"])
+
+
+def test_a_lesion_is_the_same_in_any_batch_and_beside_any_number_of_samples(config, pipeline):
+    made(pipeline, replace(config, samples=2))
+    made(pipeline, replace(config, samples=2, lesions=2, batch_size=1, out=config.out.with_name("alone")))
+    wanted = {row["nodule_id"]: row["ct_hu"] for row in rows_of(config.out)}
+    for row in rows_of(config.out.with_name("alone")):
+        assert np.abs(row["ct_hu"] - wanted[row["nodule_id"]]).max() <= 1  # rounding
+
+
+def test_a_killed_run_is_continued_without_making_a_lesion_twice(config, pipeline, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    config, undisturbed = replace(config, samples=2), replace(config, samples=2, out=config.out.with_name("all"))
+    made(pipeline, undisturbed)
+    paint_batch, done = synthetic_sets.paint_batch, []
+
+    def dies_in_the_second_batch(pipeline, nodules, batch, config):
+        if done:
+            raise Killed
+        done.extend(batch)
+        return paint_batch(pipeline, nodules, batch, config)
+
+    monkeypatch.setattr(synthetic_sets, "paint_batch", dies_in_the_second_batch)
+    with pytest.raises(Killed):
+        made(pipeline, config)
+    assert len(done) == 4 and not config.out.exists()
+    again = []
+
+    def counts(pipeline, nodules, batch, config):
+        again.extend(batch)
+        return paint_batch(pipeline, nodules, batch, config)
+
+    monkeypatch.setattr(synthetic_sets, "paint_batch", counts)
+    assert made(pipeline, config) == (12, 0)
+    assert not set(again) & set(done) and len(again) + len(done) == 12
+    assert contents(config.out) == contents(undisturbed.out)
+    assert [path.name for path in config.out.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_lesion_that_fails_costs_itself_and_is_listed_with_its_reason(config, pipeline, monkeypatch):
+    made(pipeline, replace(config, out=config.out.with_name("whole")))
+    expected = {row["nodule_id"]: row["ct_hu"] for row in rows_of(config.out.with_name("whole"))}
+    call, bad = LesionInpaintPipeline.__call__, list(rows_of(config.data))[2]
+
+    def fails_for_one(self, ct, mask, **options):
+        if any(np.array_equal(volume[0], bad["ct_hu"]) for volume in ct):
+            raise ValueError("no such luck")
+        return call(self, ct, mask, **options)
+
+    monkeypatch.setattr(LesionInpaintPipeline, "__call__", fails_for_one)
+    assert made(pipeline, config) == (5, 1)
+    del expected[bad["nodule_id"]]
+    found = {row["nodule_id"]: row["ct_hu"] for row in rows_of(config.out)}
+    assert list(found) == list(expected)
+    assert all(np.abs(found[name] - expected[name]).max() <= 1 for name in expected)
+    with synthetic_sets.left_out_file(config.out).open() as file:
+        assert list(csv.reader(file)) == [["nodule_id", "sample", "reason"], [bad["nodule_id"], "0", "no such luck"]]
+    monkeypatch.setattr(LesionInpaintPipeline, "__call__", call)
+    shutil.rmtree(config.out)
+    assert made(pipeline, config) == (6, 0)
+    assert not synthetic_sets.left_out_file(config.out).exists()
+
+
+def test_a_set_of_which_no_lesion_can_be_made_says_why_and_leaves_nothing(config, pipeline):
+    with pytest.raises(ValueError, match=r"none of 6 lesions could be made; the first: .* is unknown to this pipeline"):
+        made(pipeline, replace(config, attributes={"colour": "red"}))
+    assert list(config.out.parent.iterdir()) == []
+
+
+def test_an_unfinished_run_of_other_settings_is_refused(config, pipeline, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(synthetic_sets, "paint_batch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        made(pipeline, config)
+    with pytest.raises(ValueError, match=r"settings\.json: made with other settings \(seed: 0 -> 1\); go back"):
+        made(pipeline, replace(config, seed=1))
+    with pytest.raises(ValueError, match=r"\(batch_size: 4 -> 3; vae: None -> folder\)"):
+        made(pipeline, replace(config, batch_size=3), vae="folder")
+
+
+def test_the_semantic_map_has_each_nodules_own_malignancy(data):
+    pipeline = pixel_pipeline(
+        randomised(SPADEUNet3D(latent_channels=1, condition_channels=4, map_factor=1, channels=(4, 8), num_labels=8))
+    )
+    row = next(rows_of(data))
+    benign, malignant, unrated = (semantic_maps([{**row, "malignancy": m}], pipeline, 2.0) for m in (1, 5, np.nan))
+    inside = row["lesion_mask"][None, None] > 0
+    assert len({int(np.unique(labels[inside]).item()) for labels in (benign, malignant)}) == 2
+    assert np.array_equal(benign[~inside], malignant[~inside]) and unrated.shape == (1, 1, SIZE, SIZE, SIZE)
+    assert semantic_maps([row], pixel_pipeline(), None) is None
+
+
+def test_a_row_keeps_what_is_known_of_the_nodule_and_says_which_sample_it_is(data):
+    row = next(rows_of(data))
+    ct_hu = row["ct_hu"] + 1
+    alone, third = (synthetic_row(row, ct_hu, k, samples) for k, samples in ((0, 1), (2, 3)))
+    assert alone["nodule_id"] == row["nodule_id"] and third["nodule_id"] == f"{row['nodule_id']}_seed2"
+    assert np.array_equal(alone["ct_hu"], ct_hu) and alone["diameter_mm"] == row["diameter_mm"]
