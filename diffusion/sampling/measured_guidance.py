@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from autoencoder.latents import unstandardise
-from autoencoder.remote import RemoteAutoencoder
 from diffusion.conditioning import lesion_neighbourhood
 from diffusion.lesion_window import decode_windows, lesion_windows
 from imaging.lesions.measured_attributes import MEASURED
@@ -40,7 +39,7 @@ def measured_guidance(
     columns = [index for index, name in enumerate(names) if name in MEASURED and requested[index]]
     if not columns or scale == 0:
         return None
-    if isinstance(vae, RemoteAutoencoder):
+    if not vae.gives_gradients:
         raise ValueError(
             "HU that are requested are met through the autoencoder's gradient, which a service does not give; load the "
             "pipeline with its own autoencoder, or call with hu_scale=0"

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoencoder.remote import RemoteAutoencoder
 from diffusion.attributes import requested_attributes
 from diffusion.process import (
     guided_output,
@@ -124,7 +123,7 @@ def steering_of(
         completed = complete is not None and own.keys() == attributes.keys()
         received = complete(requested) if complete is not None and completed else requested
         to_meet = requested.clone()
-        if MET_OF_DRAWN in of_unet and not isinstance(vae, RemoteAutoencoder):
+        if MET_OF_DRAWN in of_unet and vae.gives_gradients:
             to_meet[:, of_unet.index(MET_OF_DRAWN)] = received[:, of_unet.index(MET_OF_DRAWN)]
         measured = measured_guidance(to_meet, of_unet, lesion_mask, vae, request.hu_scale)
     for_guide = {name: value for name, value in attributes.items() if name in of_guide}

@@ -10,6 +10,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter, laplace
 
 from evaluation.lesions.hu_and_seam import core_deviation
 from evaluation.lesions.lesion_sets import Lesion
+from imaging.boxes import mask_box
 
 REACH_MM = 6.0  # of the box around the lesion that is looked at
 PROFILE_MM = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)  # shells of 1 mm, negative inside
@@ -88,9 +89,7 @@ def detector_figures(lesion: Lesion) -> np.ndarray:
 
 def _box_around(lesion: Lesion) -> Lesion:
     """The lesion cut to its mask's box and `REACH_MM` around it; what is not valid repeats the nearest voxel."""
-    reach = [int(np.ceil(REACH_MM / mm)) + 1 for mm in lesion.spacing_mm]
-    index = np.nonzero(lesion.lesion_mask)
-    box = tuple(slice(max(int(i.min()) - r, 0), int(i.max()) + r + 1) for i, r in zip(index, reach, strict=True))
+    box = mask_box(lesion.lesion_mask, [int(np.ceil(REACH_MM / mm)) + 1 for mm in lesion.spacing_mm])
     ct_hu, lesion_mask, valid_mask = (array[box] for array in (lesion.ct_hu, lesion.lesion_mask, lesion.valid_mask))
     if not valid_mask.all():
         nearest = distance_transform_edt(~valid_mask, return_distances=False, return_indices=True)
