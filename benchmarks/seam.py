@@ -37,7 +37,7 @@ from evaluation.lesions.lesion_sets import Lesion, load_lesions
 from evaluation.lesions.openings import open_test_split
 from evaluation.lesions.set_comparison import DistanceRow, SetMetric, distance_rows, set_metrics
 from evaluation.lesions.synthetic_set_config import SyntheticSetConfig
-from evaluation.lesions.synthetic_sets import noise_generator, pipeline_arrays, semantic_maps, settings_of
+from evaluation.lesions.synthetic_sets import noise_generator, pipeline_arrays, settings_of
 from evaluation.reports.lesion_report import number
 from evaluation.statistics.distances import wasserstein_per_feature
 from foundation.atomic import write_atomically
@@ -228,14 +228,7 @@ def sampled(
     """One batch, from the noise that scripts/inpaint_nodules.py has for these rows."""
     crops = {name: torch.from_numpy(array) for name, array in pipeline_arrays(given).items()}
     paint = [grown_mask(row["lesion_mask"], margin_mm, row["spacing_mm"]) * row["valid_mask"] for row in given]
-    labels = semantic_maps(given, pipeline, margin_mm)
-    crops = Crops(
-        crops["ct"],
-        crops["mask"],
-        torch.from_numpy(np.stack(paint)[:, None]),
-        crops["valid_mask"],
-        None if labels is None else torch.from_numpy(labels),
-    )
+    crops = Crops(crops["ct"], crops["mask"], torch.from_numpy(np.stack(paint)[:, None]), crops["valid_mask"])
     made = pipeline.generate(crops, config, [noise_generator(config.seed, index) for index in indices])
     return made[:, 0].float().cpu().numpy()
 

@@ -17,6 +17,7 @@ STREAMS = (
     "other mask",
     "attributes",
     "labels",
+    "site",
 )
 
 

@@ -268,14 +268,13 @@ def evaluate(pipeline: LesionInpaintPipeline, config: LdmConfig, picture: Path) 
     held_out = load_latents(config.data, "validation")
     indices = np.linspace(0, len(held_out) - 1, min(config.evaluate_crops, len(held_out))).astype(int)
     rows = [read_latent(held_out, int(index)) for index in indices]
-    names = ("ct_hu", "lesion_mask", "valid_mask", "semantic_map")
-    ct_hu, lesion_mask, valid_mask, labels = (
+    names = ("ct_hu", "lesion_mask", "valid_mask")
+    ct_hu, lesion_mask, valid_mask = (
         torch.from_numpy(np.stack([row[name] for row in rows]))[:, None] for name in names
     )
     made = pipeline(
         ct_hu,
         lesion_mask,
-        semantic_map=labels if pipeline.unet.config["num_labels"] > 2 else None,
         valid_mask=valid_mask,
         num_inference_steps=config.evaluate_steps,
         generator=[torch.Generator().manual_seed(index) for index in range(len(rows))],

@@ -5,7 +5,8 @@ real lesion's. Users paint into lung without a lesion. So every mask goes to the
 that its lesion does not touch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -71,22 +72,22 @@ def placed_in(host: Mapping[str, Any], mask: np.ndarray, centre: Sequence[int]) 
 
 
 def free_site(
-    nodule: Mapping[str, Any], hosts: Sequence[Mapping[str, Any]], random: np.random.Generator
+    nodule: Mapping[str, Any], hosts: Iterable[Mapping[str, Any]], random: np.random.Generator
 ) -> tuple[dict[str, np.ndarray], str] | None:
     """A place in lesion-free lung of another patient for the mask of a nodule.
 
     Args:
         nodule: Whose mask is placed.
-        hosts: Prepared nodules of one spacing; those of the nodule's patient are passed over.
-        random: Chooses hosts and place.
-    Returns: The crop with the mask in its middle (:func:`placed_in`) and the host's nodule_id; None where no host that
-        was tried has room.
+        hosts: Prepared nodules of one spacing, in the order in which they are tried; those of the nodule's patient are
+            passed over.
+        random: Chooses the place.
+    Returns: The crop with the mask in its middle (:func:`placed_in`) and the host's nodule_id; None where none of the
+        first `HOSTS` hosts has room.
     """
     mask = nodule["lesion_mask"] > 0
     mask = mask[mask_box(mask)]
-    others = [host for host in hosts if host["patient_id"] != nodule["patient_id"]]
-    for row in random.permutation(len(others))[:HOSTS]:
-        host = others[int(row)]
+    others = (host for host in hosts if host["patient_id"] != nodule["patient_id"])
+    for host in islice(others, HOSTS):
         places = fitting_places(free_lung(host), mask)
         if len(places):
             return placed_in(host, mask, places[random.integers(len(places))]), host["nodule_id"]

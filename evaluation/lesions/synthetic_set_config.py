@@ -1,6 +1,7 @@
 """Options of a set of synthetic lesions; the module imports nothing heavy, so that scripts show their help at once."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from diffusion.sampling.loading import SamplingConfig
 from foundation.config import ExistingFolder
@@ -16,6 +17,8 @@ class SyntheticSetConfig(SamplingConfig):
         lesions: Masks of the split to use, evenly spaced; null takes all.
         samples: Lesions for each mask; with more than one, sample k of a nodule is called <nodule>_seed<k>.
         batch_size: Lesions at a time.
+        site: Where lesions are painted: "own", each over the real lesion of its mask, or "free", into lesion-free lung
+            of another patient of the split. A mask for which no such place is found is left out.
     """
 
     data: ExistingFolder
@@ -23,6 +26,7 @@ class SyntheticSetConfig(SamplingConfig):
     lesions: int | None = None
     samples: int = 1
     batch_size: int = 8
+    site: Literal["own", "free"] = "own"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from diffusion import LesionInpaintPipeline
 from diffusion.sampling.loading import load_pipeline, weights_of
+from evaluation.lesions.free_sites import free_site
 from evaluation.lesions.synthetic_set_config import SyntheticSetConfig
 from foundation.atomic import write_atomically
 from foundation.claimed_folder import claim_folder
@@ -31,8 +32,6 @@ from imaging.dataset.nodules import (
     read_nodule,
     save_nodule_dataset,
 )
-from imaging.lesions.mask import grown_mask
-from imaging.semantic_map import inpainting_map
 
 SampleIndex = tuple[int, int]  # row of the dataset, sample of its mask
 
@@ -91,7 +90,7 @@ def make_set(
     if left_out:
         write_atomically(listed, lambda temporary: _write_table(temporary, nodules, left_out))
     rows = (
-        synthetic_row(read_nodule(nodules, index), ct_hu, sample, config.samples)
+        synthetic_row(given_row(nodules, index, config), ct_hu, sample, config.samples)
         for (index, sample), ct_hu in _kept(files, "lesion")
     )
     save_nodule_dataset(rows, config.out, crop_size_of(nodules))
@@ -124,11 +123,10 @@ def paint_batch(
         config: How.
     Returns: Each lesion's crop, int16 HU (D, H, W), or the reason why it could not be made.
     """
-    given = [read_nodule(nodules, index) for index, _ in batch]
     try:
+        given = [given_row(nodules, index, config) for index, _ in batch]
         made: Any = pipeline(
             **pipeline_arrays(given),
-            semantic_map=semantic_maps(given, pipeline, config.paint_margin_mm),
             generator=[noise_generator(config.seed, config.samples * index + sample) for index, sample in batch],
             spacing_mm=np.stack([row["spacing_mm"] for row in given]),
             **config.call_options(),
@@ -150,31 +148,30 @@ def noise_generator(seed: int, number: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(generator(seed, "noise", number).integers(2**62)))
 
 
+def given_row(nodules: Dataset, index: int, config: SyntheticSetConfig) -> dict[str, Any]:
+    """A nodule's row as the pipeline receives it: its own crop, or lesion-free lung of another patient with its mask.
+
+    Args:
+        nodules: The split of the config's dataset.
+        index: Of the nodule.
+        config: Its `site` and seed choose the place.
+    Raises: ValueError: If no crop that was tried has room.
+    """
+    row = read_nodule(nodules, index)
+    if config.site == "own":
+        return row
+    random = generator(config.seed, "site", index)
+    hosts = (read_nodule(nodules, int(host)) for host in random.permutation(len(nodules)))
+    placed = free_site(row, hosts, random)
+    if placed is None:
+        raise ValueError(f"{row['nodule_id']}: no crop of another patient has lesion-free lung for its mask")
+    return row | placed[0]
+
+
 def pipeline_arrays(given: list[dict[str, Any]]) -> dict[str, Any]:
     """What the pipeline is called with for these nodules: `ct`, `mask`, `valid_mask`, each (B, 1, D, H, W)."""
     names = {"ct": "ct_hu", "mask": "lesion_mask", "valid_mask": "valid_mask"}
     return {argument: np.stack([row[name] for row in given])[:, None] for argument, name in names.items()}
-
-
-def semantic_maps(
-    given: list[dict[str, Any]], pipeline: LesionInpaintPipeline, paint_margin_mm: float | None
-) -> np.ndarray | None:
-    """Semantic maps with each nodule's own malignancy, (B, 1, D, H, W); None for a U-Net of two labels."""
-    if pipeline.unet.config["num_labels"] == 2:
-        return None
-    margin_mm = pipeline.config["paint_margin_mm"] if paint_margin_mm is None else paint_margin_mm
-    maps = [
-        inpainting_map(
-            row["ct_hu"],
-            row["lesion_mask"],
-            grown_mask(row["lesion_mask"], margin_mm, row["spacing_mm"]) * row["valid_mask"],
-            row["spacing_mm"],
-            row["valid_mask"],
-            None if np.isnan(row["malignancy"]) else row["malignancy"],
-        )
-        for row in given
-    ]
-    return np.stack(maps)[:, None]
 
 
 def synthetic_row(row: dict[str, Any], ct_hu: np.ndarray, sample: int, samples: int) -> dict[str, Any]:

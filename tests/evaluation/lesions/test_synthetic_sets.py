@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_models import pixel_pipeline, randomised
 
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
 from evaluation.lesions import synthetic_sets
 from evaluation.lesions.synthetic_set_config import SyntheticSetConfig
-from evaluation.lesions.synthetic_sets import make_set, semantic_maps, synthetic_row
+from evaluation.lesions.synthetic_sets import make_set, synthetic_row
 from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
 from imaging.phantom.chest import phantom_nodules
 
@@ -150,16 +151,41 @@ def test_an_unfinished_run_of_other_settings_is_refused(config, pipeline, monkey
         made(pipeline, replace(config, batch_size=3), vae="folder")
 
 
-def test_the_semantic_map_has_each_nodules_own_malignancy(data):
-    pipeline = pixel_pipeline(
-        randomised(SPADEUNet3D(latent_channels=1, condition_channels=4, map_factor=1, channels=(4, 8), num_labels=8))
-    )
+def test_the_network_sees_what_it_sees_in_a_users_call_whatever_the_nodules_rating_is(data, config, monkeypatch):
+    unet = SPADEUNet3D(latent_channels=1, condition_channels=4, map_factor=1, channels=(4, 8), num_labels=8)
+    pipeline = pixel_pipeline(randomised(unet), crop_size=SIZE, spacing_mm=SPACING_MM)
+    modulate, maps = pipeline.unet.modulate, []
+    monkeypatch.setattr(pipeline.unet, "modulate", lambda labels: maps.append(labels) or modulate(labels))
     row = next(rows_of(data))
-    benign, malignant, unrated = (semantic_maps([{**row, "malignancy": m}], pipeline, 2.0) for m in (1, 5, np.nan))
-    inside = row["lesion_mask"][None, None] > 0
-    assert len({int(np.unique(labels[inside]).item()) for labels in (benign, malignant)}) == 2
-    assert np.array_equal(benign[~inside], malignant[~inside]) and unrated.shape == (1, 1, SIZE, SIZE, SIZE)
-    assert semantic_maps([row], pixel_pipeline(), None) is None
+    for malignancy in (1.0, 5.0):
+        monkeypatch.setattr(synthetic_sets, "read_nodule", lambda *_, m=malignancy: {**row, "malignancy": m})
+        synthetic_sets.paint_batch(pipeline, load_nodules(data, "train"), [(0, 0)], config)
+    arrays = (torch.from_numpy(row[name])[None, None] for name in ("ct_hu", "lesion_mask"))
+    pipeline(*arrays, valid_mask=torch.from_numpy(row["valid_mask"])[None, None], num_inference_steps=1)
+    assert len(maps) == 3 and torch.equal(maps[0], maps[1]) and torch.equal(maps[0], maps[2])
+
+
+def test_lesions_go_to_lesion_free_lung_of_other_patients_or_are_left_out(data, config, pipeline, monkeypatch):
+    tried = []
+
+    def free_site(nodule, hosts, random):
+        hosts = list(hosts)
+        tried.append((nodule["nodule_id"], [host["nodule_id"] for host in hosts]))
+        if len(tried) == 1 or nodule["nodule_id"] == tried[0][0]:
+            return None
+        return {name: hosts[0][name] for name in ("ct_hu", "lesion_mask", "valid_mask")}, hosts[0]["nodule_id"]
+
+    monkeypatch.setattr(synthetic_sets, "free_site", free_site)
+    assert made(pipeline, replace(config, site="free", lesions=3, batch_size=1)) == (2, 1)
+    orders = dict(tried)
+    assert all(sorted(order) == sorted(orders[tried[0][0]]) for order in orders.values())
+    given = {row["nodule_id"]: row for row in rows_of(data)}
+    for row in rows_of(config.out):
+        host = given[orders[row["nodule_id"]][0]]
+        assert np.array_equal(row["lesion_mask"], host["lesion_mask"])
+        far = host["lesion_mask"] == 0
+        assert np.array_equal(row["ct_hu"][far], host["ct_hu"][far])
+    assert "has lesion-free lung" in (config.out.parent / "synthetic_left_out.csv").read_text()
 
 
 def test_a_row_keeps_what_is_known_of_the_nodule_and_says_which_sample_it_is(data):
