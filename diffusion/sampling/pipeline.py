@@ -42,7 +42,7 @@ from imaging.window import AIR_HU, to_hu, to_norm
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-STEPS = 16  # within 5 % of 250 in every texture distance (benchmarks/few_steps.md)
+STEPS = 16  # within 5 % of 250 in every texture distance (benchmarks/choices/few_steps.md)
 StepCallback = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]
 
 

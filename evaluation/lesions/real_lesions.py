@@ -6,8 +6,8 @@ shrunk towards a multiple of the identity (Ledoit & Wolf 2004), for there are fo
 
 Its plausibility is the rank of that distance among lesions of other patients, p = (1 + #{dᵢ ≥ d}) / (1 + n): the
 p-value of conformal prediction (Vovk, Gammerman & Shafer 2005). So a threshold says itself what it costs: 0.05 refuses
-one real lesion in twenty. What it finds and what not is in benchmarks/synthesize.md: a blob of one value, a lesion that
-is not there, or calcium throughout, but not a little too much blur or noise.
+one real lesion in twenty. What it finds and what not is in benchmarks/quality/plausibility.md: a blob of one value, a
+lesion that is not there, or calcium throughout, but not a little too much blur or noise.
 """
 
 from collections.abc import Mapping
