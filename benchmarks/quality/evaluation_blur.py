@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from evaluation.lesions.features import Features, measure_features, merge
 from evaluation.lesions.lesion_sets import Lesion, load_lesions
 from evaluation.lesions.openings import open_test_split
-from evaluation.lesions.set_comparison import distance_rows, set_metrics
+from evaluation.lesions.set_comparison import DistanceRow, distance_rows, set_metrics
 from evaluation.networks.nodule_net import load_nodule_net
 from evaluation.reports.lesion_report import number
 from foundation.config import config_dict, launch, parse_config
@@ -58,23 +58,30 @@ def main(config: BlurConfig) -> None:
     rows = {}
     for sigma in config.sigmas_mm:
         blurred = measure([blur(lesion, sigma) for lesion in lesions], f"blur {sigma}")
-        rows[sigma], _ = distance_rows(
+        found, _ = distance_rows(
             f"blur {sigma}", real, blurred, metrics, config.repeats, config.permutations, config.seed
         )
+        rows[sigma] = {row.metric: row for row in found}  # without those of which too few lesions have the figure
+    first = rows[config.sigmas_mm[0]]
+    if all(row.floor is None for row in first.values()):
+        raise ValueError(f"{config.real}: too few test lesions for real vs real; give more")
     titles = [f"σ = {sigma:g} mm" for sigma in config.sigmas_mm]
     print(f"{len(lesions)} lesions; blurred vs real of other patients / real vs real: p (farther), p (differs)\n")
     print("| metric | real vs real | " + " | ".join(titles) + " |")
     print("|---|---:|" + "---:|" * len(titles))
-    for index, metric in enumerate(metrics):
-        found = [rows[sigma][index] for sigma in config.sigmas_mm]
-        if found[0].floor is None:
-            raise ValueError(f"{config.real}: too few test lesions for real vs real; give more")
-        cells = [f"{number(found[0].floor.mean)} ({found[0].floor.sizes[0]} : {found[0].floor.sizes[1]})"]
-        for row in found:
-            shown = f"{row.ratio:.2f} ×" if row.ratio is not None else number(row.value)
-            cells.append(f"{shown}: {number(row.p_farther)}, {number(row.p_differs)}")
-        print(f"| {metric.name} | " + " | ".join(cells) + " |")
+    for metric in first:
+        floor, found = first[metric].floor, [by_metric.get(metric) for by_metric in rows.values()]
+        real_vs_real = f"{number(floor.mean)} ({floor.sizes[0]} : {floor.sizes[1]})" if floor else number(None)
+        print(f"| {metric} | {real_vs_real} | " + " | ".join(map(cell, found)) + " |")
     print(f"\n{openings or 'The folder has no splits.'}")
+
+
+def cell(row: DistanceRow | None) -> str:
+    """Ratio to real vs real, or the value where it may be negative, with both p-values."""
+    if row is None or row.value is None:
+        return number(None)
+    shown = f"{row.ratio:.2f} ×" if row.ratio is not None else number(row.value)
+    return f"{shown}: {number(row.p_farther)}, {number(row.p_differs)}"
 
 
 def blur(lesion: Lesion, sigma_mm: float) -> Lesion:

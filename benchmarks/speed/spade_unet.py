@@ -10,7 +10,7 @@ timesteps and label map at the CT's resolution, float32, and run in turn, so tha
 
 MONAI's network has the same number of levels and encoder blocks, attention at the same place (the middle, none
 elsewhere; the same kernel and width of a head), and widths proportional to ours, as nearly as multiples of 16 (else
-of 8) allow, so that the parameters agree within 2 %. It runs twice: with its default width of the embedded map, 128,
+of 8) allow, so that the parameters agree within 2.5 %. It runs twice: with its default width of the embedded map, 128,
 and with ours. What remains different is the design: it has one more block at each level of the decoder, SPADE in the
 decoder alone, embeds the map in every norm anew and at every step, normalises γ and β too, and has no embedding of
 the voxel spacing. Ours runs a single volume's convolutions on oneDNN (`diffusion.blocks.Conv3d`); MONAI leaves that
@@ -40,7 +40,7 @@ from foundation.config import launch, parse_config
 
 SMALL = Path(__file__).parents[2] / "configs" / "ldm.yaml"
 MONAI_MAP_CHANNELS = 128  # MONAI's default
-PARAMETER_TOLERANCE = 0.02
+PARAMETER_TOLERANCE = 0.025
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,8 @@ def denoiser(network: nn.Module, label_map: Tensor) -> Callable[[Tensor, Tensor]
 
 
 def example(batch: int, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Noisy latent (B, 4, d, h, w), conditions (B, 5, d, h, w), and a lesion's label map, four times as fine."""
-    sample = torch.randn(batch, 9, cells, cells, cells, generator=torch.Generator().manual_seed(0))
+    """Noisy latent (B, 4, d, h, w), conditions (B, 14, d, h, w), and a lesion's label map, four times as fine."""
+    sample = torch.randn(batch, 18, cells, cells, cells, generator=torch.Generator().manual_seed(0))
     label_map = torch.zeros(batch, 1, 4 * cells, 4 * cells, 4 * cells, dtype=torch.long)
     lesion = slice(4 * cells // 3, 8 * cells // 3)
     label_map[..., lesion, lesion, lesion] = 1

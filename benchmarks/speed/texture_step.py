@@ -24,10 +24,12 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # the training s
 import train_ldm
 
 from autoencoder import AutoencoderKL3D
+from autoencoder.networks.presets import PRESETS
 from diffusion import SPADEUNet3D
 from diffusion.process import training_scheduler
 from foundation.config import launch, parse_config
 from imaging.lesions.shapes import nodule_mask
+from imaging.semantic_map import FIRST_NODULE
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ALL = train_ldm.TextureConfig(gabor=1.0, cooccurrence=1.0, wavelet=1.0, dog=1.0)
@@ -56,9 +58,9 @@ def main(config: StepConfig) -> None:
     """Measure and print the table."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(0)
-    settings = yaml.safe_load((CONFIGS / "vae_kl.yaml").read_text())["model"]
-    vae = AutoencoderKL3D(**settings, latents_mean=[0.0] * 4, latents_std=[1.0] * 4).requires_grad_(False)
-    shape = yaml.safe_load((CONFIGS / "ldm.yaml").read_text())["model"]
+    size = vars(PRESETS["tiny"]) | {"latent_channels": 4}  # as in configs/vae_kl.yaml
+    vae = AutoencoderKL3D(**size, latents_mean=[0.0] * 4, latents_std=[1.0] * 4).requires_grad_(False)
+    shape = train_ldm.UNetConfig(**yaml.safe_load((CONFIGS / "ldm.yaml").read_text())["model"])
     scheduler = training_scheduler("v")
     batch, x0, noise, timesteps = random_batch(config, vae, len(scheduler.alphas_cumprod))
     none = replace(config.texture, gabor=0.0, cooccurrence=0.0, wavelet=0.0, dog=0.0)
@@ -66,8 +68,8 @@ def main(config: StepConfig) -> None:
     kinds |= {"with, gradients measured": (config.texture, True)}
     steps = {}
     for name, (texture, statistics) in kinds.items():
-        run = train_ldm.LdmConfig(data=Path(), out=Path(), texture=texture)
-        model = train_ldm.stage_two_of(SPADEUNet3D(map_factor=vae.factor, **shape), run)
+        run = train_ldm.LdmConfig(data=Path(), out=Path(), texture=texture, model=shape)
+        model = train_ldm.stage_two_of(SPADEUNet3D(map_factor=vae.factor, **vars(shape)), run)
         steps[name] = (model, torch.optim.AdamW(model.parameters(), lr=1e-5), statistics)
 
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -102,6 +104,7 @@ def random_batch(
         "blanked_latent": torch.randn(latent_shape),
         "lesion_mask": lesion_mask,
         "paint_mask": lesion_mask,
+        "semantic_map": FIRST_NODULE * lesion_mask.long(),
         "valid_mask": torch.ones_like(lesion_mask),
         "spacing_mm": torch.ones(config.batch, 3),
         "ct_norm": torch.rand(config.batch, 1, *size) * 2 - 1,
