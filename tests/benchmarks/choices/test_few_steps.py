@@ -1,8 +1,11 @@
 """The few-steps benchmark: ratios of two sets in the same masks, what "few enough" means, and a run from end to end."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from benchmarks.choices import few_steps
 from benchmarks.choices.few_steps import Row, apart_hu, fewest_calls, ratio_to_reference
 from evaluation.lesions.features import FeatureSet
 from evaluation.lesions.lesion_sets import Lesion
@@ -66,3 +69,31 @@ def test_few_is_enough_only_if_no_larger_number_differs():
     assert fewest_calls(rows({4: 1.0, 8: 1.06, 16: 1.0, 250: 1.0}), ["Gabor"]) == 16
     assert fewest_calls(rows({4: 0.9, 8: 1.0, 250: 1.0}), ["Gabor"]) == 8  # nearer to real, and not yet there
     assert fewest_calls(rows({4: 1.2, 16: 1.2, 250: 1.0}), ["Gabor"]) == 250
+
+
+@pytest.mark.slow
+def test_few_steps_compares_samplers_and_continues(chain, nodules, tmp_path):
+    config = few_steps.FewStepsConfig(
+        pipeline=str(chain.ldm / "pipeline"),
+        data=nodules,
+        out=tmp_path / "few",
+        samplers=("ddim", "unipc"),
+        calls=(2, 1),
+        repeats=10,
+        device="cpu",
+    )
+    few_steps.main(config)
+    text = (config.out / "few_steps.md").read_text()
+    assert "12 synthetic and 12 real lesions (validation)" in text and text.count("| unipc | 2 | 0.0 |") == 1
+    assert text.count("| ddim | 1 |") == 2 and (config.out / "few_steps.png").stat().st_size > 10_000
+
+    made = {path: path.stat().st_mtime_ns for path in config.out.rglob("*.arrow")}
+    few_steps.main(config)
+    assert len(made) == 4 and made == {path: path.stat().st_mtime_ns for path in config.out.rglob("*.arrow")}
+    assert (config.out / "few_steps.md").read_text() == text
+    with pytest.raises(ValueError, match=r"other settings \(seed: 0 -> 1\)"):
+        few_steps.main(replace(config, seed=1))
+    with pytest.raises(ValueError, match='"flow-euler" does not fit this pipeline'):
+        few_steps.main(replace(config, samplers=("flow-euler",)))
+    with pytest.raises(ValueError, match="at least two numbers from 1 on"):
+        few_steps.main(replace(config, calls=(4,)))

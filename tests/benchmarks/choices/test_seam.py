@@ -1,8 +1,11 @@
-"""The seam benchmark's ways to paste, and the borders that it looks at."""
+"""The seam benchmark: its ways to paste, the borders that it looks at, and a run from end to end."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from benchmarks.choices import seam
 from benchmarks.choices.seam import Experiment, experiments, membrane, paint_mask_of, painted_seam, pasted
 from evaluation.lesions.lesion_sets import Lesion
 from imaging.lesions.mask import grown_mask
@@ -103,3 +106,27 @@ def test_each_cause_is_requested_with_the_other_settings_as_usual():
 def test_painted_region_ends_where_the_scan_does(margin_mm: float):
     lesion = real_lesion()
     assert not paint_mask_of(lesion, margin_mm)[:, :, 8:].any()
+
+
+@pytest.mark.slow
+def test_seam_asks_for_every_cause_and_continues(chain, nodules, tmp_path, monkeypatch):
+    config = seam.SeamConfig(
+        pipeline=str(chain.ldm / "pipeline"),
+        data=nodules,
+        out=tmp_path / "seam",
+        margins_mm=(0, 2),
+        blends_mm=(0, 1),
+        blend_mm=1,
+        steps=1,
+        repeats=10,
+        device="cpu",
+    )
+    seam.main(config)
+    text = (config.out / "seam.md").read_text()
+    assert [text.count(f"\n| {cause} |") for cause in ("decoder", "margin", "blend", "paste")] == [4, 2, 4, 8]
+
+    monkeypatch.setattr(seam.LesionInpaintPipeline, "generate", lambda *_, **__: pytest.fail("made twice"))
+    seam.main(config)
+    assert (config.out / "seam.md").read_text() == text
+    with pytest.raises(ValueError, match=r"other settings \(steps: 1 -> 2\)"):
+        seam.main(replace(config, steps=2))
