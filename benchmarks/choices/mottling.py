@@ -4,7 +4,7 @@
         --pipelines shipped=lung-nodule-small,first=runs/shipped/ldm_1/pipeline
 
 Every solid lesion of the split that has a core (`core_deviation`) is painted in its own mask as if its own appearance
-had been drawn: the U-Net is told its texture and HU, and the mean is met, so that all are compared at one density.
+had been drawn: its texture and HU are the attributes, and the mean is met, so that all are compared at one density.
 Results: mottling.md.
 """
 
