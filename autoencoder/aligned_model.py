@@ -11,7 +11,7 @@ class AlignedModel(ModelMixin):
 
     `safetensors` maps a file into memory, where a tensor starts at whatever byte the header and the tensors before it
     end. PyTorch's own allocations start at multiples of 64 bytes, and kernels of some CPUs add in another order
-    elsewhere. What the copy costs: `benchmarks/aligned_weights.py`.
+    elsewhere.
 
     A model names it before Diffusers' classes: `class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin)`. Diffusers
     loads a pipeline's component only if the component's own module has the name `ModelMixin`.

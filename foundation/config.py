@@ -73,9 +73,9 @@ def read_arguments(config_type: type[ConfigT], module_name: str) -> ConfigT | No
 def parse_config(config_type: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
     """Build a config from `--config file.yaml` and overrides such as `--out-dir runs/a` or `--model.channels 16,32`.
 
-    Later values win, so an override goes after `--config`. Types are checked against the dataclass's annotations, and
-    inputs annotated with `MustExist` are looked for; `--out-dir` and `--out_dir` are the same option, and `1,2,3` is a
-    list of numbers.
+    Later values win, so an override goes after `--config`, and a second `--config` may say only what differs. Types
+    are checked against the dataclass's annotations, and inputs annotated with `MustExist` are looked for; `--out-dir`
+    and `--out_dir` are the same option, and `1,2,3` is a list of numbers.
 
     Args:
         config_type: Frozen dataclass; the Attributes section of its docstring becomes the `--help` text.

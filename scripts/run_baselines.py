@@ -2,8 +2,9 @@
 
 uv run scripts/run_baselines.py --budget-minutes 30 --data data/nodules --latents data/latents --vae runs/vae/model \\
     --out runs/baselines
-A method is a config in configs/baselines. `vae: identity` there means that the method works on voxels, with the same
-code. Each method inpaints the test masks. The same command continues an interrupted run. You can add --methods later.
+A method is a config in configs/baselines. A config in a subfolder holds what differs from the method that the subfolder
+is named after. `vae: identity` means that the method works on voxels, with the same code. Each method inpaints the test
+masks. The same command continues an interrupted run. You can add --methods later.
 """
 
 import math
@@ -33,7 +34,7 @@ class BaselinesConfig:
         methods: Names of configs, such as ours,snr; "all" takes every one.
         latents: `data` encoded, for methods in latent space.
         vae: Folder of the autoencoder of the latents.
-        configs: Folder of the methods' configs, `<method>.yaml`.
+        configs: Folder of the methods' configs, `<method>.yaml`, and `<method>/<variant>.yaml` with what differs.
         mixed_precision: Precision of every training; null keeps what each config says.
         pixel_variants: Variants of each training nodule for methods on voxels; one takes 2 MB of disk at 48 voxels.
         split: Split whose masks are inpainted and whose lesions they are compared with; use "validation" for tests.
@@ -78,7 +79,7 @@ class BaselinesConfig:
 
     def chosen(self) -> list[str]:
         """Names of the methods. Raises ValueError for one that has no config, naming those that have."""
-        files = sorted(path.stem for path in self.configs.glob("*.yaml"))
+        files = sorted(self.files())
         known = [*(name for name in ORDER if name in files), *(name for name in files if name not in ORDER)]
         names = known if self.methods == "all" else list(filter(None, self.methods.split(",")))
         unknown = [name for name in names if name not in known]
@@ -86,6 +87,10 @@ class BaselinesConfig:
             fault = f"{unknown[0]!r} is unknown" if unknown else "expected each name once, and at least one"
             raise ValueError(f"methods {self.methods}: {fault}; known in {self.configs}: {', '.join(known)}")
         return names
+
+    def files(self) -> dict[str, Path]:
+        """Config of each method by its name."""
+        return {path.stem: path for path in self.configs.rglob("*.yaml")}
 
 
 ARGUMENTS = read_arguments(BaselinesConfig, __name__)
@@ -145,9 +150,10 @@ def main(config: BaselinesConfig) -> None:
 
 def method_of(config: BaselinesConfig, name: str) -> train_ldm.LdmConfig:
     """A method's training, but for the number of its steps, which `planned` sets."""
-    file = config.configs / f"{name}.yaml"
-    given = {"--vae": config.vae or "none", "--config": file, "--data": config.data, "--out": config.out / name}
-    method = parse_config(train_ldm.LdmConfig, [str(part) for option in given.items() for part in option])
+    file = config.files()[name]
+    layers = [part for layer in layers_of(file, config.configs) for part in ("--config", layer)]
+    argv = ["--vae", config.vae or "none", *layers, "--data", config.data, "--out", config.out / name]
+    method = parse_config(train_ldm.LdmConfig, [str(part) for part in argv])
     if method.vae == IDENTITY:
         data, vae = pixel_folder(config) / "latents", pixel_folder(config) / "model"
     elif config.latents is None or config.vae is None:
@@ -157,6 +163,13 @@ def method_of(config: BaselinesConfig, name: str) -> train_ldm.LdmConfig:
     precision = config.mixed_precision or method.mixed_precision
     budget = config.budget_minutes
     return replace(method, data=data, vae=str(vae), seed=config.seed, budget_minutes=budget, mixed_precision=precision)
+
+
+def layers_of(file: Path, root: Path) -> list[Path]:
+    """The configs that make a method's, the most general one first; later values win."""
+    if file.parent == root:
+        return [file]
+    return [*layers_of(file.parent.with_name(f"{file.parent.name}.yaml"), root), file]
 
 
 def pixel_folder(config: BaselinesConfig) -> Path:

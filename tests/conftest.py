@@ -6,6 +6,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests run side by side, on tiny tensors
 
 import pytest
+from chain import chain, phantom_dataset  # noqa: F401 - fixtures
 from hub_server import hub_server  # noqa: F401 - a fixture
 
 

@@ -1,6 +1,6 @@
 """Named sizes of the autoencoders, and what else a config says of them; imports no torch.
 
-What each size costs: `benchmarks/autoencoder_presets.py`.
+What each size costs: `benchmarks/speed/autoencoder_presets.py`.
 """
 
 from dataclasses import dataclass

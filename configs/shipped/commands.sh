@@ -2,16 +2,16 @@
 # nodules_iso51 and nodules_native are folders of NIfTI pairs with a nodules.csv. A training that was cut off goes on.
 uv run scripts/prepare_nodules.py --data '[nodules_iso51, nodules_native]' --out data/joined --crop-size 48
 uv run scripts/train_vae.py --config configs/shipped/vae_1.yaml --data data/joined --out runs/shipped/vae_1
-uv run scripts/train_vae.py --config configs/shipped/vae_2.yaml --data data/joined \
+uv run scripts/train_vae.py --config configs/shipped/vae_1.yaml --config configs/shipped/vae_2.yaml --data data/joined \
     --initial runs/shipped/vae_1/model --out runs/shipped/vae_2
 uv run scripts/encode_latents.py --data data/joined --vae runs/shipped/vae_2/model --out data/latents \
     --variants 5
 uv run scripts/train_ldm.py --config configs/shipped/ldm_1.yaml --data data/latents --vae runs/shipped/vae_2/model \
     --out runs/shipped/ldm_1
-uv run scripts/train_ldm.py --config configs/shipped/ldm_2.yaml --data data/latents --vae runs/shipped/vae_2/model \
-    --initial runs/shipped/ldm_1/pipeline --out runs/shipped/ldm_2
-uv run scripts/train_ldm.py --config configs/shipped/ldm_3.yaml --data data/latents --vae runs/shipped/vae_2/model \
-    --initial runs/shipped/ldm_2/pipeline --out runs/shipped/ldm_3
+uv run scripts/train_ldm.py --config configs/shipped/ldm_1.yaml --config configs/shipped/ldm_2.yaml \
+    --data data/latents --vae runs/shipped/vae_2/model --initial runs/shipped/ldm_1/pipeline --out runs/shipped/ldm_2
+uv run scripts/train_ldm.py --config configs/shipped/ldm_1.yaml --config configs/shipped/ldm_3.yaml \
+    --data data/latents --vae runs/shipped/vae_2/model --initial runs/shipped/ldm_2/pipeline --out runs/shipped/ldm_3
 uv run scripts/train_classifier.py --config configs/shipped/classifier.yaml --data data/latents \
     --pipeline runs/shipped/ldm_3/pipeline --out runs/shipped/classifier
 uv run scripts/inpaint_nodules.py --data data/joined --pipeline runs/shipped/classifier/pipeline \

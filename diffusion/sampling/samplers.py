@@ -133,7 +133,7 @@ def sampler_of(name: SamplerName, scheduler: Any) -> Any:
 
 
 def usual_sampler(scheduler: Any) -> Any:
-    """What a training leaves in its pipeline: the sampler that needs fewest calls (benchmarks/few_steps.md)."""
+    """What a training leaves in its pipeline: the sampler that needs fewest calls (benchmarks/choices/few_steps.md)."""
     return scheduler if is_flow(scheduler) else sampler_of("dpm-solver++", scheduler)
 
 

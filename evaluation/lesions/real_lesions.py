@@ -7,7 +7,7 @@ few hundred lesions.
 
 The plausibility of a lesion is the rank of its distance among lesions of other patients, p = (1 + #{dᵢ ≥ d}) / (1 + n).
 This is the p-value of conformal prediction (Vovk, Gammerman & Shafer 2005). So a threshold of 0.05 refuses one real
-lesion in twenty. benchmarks/synthesize.md says what it finds: a blob of one value, a missing lesion or calcium
+lesion in twenty. benchmarks/speed/synthesize.md says what it finds: a blob of one value, a missing lesion or calcium
 throughout, but not a little too much blur or noise.
 """
 

@@ -122,6 +122,17 @@ def test_the_command_line_overrides_the_file_which_overrides_the_defaults(tmp_pa
     assert config == Config(Path("runs/a"), Model((4, 8, 12), 0.3), 30)
 
 
+def test_a_second_file_says_what_differs_at_any_depth_and_a_mistake_in_it_names_it(tmp_path, capsys):
+    base = yaml_file(tmp_path, "out_dir: runs/a\nsteps: 20\nmodel:\n  channels: [8, 16]\n  dropout: 0.3\n")
+    second = tmp_path / "differs.yaml"
+    second.write_text("model:\n  dropout: 0.5\nflips: false\n")
+    config = parse_config(Config, ["--config", base, "--config", str(second)])
+    assert config == Config(Path("runs/a"), Model((8, 16), 0.5), 20, flips=False)
+    second.write_text("model:\n  drop: 0.5\n")
+    message = refusal(["--config", base, "--config", str(second)], capsys)
+    assert "differs.yaml: unknown key `model.drop`; known keys: model.channels, model.dropout" in message
+
+
 def test_options_are_written_with_hyphens_or_underscores_and_lists_with_commas():
     argv = ["--out-dir=my-run", "--center", "-1.5,20,3e2", "--attributes.malignancy", "malignant", "--flips", "false"]
     config = parse_config(Config, [*argv, "--policy", "lax", "--max-minutes", "0.5"])

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def test_the_packages_pipeline_fits_its_limit_and_its_card_has_the_commands():
 
 
 def test_the_commands_of_the_packages_pipeline_fit_their_scripts_and_one_another(tmp_path, monkeypatch):
-    """Each option is known, each input comes from a command before, and configs name the command that they head."""
+    """Each option is known, each input comes from a command before, and the last config is headed by its command."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     made = ["nodules_iso51", "nodules_native"]  # what is there from the beginning
@@ -99,13 +100,12 @@ def test_the_commands_of_the_packages_pipeline_fit_their_scripts_and_one_another
     commands = [shlex.split(line) for line in joined(COMMANDS.read_text()) if not line.startswith("#")]
     for _, _, script, *argv in commands:
         config = parse_config(CONFIGS[Path(script).stem], argv)  # refuses options, and inputs that are not there yet
-        for number, text in enumerate(argv):
-            if text.startswith("configs/") and text.endswith(".yaml"):
-                head = [line[2:] for line in (ROOT / text).read_text().splitlines() if line.startswith("# ")]
-                assert shlex.split(joined("\n".join(head))[0]) == ["uv", "run", script, *argv]
-            if argv[number - 1] == "--out":
-                for part in ("", "model", "pipeline"):
-                    (config.out / part).mkdir(parents=True, exist_ok=True)
+        configs = [value for option, value in pairwise(argv) if option == "--config"]
+        if configs:
+            head = [line[2:] for line in (ROOT / configs[-1]).read_text().splitlines() if line.startswith("# ")]
+            assert shlex.split(joined("\n".join(head))[0]) == ["uv", "run", script, *argv]
+        for part in ("", "model", "pipeline"):
+            (config.out / part).mkdir(parents=True, exist_ok=True)
     assert config.out == Path("models/lung-nodule-small") and config.pipeline == "runs/shipped/classifier/pipeline"
 
 

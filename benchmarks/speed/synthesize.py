@@ -1,0 +1,106 @@
+"""Lesions per minute of scripts/synthesize.py, by one process and by two, and that both make the same files.
+
+    uv run benchmarks/speed/synthesize.py --scans scan_folder
+    uv run benchmarks/speed/synthesize.py --scans scan_folder --options="--hu-scale 0"
+
+Each case is the script from its start to its end, one thread a process, into a folder of its own; then the same command
+again, which finds everything there: what that takes is the start (imports, weights), which a long run pays once. A run
+before them, not counted, leaves the libraries compiled to bytecode. CPU seconds, of all processes together, hardly
+depend on what else runs; the wall clock does. A core's lesions per minute are 60 over the CPU seconds of a lesion
+without the start.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from foundation.config import SHIPPED_PIPELINE, ExistingFolder, ModelSource, launch, parse_config
+
+ROOT = Path(__file__).parents[2]
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to measure.
+
+    Attributes:
+        scans: Folder of scans.
+        lesions: Made in each case.
+        lesions_per_scan: In each output.
+        pipeline: What paints.
+        processes: Cases.
+        options: Further options of the script, as on its command line.
+        work: Folder for the results, which must not exist; none takes a temporary one.
+    """
+
+    scans: ExistingFolder
+    lesions: int = 24
+    lesions_per_scan: int = 3
+    pipeline: ModelSource = SHIPPED_PIPELINE
+    processes: tuple[int, ...] = (1, 2)
+    options: str = ""
+    work: Path | None = None
+
+
+class Usage(NamedTuple):
+    """What a command took, its children included."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def main(config: Config) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        work = config.work or Path(temporary)
+        print(f"{config.lesions} lesions, {config.lesions_per_scan} a scan, {os.cpu_count()} cores, ", end="")
+        print(f"load before {os.getloadavg()[0]:.1f}\n")
+        print("| processes | made / samples | CPU s (start) | CPU s a lesion | lesions a core and minute | wall s |")
+        print("|---|---|---|---|---|---|", flush=True)
+        used(config, 1, work / "first", work, "--max-minutes", "0")
+        files = {}
+        for count in config.processes:
+            out = work / f"by_{count}"
+            whole, again = used(config, count, out, work), used(config, count, out, work)
+            table = pd.read_parquet(out / "manifest.parquet")
+            made = int(table.accepted.sum())
+            if not made:
+                raise ValueError(f"{out}: none of {len(table)} samples was accepted; see its manifest for the reasons")
+            each_s = (whole.cpu_s - again.cpu_s) / made
+            print(f"| {count} | {made} / {len(table)} | {whole.cpu_s:.0f} ({again.cpu_s:.0f}) | ", end="")
+            print(f"{each_s:.1f} | {60 / each_s:.0f} | {whole.wall_s:.0f} ({again.wall_s:.0f}) |", flush=True)
+            paths = [path for path in sorted(out.rglob("*")) if path.is_file() and ".locks" not in path.parts]
+            files[count] = {path.relative_to(out): path.read_bytes() for path in paths}
+        first, *others = files.values()
+        if any(other != first for other in others):
+            raise ValueError(f"{work}: the files differ between numbers of processes, expected the same bytes")
+        if others:
+            print(f"\nthe same {len(first)} files, to the byte, by any number of processes")
+
+
+def used(config: Config, count: int, out: Path, work: Path, *more: str) -> Usage:
+    """Run the script to its end, with bytecode kept in `work`."""
+    command = [sys.executable, *((*TORCHRUN, str(count)) if count > 1 else ()), str(ROOT / "scripts/synthesize.py")]
+    command += ["--scans", str(config.scans), "--pipeline", config.pipeline, "--out", str(out), "--device", "cpu"]
+    command += ["--lesions", str(config.lesions), "--lesions-per-scan", str(config.lesions_per_scan)]
+    command += [*shlex.split(config.options), *more]
+    started = time.perf_counter()
+    variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""}
+    variables["PYTHONPYCACHEPREFIX"] = str(work / "bytecode")
+    process = subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise ValueError(f"{' '.join(command)}: ended with status {os.waitstatus_to_exitcode(status)}")
+    return Usage(time.perf_counter() - started, usage.ru_utime + usage.ru_stime)
+
+
+if __name__ == "__main__":
+    launch(main, parse_config(Config))

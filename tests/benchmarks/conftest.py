@@ -1,0 +1,18 @@
+"""Fixtures of the benchmarks' tests."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def nodules(chain, tmp_path) -> Path:
+    """Twelve validation nodules of the phantom, each of a patient of its own, and six to train on."""
+    from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
+
+    splits = [load_nodules(chain.nodules, split) for split in ("validation", "train")]
+    rows = [read_nodule(split, number) for split in splits for number in range(6)]
+    held = [{**row, "patient_id": f"patient{i}", "split": "validation"} for i, row in enumerate(rows)]
+    train = [{**row, "nodule_id": f"t{i}", "patient_id": f"t{i}", "split": "train"} for i, row in enumerate(rows[:6])]
+    save_nodule_dataset(iter(held + train), tmp_path / "nodules", rows[0]["ct_hu"].shape[0])
+    return tmp_path / "nodules"
