@@ -1,17 +1,24 @@
 """The console command `lesion-diffusion`, whose sub-commands are the scripts: inpaint_nodules.py is `inpaint-nodules`.
 
-A script runs as `python scripts/NAME.py` does: with its folder first on the path, as scripts import one another, and
-under its own `--help`. Listing them imports none. For tab completion put this into the shell's profile:
-`eval "$(register-python-argcomplete lesion-diffusion)"`.
+A script runs as `python scripts/NAME.py` does, under its own `--help`. Listing them imports none. For tab completion
+put this into the shell's profile: `eval "$(register-python-argcomplete lesion-diffusion)"`.
+
+No script imports another. One that needs another's work runs it by `run_script`, as a user would by its options.
 """
 
 import argparse
 import ast
+import contextlib
+import io
+import json
 import os
 import runpy
+import shlex
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from foundation.shipped import shipped
 
@@ -38,10 +45,61 @@ def main() -> None:
         raise SystemExit(2)
 
 
+def run_script(name: str, options: Mapping[str, Any]) -> None:
+    """Run a script in this process, as its command line would, and print that command line.
+
+    Args:
+        name: As its file is called, such as "train_ldm".
+        options: Option -> value of the config's type, with `model.channels` for one of a group; the later of two wins.
+            `config` may be several files.
+    Raises: SystemExit: As the script does where its input is bad.
+    """
+    arguments = _arguments(options)
+    print(f"$ {NAME} {name.replace('_', '-')} {shlex.join(arguments)}", flush=True)
+    _run(shipped("scripts") / f"{name}.py", arguments)
+
+
+def script_settings(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a script's config is with these options, its defaults included, as plain YAML types; runs nothing.
+
+    Args:
+        name, options: As for `run_script`.
+    Raises: SystemExit: If an option or a key of a config file is unknown, or a value is of another type.
+    """
+    import yaml
+
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            _run(shipped("scripts") / f"{name}.py", [*_arguments(options), "--print_config"])
+    except SystemExit as end:
+        if end.code:
+            raise
+    return yaml.safe_load(printed.getvalue())
+
+
+def _arguments(options: Mapping[str, Any]) -> list[str]:
+    """Options as a command line has them."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, str | Path):
+            return str(value)
+        return json.dumps(value, default=str)  # null, true, numbers, lists
+
+    words = []
+    for name, value in options.items():
+        for one in value if name == "config" and isinstance(value, list) else [value]:
+            words += [f"--{name}", text(one)]
+    return words
+
+
 def _run(script: Path, arguments: list[str]) -> None:
+    argv = sys.argv
     sys.argv = [str(script), *arguments]
-    sys.path.insert(0, str(script.parent))
-    runpy.run_path(str(script), run_name="__main__")
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    finally:
+        sys.argv = argv
 
 
 def _overview(scripts: dict[str, Path]) -> str:

@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
+from imaging.boxes import mask_box
 from imaging.window import AIR_HU
 
 
@@ -26,8 +27,7 @@ def edge_weight(lesion_mask: np.ndarray, spacing_mm: np.ndarray, blend_mm: float
     weight = np.zeros(inside.shape, np.float32)
     if not inside.any() or inside.all():
         return weight + inside
-    occupied = (np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
-    box = tuple(slice(max(int(along[0]) - 1, 0), int(along[-1]) + 2) for along in occupied)
+    box = mask_box(inside, margin=1)
     padded = np.pad(inside[box], 1, mode="edge")
     depth_mm = distance_transform_edt(padded, sampling=[float(mm) for mm in spacing_mm])[1:-1, 1:-1, 1:-1]
     weight[box] = np.where(inside[box], np.minimum(depth_mm / max(blend_mm, 1e-6), 1), 0)

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import SimpleITK as sitk
 
+from imaging.boxes import mask_box
 from imaging.compositing import composite, edge_weight
 from imaging.noise import clipped_to_noise
 from imaging.window import AIR_HU
@@ -238,13 +239,7 @@ def soft_edge(mask_image: sitk.Image, blend_mm: float) -> sitk.Image:
 
 def bounding_box(mask_image: sitk.Image) -> tuple[slice, slice, slice]:
     """Slices (x, y, z), as SimpleITK indexes, around the voxels that are not 0. Raises ValueError: If there is none."""
-    inside = sitk.GetArrayViewFromImage(mask_image) != 0
-    planes = np.flatnonzero(inside.any(axis=(1, 2)))
-    if len(planes) == 0:
-        raise ValueError("the lesion mask is empty, expected at least one voxel above 0")
-    inside = inside[planes[0] : planes[-1] + 1]
-    others = (np.flatnonzero(inside.any(axis=(0, 1))), np.flatnonzero(inside.any(axis=(0, 2))), planes)
-    x, y, z = (slice(int(occupied[0]), int(occupied[-1]) + 1) for occupied in others)
+    z, y, x = mask_box(sitk.GetArrayViewFromImage(mask_image))
     return x, y, z
 
 

@@ -46,82 +46,69 @@ class DemoConfig:
 
 ARGUMENTS = read_arguments(DemoConfig, __name__)
 
-import inpaint
-
-from imaging.files.ct import read_ct, write_ct
-from imaging.geometry import index_of_point
-from imaging.lesions.sites import find_lesion_sites
-from imaging.phantom.chest import chest_phantom, phantom_image
+from foundation.command import run_script
 
 
 def main(config: DemoConfig) -> None:
-    """A scan, a site in its lung, and the lesion."""
-    pipeline = trained_on_phantoms(config) if config.train else config.pipeline
-    path = config.ct or phantom_scan(config)
-    scan = read_ct(path)
-    site = find_lesion_sites(scan, config.diameter_mm, 1, seed=config.seed)[0]
-    out = config.out / "result"
-    inpaint.main(
-        inpaint.InpaintConfig(
-            ct=path,
-            pipeline=pipeline,
-            out=out,
-            center=index_of_point(scan, site),
-            diameter_mm=config.diameter_mm,
-            seed=config.seed,
-        )
-    )
-    print(f"look at {out / 'overview.png'}")
+    """A scan, and a lesion at a site in its lung."""
+    options = {
+        "ct": config.ct or phantom_scan(config),
+        "pipeline": trained_on_phantoms(config) if config.train else config.pipeline,
+        "out": config.out / "result",
+        "site": "auto",
+        "diameter_mm": config.diameter_mm,
+        "seed": config.seed,
+    }
+    run_script("inpaint", options)  # which ends this process and says where the picture is
 
 
 def phantom_scan(config: DemoConfig) -> Path:
     """A chest phantom with two nodules of its own, as a file."""
+    from imaging.files.ct import write_ct
+    from imaging.phantom.chest import chest_phantom, phantom_image
+
     path = config.out / "scan.nii.gz"
     write_ct(phantom_image(chest_phantom((96, 160, 160), (2.5, 2.0, 2.0), n_nodules=2, seed=config.seed)), path)
     return path
 
 
-def trained_on_phantoms(config: DemoConfig) -> str:
+def trained_on_phantoms(config: DemoConfig) -> Path:
     """Phantom nodules -> autoencoder -> latents -> diffusion model; the folder of its pipeline."""
-    import encode_latents
-    import train_ldm
-    import train_vae
-
     from imaging.dataset.nodules import save_nodule_dataset
     from imaging.phantom.chest import phantom_nodules
 
-    out, data, latents = config.out, config.out / "nodules", config.out / "latents"
+    data, vae, latents, ldm = (config.out / name for name in ("nodules", "vae", "latents", "ldm"))
     if not data.exists():
-        save_nodule_dataset(
-            phantom_nodules(config.nodules, config.crop_size, config.spacing_mm), data, config.crop_size
-        )
-    train_vae.main(
-        train_vae.VaeConfig(
-            data=data,
-            out=out / "vae",
-            model=train_vae.ModelConfig(channels=(16, 48), blocks_per_level=1),
-            steps=config.vae_steps,
-            learning_rate=2e-3,
-            ema_decay=0.98,
-            evaluate_every=config.vae_steps,
-        )
-    )
+        nodules = phantom_nodules(config.nodules, config.crop_size, config.spacing_mm)
+        save_nodule_dataset(nodules, data, config.crop_size)
+    train_vae = {
+        "data": data,
+        "out": vae,
+        "model.channels": (16, 48),
+        "model.blocks_per_level": 1,
+        "steps": config.vae_steps,
+        "learning_rate": 2e-3,
+        "ema_decay": 0.98,
+        "evaluate_every": config.vae_steps,
+    }
+    run_script("train_vae", train_vae)
     if not latents.exists():
-        encode_latents.main(encode_latents.EncodeConfig(data=data, vae=str(out / "vae/model"), out=latents))
-    train_ldm.main(
-        train_ldm.LdmConfig(
-            data=latents,
-            vae=str(out / "vae/model"),
-            out=out / "ldm",
-            model=train_ldm.UNetConfig(channels=(32, 64), blocks_per_level=1, map_channels=16),
-            batch_size=8,
-            steps=config.ldm_steps,
-            learning_rate=1e-3,
-            ema_decay=0.98,
-            evaluate_every=config.ldm_steps,
-        )
-    )
-    return str(out / "ldm/pipeline")
+        run_script("encode_latents", {"data": data, "vae": vae / "model", "out": latents})
+    train_ldm = {
+        "data": latents,
+        "vae": vae / "model",
+        "out": ldm,
+        "model.channels": (32, 64),
+        "model.blocks_per_level": 1,
+        "model.map_channels": 16,
+        "batch_size": 8,
+        "steps": config.ldm_steps,
+        "learning_rate": 1e-3,
+        "ema_decay": 0.98,
+        "evaluate_every": config.ldm_steps,
+    }
+    run_script("train_ldm", train_ldm)
+    return ldm / "pipeline"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diffusion.option_types import SamplerName
-from foundation.config import ExistingFolder, WeightsSource, config_dict, launch, parse_config, read_arguments
+from foundation.config import ExistingFolder, WeightsSource, launch, read_arguments
 from foundation.shipped import shipped
 from training.config import MixedPrecision
 
@@ -101,11 +101,7 @@ import json
 import shutil
 import time
 from dataclasses import replace
-from typing import NoReturn
-
-import encode_latents
-import evaluate
-import train_ldm
+from typing import NamedTuple, NoReturn
 
 from autoencoder.identity import IdentityAutoencoder
 from autoencoder.latent_dataset import load_latents, read_latent
@@ -116,6 +112,7 @@ from evaluation.lesions.synthetic_sets import load_and_make_set, paint_batch
 from evaluation.reports.baseline_table import Cost, baseline_blocks
 from foundation.atomic import recover, write_atomically
 from foundation.claimed_folder import claim_file
+from foundation.command import run_script, script_settings
 from foundation.document import to_markdown
 from imaging.dataset.nodules import crop_size_of, load_nodules
 from imaging.window import WINDOW_LEVEL, WINDOW_WIDTH
@@ -126,19 +123,37 @@ LEAST_MEASURED_S, MOST_MEASURED_S = 5.0, 30.0
 NEVER = 10**9  # steps
 
 
+class Method(NamedTuple):
+    """A method's training.
+
+    Attributes:
+        options: Of scripts/train_ldm.py.
+        settings: All of its config with these options.
+    """
+
+    options: dict[str, Any]
+    settings: dict[str, Any]
+
+    @property
+    def out(self) -> Path:
+        """Its folder."""
+        return self.options["out"]
+
+
 def main(config: BaselinesConfig) -> None:
     """Measure every method's speed, train, inpaint, compare."""
     methods = {name: method_of(config, name) for name in config.chosen()}
     check_inputs(config, methods)
-    if any(method.vae == str(pixel_folder(config) / "model") for method in methods.values()):
+    if any(method.options["vae"] == pixel_folder(config) / "model" for method in methods.values()):
         prepare_pixels(config)
     for name, method in methods.items():
-        claim_file(config.out / name / "method.json", settings_of(method), str(config.out / name))
+        claim_file(method.out / "method.json", settings_of(method), str(method.out))
         if (config.out / name / "sampling.json").exists():
             claim_sampling(config, name, method)
     runs = {name: planned(name, method) for name, method in methods.items()}
     for number, (name, run) in enumerate(runs.items(), start=1):
-        print(f"{name}, {number} of {len(runs)}: {run.steps} steps in {config.budget_minutes:g} minutes", flush=True)
+        steps = run.options["steps"]
+        print(f"{name}, {number} of {len(runs)}: {steps} steps in {config.budget_minutes:g} minutes", flush=True)
         train(run)
         inpaint(config, name, run)
     compare(config, list(runs))
@@ -148,21 +163,20 @@ def main(config: BaselinesConfig) -> None:
     print(f"\n{table}\nwrote {config.out / 'table1.md'}")
 
 
-def method_of(config: BaselinesConfig, name: str) -> train_ldm.LdmConfig:
+def method_of(config: BaselinesConfig, name: str) -> Method:
     """A method's training, but for the number of its steps, which `planned` sets."""
     file = config.files()[name]
-    layers = [part for layer in layers_of(file, config.configs) for part in ("--config", layer)]
-    argv = ["--vae", config.vae or "none", *layers, "--data", config.data, "--out", config.out / name]
-    method = parse_config(train_ldm.LdmConfig, [str(part) for part in argv])
-    if method.vae == IDENTITY:
+    options: dict[str, Any] = {"config": layers_of(file, config.configs), "out": config.out / name}
+    own = script_settings("train_ldm", {"vae": config.vae or "none", **options, "data": config.data})
+    if own["vae"] == IDENTITY:
         data, vae = pixel_folder(config) / "latents", pixel_folder(config) / "model"
     elif config.latents is None or config.vae is None:
         raise ValueError(f"{file}: a method in latent space; give --latents and --vae, or choose other --methods")
     else:
         data, vae = config.latents, config.vae
-    precision = config.mixed_precision or method.mixed_precision
-    budget = config.budget_minutes
-    return replace(method, data=data, vae=str(vae), seed=config.seed, budget_minutes=budget, mixed_precision=precision)
+    options |= {"data": data, "vae": vae, "seed": config.seed, "budget_minutes": config.budget_minutes}
+    options |= {"mixed_precision": config.mixed_precision or own["mixed_precision"]}
+    return Method(options, script_settings("train_ldm", options))
 
 
 def layers_of(file: Path, root: Path) -> list[Path]:
@@ -177,13 +191,13 @@ def pixel_folder(config: BaselinesConfig) -> Path:
     return config.out / "pixel"
 
 
-def check_inputs(config: BaselinesConfig, methods: Mapping[str, train_ldm.LdmConfig]) -> None:
+def check_inputs(config: BaselinesConfig, methods: Mapping[str, Method]) -> None:
     """Refuse, before anything is computed, inputs that do not belong together."""
     nodules = load_nodules(config.data, config.split)
     size, patients = crop_size_of(load_nodules(config.data, "train")), set(nodules["patient_id"][:])
     factors = {str(config.vae): load_autoencoder(config.vae).factor} if config.vae else {}
     for name, method in methods.items():
-        multiple = factors.get(method.vae, 1) * 2 ** (len(method.model.channels) - 1)
+        multiple = factors.get(str(method.options["vae"]), 1) * 2 ** (len(method.settings["model"]["channels"]) - 1)
         if size % multiple:
             raise ValueError(f"{config.data}: crops of {size} voxels, {name} needs a multiple of {multiple}")
     if config.latents is not None:
@@ -204,67 +218,66 @@ def prepare_pixels(config: BaselinesConfig) -> None:
     Its latents are ct_norm as it is, [-1, 1]. So the losses of the texture-loss proposal have the same relative size as
     there.
     """
-    folder = pixel_folder(config)
-    window, margin_mm = (WINDOW_WIDTH, WINDOW_LEVEL), encode_latents.EncodeConfig.paint_margin_mm
+    folder, window = pixel_folder(config), (WINDOW_WIDTH, WINDOW_LEVEL)
+    variants = dict.fromkeys(("variants", "variants_in_context"), config.pixel_variants)
+    encoding = {
+        "data": config.data,
+        "vae": folder / "model",
+        "out": folder / "latents",
+        "seed": config.seed,
+        **variants,
+    }
     if config.vae is not None and config.latents is not None:
         own = load_autoencoder(config.vae).config
         window = (own["window_width"], own["window_level"])
-        margin_mm = float(read_latent(load_latents(config.latents, "train"), 0)["paint_margin_mm"])
+        encoding["paint_margin_mm"] = float(read_latent(load_latents(config.latents, "train"), 0)["paint_margin_mm"])
     vae = {"window_width": window[0], "window_level": window[1], "latents_mean": [0.0], "latents_std": [1.0]}
-    encoding = {"data": str(config.data), "variants": config.pixel_variants, "paint_margin_mm": margin_mm}
-    settings = vae | encoding | {"seed": config.seed}
+    resolved = script_settings("encode_latents", encoding)
+    settings = vae | {name: resolved[name] for name in ("data", "variants", "paint_margin_mm", "seed")}
     claim_file(folder / "settings.json", settings, f"{folder} and the methods that were trained on it")
     for part in ("model", "latents"):
         recover(folder / part)
     if not (folder / "model").exists():
         write_atomically(folder / "model", IdentityAutoencoder(**vae).save_pretrained)
     if not (folder / "latents").exists():
-        encode_latents.main(
-            encode_latents.EncodeConfig(
-                data=config.data,
-                vae=str(folder / "model"),
-                out=folder / "latents",
-                variants=config.pixel_variants,
-                variants_in_context=config.pixel_variants,
-                paint_margin_mm=margin_mm,
-                seed=config.seed,
-            )
-        )
+        run_script("encode_latents", encoding)
 
 
-def settings_of(method: train_ldm.LdmConfig) -> dict[str, Any]:
+def settings_of(method: Method) -> dict[str, Any]:
     """What a training depends on, but for its number of steps, which the budget gives."""
-    settings = {name: value for name, value in config_dict(method).items() if name not in ("out", "steps")}
-    return settings | {"vae_sha256": weights_sha256(method.vae)}
+    settings = {name: value for name, value in method.settings.items() if name not in ("out", "steps")}
+    return settings | {"vae_sha256": weights_sha256(method.options["vae"])}
 
 
-def planned(name: str, method: train_ldm.LdmConfig) -> train_ldm.LdmConfig:
+def planned(name: str, method: Method) -> Method:
     """The training with as many steps as its budget has time for, so that the learning rate ends with the budget.
 
     Speed is measured once and kept: a continued run has the schedule it began with.
     """
-    path = method.out / "plan.json"
+    path, budget_minutes = method.out / "plan.json", method.options["budget_minutes"]
     if not path.exists():
         print(f"{name}: measuring its speed ...", end=" ", flush=True)
         rate = steps_per_second(method)
         print(f"{rate:.3g} steps a second", flush=True)
-        plan = {"steps_per_second": rate, "steps": max(1, int(PLANNED_SHARE * 60 * method.budget_minutes * rate))}
+        plan = {"steps_per_second": rate, "steps": max(1, int(PLANNED_SHARE * 60 * budget_minutes * rate))}
         write_atomically(path, lambda temporary: temporary.write_text(json.dumps(plan, indent=2)))
     plan = json.loads(path.read_text())
     a_minute = max(1, round(60 * plan["steps_per_second"]))
-    return replace(method, steps=plan["steps"], evaluate_every=NEVER, checkpoint_every=a_minute)
+    fixed = {"steps": plan["steps"], "evaluate_every": NEVER, "checkpoint_every": a_minute}
+    return Method(method.options | fixed, method.settings | fixed)
 
 
-def steps_per_second(method: train_ldm.LdmConfig) -> float:
+def steps_per_second(method: Method) -> float:
     """Speed of a training, measured over a twentieth of its budget, which is not charged for it."""
-    seconds = min(max(60 * method.budget_minutes / 20, LEAST_MEASURED_S), MOST_MEASURED_S)
+    seconds = min(max(60 * method.options["budget_minutes"] / 20, LEAST_MEASURED_S), MOST_MEASURED_S)
     out = method.out / "speed"
     shutil.rmtree(out, ignore_errors=True)
-    trial = replace(method, out=out, steps=NEVER, evaluate_every=NEVER, checkpoint_every=NEVER, budget_minutes=None)
+    trial = method.options | {"out": out, "budget_minutes": None}
+    trial |= dict.fromkeys(("steps", "evaluate_every", "checkpoint_every"), NEVER)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # a bar without an end
-        train_ldm.main(replace(trial, max_minutes=0.0))  # the first step makes ready what the others find
+        run_script("train_ldm", trial | {"max_minutes": 0.0})  # the first step makes ready what the others find
         first = read_progress(out / "checkpoint")
-        train_ldm.main(replace(trial, max_minutes=seconds / 60))
+        run_script("train_ldm", trial | {"max_minutes": seconds / 60})
         last = read_progress(out / "checkpoint")
     shutil.rmtree(out)
     measured = last.seconds - first.seconds
@@ -273,12 +286,12 @@ def steps_per_second(method: train_ldm.LdmConfig) -> float:
     return (last.step - first.step) / measured
 
 
-def train(run: train_ldm.LdmConfig) -> None:
+def train(run: Method) -> None:
     """Train to the end, or leave on a signal, after which the same command goes on."""
     pipeline = run.out / "pipeline"
     recover(pipeline)
     if not pipeline.exists():
-        train_ldm.main(run)
+        run_script("train_ldm", run.options)
     if not pipeline.exists():
         stop()
 
@@ -289,26 +302,23 @@ def stop() -> NoReturn:
     raise SystemExit(0)
 
 
-def calls_of(config: BaselinesConfig, method: train_ldm.LdmConfig) -> int:
-    """Network calls for a lesion."""
-    return 1 if method.objective == "gan" else config.steps
+def sampling_of(config: BaselinesConfig, method: Method) -> dict[str, Any]:
+    """Network calls for a lesion, and the sampler: a GAN's one step is the training scheduler's."""
+    if method.settings["objective"] == "gan":
+        return {"steps": 1, "scheduler": "default"}
+    return {"steps": config.steps, "scheduler": config.scheduler}
 
 
-def sampler_of(config: BaselinesConfig, method: train_ldm.LdmConfig) -> SamplerName:
-    """A GAN's one step is the training scheduler's."""
-    return "default" if method.objective == "gan" else config.scheduler
-
-
-def claim_sampling(config: BaselinesConfig, name: str, method: train_ldm.LdmConfig) -> None:
+def claim_sampling(config: BaselinesConfig, name: str, method: Method) -> None:
     """Check or write down what the lesions of a method depend on, its training apart."""
     folder = config.out / name
     settings: dict[str, Any] = {name: getattr(config, name) for name in ("split", "lesions", "batch_size", "seed")}
-    settings |= {"data": str(config.data), "steps": calls_of(config, method), "scheduler": sampler_of(config, method)}
+    settings |= {"data": str(config.data), **sampling_of(config, method)}
     made = f"{folder / 'lesions'}, {folder / '.lesions.lesions'} and {folder / 'sampling.json'}"
     claim_file(folder / "sampling.json", settings, made)
 
 
-def inpaint(config: BaselinesConfig, name: str, run: train_ldm.LdmConfig) -> None:
+def inpaint(config: BaselinesConfig, name: str, run: Method) -> None:
     """Paint a lesion into every mask, and measure how long one takes."""
     folder = config.out / name
     sampling = SyntheticSetConfig(
@@ -317,8 +327,7 @@ def inpaint(config: BaselinesConfig, name: str, run: train_ldm.LdmConfig) -> Non
         out=folder / "lesions",
         split=config.split,
         lesions=config.lesions,
-        steps=calls_of(config, run),
-        scheduler=sampler_of(config, run),
+        **sampling_of(config, run),
         batch_size=config.batch_size,
         seed=config.seed,
     )
@@ -349,30 +358,29 @@ def seconds_per_lesion(sampling: SyntheticSetConfig) -> float:
 def compare(config: BaselinesConfig, names: list[str]) -> None:
     """Evaluate all methods together, unless the report there is of the same ones."""
     report = config.out / "report"
-    wanted = evaluate.EvaluateConfig(
-        real=config.data,
-        out=report,
-        synthetic=",".join(f"{name}={config.out / name / 'lesions'}" for name in names),
-        train=config.data,
-        real_split=config.split,
-        inception=config.inception,
-        lpips_backbone="none",
-        seed=config.seed,
-        workers=config.workers,
-    )
+    wanted = {
+        "real": config.data,
+        "synthetic": ",".join(f"{name}={config.out / name / 'lesions'}" for name in names),
+        "train": config.data,
+        "real_split": config.split,
+        "inception": config.inception,
+        "lpips_backbone": "none",
+        "seed": config.seed,
+    }
     recover(report)
     if (report / "report.json").exists():
         made = json.loads((report / "report.json").read_text())["settings"]
-        if all(made[name] == value for name, value in config_dict(wanted).items() if name not in ("out", "workers")):
+        if all(made[name] == (str(value) if isinstance(value, Path) else value) for name, value in wanted.items()):
             return
-    write_atomically(report, lambda temporary: evaluate.main(replace(wanted, out=temporary)))
+    options = wanted | {"workers": config.workers}
+    write_atomically(report, lambda temporary: run_script("evaluate", options | {"out": temporary}))
 
 
-def cost_of(config: BaselinesConfig, name: str, run: train_ldm.LdmConfig) -> Cost:
+def cost_of(config: BaselinesConfig, name: str, run: Method) -> Cost:
     """What a finished method took."""
     steps, seconds = read_progress(run.out / "checkpoint")
     lesion = json.loads((config.out / name / "timing.json").read_text())["seconds_per_lesion"]
-    return Cost(steps, run.steps, seconds / 60, calls_of(config, run), lesion)
+    return Cost(steps, run.options["steps"], seconds / 60, sampling_of(config, run)["steps"], lesion)
 
 
 if __name__ == "__main__":

@@ -9,19 +9,14 @@ same command goes on where it stopped, and prints the table anew.
 """
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # the scripts are what is measured
-
 import numpy as np
 import torch
-import train_ldm
-import train_vae
 from accelerate.state import AcceleratorState
 from tqdm import tqdm
 
@@ -35,6 +30,7 @@ from evaluation.lesions.synthetic_set_config import SyntheticSetConfig
 from evaluation.lesions.synthetic_sets import load_and_make_set
 from evaluation.reports.lesion_report import number
 from foundation.atomic import write_atomically
+from foundation.command import run_script
 from foundation.config import ExistingFolder, launch, parse_config
 from imaging.dataset.nodules import load_nodules, read_nodule
 from imaging.window import to_norm
@@ -46,29 +42,29 @@ Choices = Mapping[str, Mapping[str, str]]
 
 AUTOENCODERS: Choices = {
     "shipped, first part": {},
-    "8 channels": {"--model.latent_channels": "8"},
-    "factor 2": {"--model.channels": "[32]"},
-    "width 48, 96": {"--model.channels": "[48, 96]"},
-    "KL 1e-4": {"--losses.kl": "1e-4"},
-    "KL 1e-2": {"--losses.kl": "1e-2"},
-    "latent noise 0.1": {"--latent_noise": "0.1"},
-    "latent noise 0.2": {"--latent_noise": "0.2"},
-    "learning rate 3e-4": {"--learning_rate": "3e-4"},
-    "learning rate 3e-3": {"--learning_rate": "3e-3"},
-    "EMA 0.99": {"--ema_decay": "0.99"},
-    "batch 8": {"--batch_size": "8"},
+    "8 channels": {"model.latent_channels": "8"},
+    "factor 2": {"model.channels": "[32]"},
+    "width 48, 96": {"model.channels": "[48, 96]"},
+    "KL 1e-4": {"losses.kl": "1e-4"},
+    "KL 1e-2": {"losses.kl": "1e-2"},
+    "latent noise 0.1": {"latent_noise": "0.1"},
+    "latent noise 0.2": {"latent_noise": "0.2"},
+    "learning rate 3e-4": {"learning_rate": "3e-4"},
+    "learning rate 3e-3": {"learning_rate": "3e-3"},
+    "EMA 0.99": {"ema_decay": "0.99"},
+    "batch 8": {"batch_size": "8"},
 }
 LDMS: Choices = {
     "shipped": {},
-    "width 48, 96, 192": {"--model.channels": "[48, 96, 192]"},
-    "2 blocks a level": {"--model.blocks_per_level": "2"},
-    "learning rate 3e-4": {"--learning_rate": "3e-4"},
-    "learning rate 2e-3": {"--learning_rate": "2e-3"},
-    "batch 4": {"--batch_size": "4"},
-    "batch 16": {"--batch_size": "16"},
-    "EMA 0.99": {"--ema_decay": "0.99"},
-    "epsilon": {"--target": "epsilon"},
-    "flow": {"--target": "flow"},
+    "width 48, 96, 192": {"model.channels": "[48, 96, 192]"},
+    "2 blocks a level": {"model.blocks_per_level": "2"},
+    "learning rate 3e-4": {"learning_rate": "3e-4"},
+    "learning rate 2e-3": {"learning_rate": "2e-3"},
+    "batch 4": {"batch_size": "4"},
+    "batch 16": {"batch_size": "16"},
+    "EMA 0.99": {"ema_decay": "0.99"},
+    "epsilon": {"target": "epsilon"},
+    "flow": {"target": "flow"},
 }
 DISTANCES = ("Gabor WD, standardised", "GLCM WD, standardised", "Spectrum WD, standardised", "Seam WD")
 
@@ -136,26 +132,23 @@ def own_precision() -> Iterator[None]:
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def trained(kind: Any, config: SearchConfig, base: str, folder: Path, given: Mapping[str, Any]) -> Any:
-    """The run of a choice: the shipped config with other steps and this difference."""
-    fixed = {"--config": CONFIGS / base, "--out": folder / "run", "--steps": config.steps}
-    fixed |= {"--evaluate_every": config.steps, "--checkpoint_every": 200}
-    return parse_config(kind, [str(part) for option in (fixed | dict(given)).items() for part in option])
+def trained(script: str, config: SearchConfig, base: str, folder: Path, given: Mapping[str, Any], result: str) -> Path:
+    """The folder of a choice's run, trained if `result` is not there: the shipped config with these differences."""
+    out = folder / "run"
+    fixed = {"config": CONFIGS / base, "out": out, "steps": config.steps}
+    fixed |= {"evaluate_every": config.steps, "checkpoint_every": 200}
+    if not (out / result).exists():
+        run_script(script, fixed | dict(given))
+    if not (out / result).exists():  # a training that was requested to stop leaves a checkpoint and no model
+        raise SystemExit("stopped; the same command goes on")
+    return out
 
 
 def judged_autoencoder(config: SearchConfig, folder: Path, choice: Mapping[str, str]) -> dict[str, float | None]:
     """Train one, and reconstruct held-out crops, once from their latents and once from latents with an error."""
-    run = trained(
-        train_vae.VaeConfig,
-        config,
-        "vae_1.yaml",
-        folder,
-        {"--data": config.data, "--statistics_crops": 100, "--mixed_precision": "bf16", **choice},
-    )
-    if not (run.out / "model").exists():
-        train_vae.main(run)
-    stop_unless(run.out / "model")
-    vae = load_autoencoder(run.out / "model")
+    given = {"data": config.data, "statistics_crops": 100, "mixed_precision": "bf16", **choice}
+    run = trained("train_vae", config, "vae_1.yaml", folder, given, "model")
+    vae = load_autoencoder(run / "model")
     window = (vae.config["window_width"], vae.config["window_level"])
     nodules = load_nodules(config.data, "validation")
     figures: dict[str, list[float]] = {}
@@ -171,7 +164,7 @@ def judged_autoencoder(config: SearchConfig, folder: Path, choice: Mapping[str, 
             figures.setdefault(name, []).append(value)
     cells = vae.config["latent_channels"] / vae.factor**3
     return {
-        "minutes": read_progress(run.out / "checkpoint").seconds / 60,
+        "minutes": read_progress(run / "checkpoint").seconds / 60,
         "numbers a voxel": cells,
         "PSNR [dB]": float(np.mean(figures["psnr_db"])),
         "lesion error [HU]": float(np.mean(figures["hu_mae_lesion"])),
@@ -180,12 +173,6 @@ def judged_autoencoder(config: SearchConfig, folder: Path, choice: Mapping[str, 
         "power 0.35-0.5 per mm": median_of(figures, "noise_power_ratio_finest"),
         f"HU of a latent error of {LATENT_ERROR:g}": float(np.mean(figures["mottle_hu"])),
     }
-
-
-def stop_unless(made: Path) -> None:
-    """A training that was requested to stop leaves a checkpoint and no model."""
-    if not made.exists():
-        raise SystemExit("stopped; the same command goes on")
 
 
 def median_of(figures: Mapping[str, list[float]], name: str) -> float | None:
@@ -207,13 +194,10 @@ def mottle_hu(vae: Any, original: np.ndarray, mask: np.ndarray, width_hu: float,
 
 def judged_ldm(config: SearchConfig, folder: Path, choice: Mapping[str, str]) -> dict[str, float]:
     """Train one, inpaint held-out masks, and hold the lesions against real ones of other patients."""
-    data = {"--data": config.latents, "--vae": config.vae}
-    run = trained(train_ldm.LdmConfig, config, "ldm_1.yaml", folder, {**data, **choice})
-    if not (run.out / "pipeline").exists():
-        train_ldm.main(run)
-    stop_unless(run.out / "pipeline")
+    given = {"data": config.latents, "vae": config.vae, **choice}
+    run = trained("train_ldm", config, "ldm_1.yaml", folder, given, "pipeline")
     last = {}
-    for line in (run.out / "metrics.jsonl").read_text().splitlines():
+    for line in (run / "metrics.jsonl").read_text().splitlines():
         last |= json.loads(line)
     made = folder / "lesions"
     if not made.exists():
@@ -222,7 +206,7 @@ def judged_ldm(config: SearchConfig, folder: Path, choice: Mapping[str, str]) ->
                 data=config.data,
                 split="validation",
                 lesions=config.lesions,
-                pipeline=str(run.out / "pipeline"),
+                pipeline=str(run / "pipeline"),
                 draw_appearance=False,  # which would help the weak ones most
                 out=made,
             )
@@ -231,7 +215,7 @@ def judged_ldm(config: SearchConfig, folder: Path, choice: Mapping[str, str]) ->
     synthetic = measure_features(load_lesions(made, "validation")[0], "synthetic", 1)[0]
     metrics = [metric for metric in set_metrics(real) if metric.name in DISTANCES]
     rows, _ = distance_rows("synthetic", real, synthetic, metrics, 200, 1, 0)
-    progress = read_progress(run.out / "checkpoint")
+    progress = read_progress(run / "checkpoint")
     figures = {"minutes": progress.seconds / 60, "validation loss": last["validation_loss"]}
     figures["lesion bias [HU]"] = last["lesion_hu_bias"]
     return figures | {f"{row.metric}, ratio": row.ratio for row in rows if row.ratio is not None}

@@ -11,17 +11,14 @@ loss.
 
 import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # the scripts are what is measured
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "quality"))
 
 import lesion_table
-import train_ldm
 
-from diffusion.option_types import TextureConfig
+from foundation.command import run_script, script_settings
 from foundation.config import launch, parse_config
 
 
@@ -88,31 +85,30 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 def main(config: AblationConfig) -> None:
     """Train on, then inpaint, measure and print the table."""
     shape = json.loads((config.pipeline / "unet/config.json").read_text())
-    model = train_ldm.UNetConfig(**{name: shape[name] for name in train_ldm.UNetConfig.__dataclass_fields__})
+    run = {
+        "data": config.latents,
+        "vae": config.vae,
+        "initial": config.pipeline,
+        "steps": config.steps,
+        "batch_size": config.batch_size,
+        "learning_rate": config.learning_rate,
+        "warmup_steps": 10,
+        "ema_decay": 0.98,
+        "evaluate_every": config.steps,
+    }
+    free = script_settings("train_ldm", {**run, "out": config.out})["model"]
+    run |= {f"model.{name}": shape[name] for name in free}
     sets: dict[str, Path] = {}
     for variant in config.variants:
         if variant not in VARIANTS:
             raise ValueError(f"variant {variant}, expected one of {', '.join(VARIANTS)}")
         losses = VARIANTS[variant]
         weights = dict.fromkeys(losses, config.weight / max(1, len(losses)))
-        texture = TextureConfig(weights, config.gate, balance="norm")
-        run = train_ldm.LdmConfig(
-            data=config.latents,
-            out=config.out / variant,
-            vae=config.vae,
-            model=model,
-            initial=config.pipeline,
-            texture=texture if losses else replace(texture, balance="none"),
-            steps=config.steps,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            warmup_steps=10,
-            ema_decay=0.98,
-            evaluate_every=config.steps,
-        )
-        if not (run.out / "pipeline").exists():
-            train_ldm.main(run)
-        sets[variant] = run.out / "pipeline"
+        texture = {"texture.losses": weights, "texture.gate": config.gate}
+        texture["texture.balance"] = "norm" if losses else "none"
+        sets[variant] = config.out / variant / "pipeline"
+        if not sets[variant].exists():
+            run_script("train_ldm", run | texture | {"out": config.out / variant})
     lesion_table.main(
         lesion_table.LesionTableConfig(
             data=config.data,

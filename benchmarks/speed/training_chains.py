@@ -10,11 +10,10 @@ were stored.
 
 import json
 import os
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,22 +26,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # the training script is what is measured
-
-import train_ldm
-
 from autoencoder.latent_dataset import load_latents, read_latent
 from autoencoder.latents import standardise
 from autoencoder.loading import load_autoencoder
 from diffusion import SPADEUNet3D
 from diffusion.conditioning import blank, condition_channels, condition_of
 from diffusion.process import add_noise, target_of, training_scheduler
+from foundation.command import run_script, script_settings
 from foundation.config import ExistingFolder, ModelSource, launch, parse_config
 from foundation.device import torch_device, use_all_cores
+from training import draws, run
 from training.run import TrainingRun
 
 ROOT = Path(__file__).parents[2]
-SIZES = {"small": [], "base": ["--model.channels", "64,128,192", "--model.blocks_per_level", "2"]}
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {},
+    "base": {"model.channels": (64, 128, 192), "model.blocks_per_level": 2},
+}
 MASKS = ("lesion_mask", "paint_mask", "valid_mask", "semantic_map")
 STORED = ("latent_mean", "latent_std", "blanked_latent")
 MOST_STEPS = 1_000_000
@@ -167,20 +167,22 @@ def ours(config: ChainConfig, turns: Turns) -> None:
             turns.mark("optimiser")
             turns.end_step()
 
-    draw = train_ldm.diffusion_draw
+    draw = draws.diffusion_draw
 
     def marked_draw(*arguments: Any) -> Any:
         drawn = draw(*arguments)
         turns.mark("draw")
         return drawn
 
-    train_ldm.TrainingRun, train_ldm.diffusion_draw = MeasuredRun, marked_draw
-    train_ldm.main(ldm_config(config))
+    run.TrainingRun, draws.diffusion_draw = MeasuredRun, marked_draw  # where the script takes them from
+    run_script("train_ldm", ldm_options(config))
 
 
-def ldm_config(config: ChainConfig) -> train_ldm.LdmConfig:
+def ldm_options(config: ChainConfig) -> dict[str, Any]:
     """configs/ldm.yaml on these data, without end, evaluation and checkpoints."""
-    options = {
+    return {
+        "config": ROOT / "configs/ldm.yaml",
+        **SIZES[config.size],
         "data": config.latents,
         "vae": config.vae,
         "out": config.turns / "run",
@@ -189,8 +191,6 @@ def ldm_config(config: ChainConfig) -> train_ldm.LdmConfig:
         "mixed_precision": config.precision,
         **dict.fromkeys(("steps", "evaluate_every", "checkpoint_every"), MOST_STEPS),
     }
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return parse_config(train_ldm.LdmConfig, ["--config", str(ROOT / "configs/ldm.yaml"), *SIZES[config.size], *words])
 
 
 def monai_loop(config: ChainConfig, turns: Turns) -> None:
@@ -200,14 +200,16 @@ def monai_loop(config: ChainConfig, turns: Turns) -> None:
     monai.data.set_track_meta(False)  # faster than MONAI's default
     device = torch_device("auto")
     vae = load_autoencoder(config.vae).to(device).requires_grad_(False)
-    model, channels = ldm_config(config).model, vae.config["latent_channels"]
-    unet = SPADEUNet3D(channels, condition_channels(channels, vae.factor), map_factor=vae.factor, **asdict(model))
+    model, channels = script_settings("train_ldm", ldm_options(config))["model"], vae.config["latent_channels"]
+    unet = SPADEUNet3D(channels, condition_channels(channels, vae.factor), map_factor=vae.factor, **model)
     unet.to(device)
-    labels = "lesion_mask" if model.num_labels == 2 else "semantic_map"
+    labels = "lesion_mask" if model["num_labels"] == 2 else "semantic_map"
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-4)
     scheduler = training_scheduler("v")
     names = ("ct_norm",) if config.chain == "monai" else STORED
-    dataset = monai.data.CacheDataset(rows_of(config, model.attributes, names), transform(names, vae), progress=False)
+    dataset = monai.data.CacheDataset(
+        rows_of(config, model["attributes"], names), transform(names, vae), progress=False
+    )
     loader = monai.data.DataLoader(dataset, batch_size=config.batch, shuffle=True, num_workers=config.workers)
     while True:
         for batch in loader:
@@ -243,7 +245,7 @@ def encoded(batch: dict[str, Tensor], vae: Any) -> tuple[Tensor, Tensor, Tensor]
     return mean, posterior.std[: len(mean)] / scale, blanked
 
 
-def rows_of(config: ChainConfig, attributes: tuple[str, ...], names: tuple[str, ...]) -> list[dict[str, Any]]:
+def rows_of(config: ChainConfig, attributes: Sequence[str], names: tuple[str, ...]) -> list[dict[str, Any]]:
     """The dictionaries that MONAI's dataset is made of: CT or posteriors, masks, attributes, as arrays."""
     latents, rows = load_latents(config.latents, "train"), []
     for index in range(min(config.crops, len(latents))):

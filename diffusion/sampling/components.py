@@ -3,18 +3,15 @@
 `DiffusionPipeline.from_pretrained` refuses a Hub repository whose components are classes of an installed package
 (it wants their code inside the repository), and reads a local folder only if the modules of those classes have been
 imported. So a pipeline of ours is loaded in three steps: snapshot (`autoencoder.pretrained`), import of the modules
-that it names, local folder. No code ever comes from a repository. A room above this one offers its components by an
-entry point of the installed package, as the guides do, so that nothing here knows their names.
+that it names, local folder. No code ever comes from a repository.
 """
 
 import importlib
 import json
 import os
-from importlib.metadata import entry_points
 from pathlib import Path
 
-OWN_PACKAGES = ("autoencoder", "diffusion")
-COMPONENTS = "lesion_diffusion.components"  # entry points by which installed packages offer components
+PACKAGES = ("autoencoder", "diffusion", "guidance")  # whose classes may be components; imported when one is
 
 
 def import_component_modules(folder: str | os.PathLike[str]) -> None:
@@ -26,7 +23,7 @@ def import_component_modules(folder: str | os.PathLike[str]) -> None:
     Args:
         folder: A folder written by a pipeline's `save_pretrained`.
     Raises: ValueError: If `model_index.json` is missing or unreadable, or names a library other than Diffusers and
-        the packages that offer components, or a module that this version of them does not have.
+        the packages of this project, or a module that this version of them does not have.
     """
     path = Path(folder) / "model_index.json"
     if not path.is_file():
@@ -37,17 +34,15 @@ def import_component_modules(folder: str | os.PathLike[str]) -> None:
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path}: not a JSON object ({error}); save or download the pipeline again") from error
 
-    offered = (*OWN_PACKAGES, *sorted(entry.value for entry in entry_points(group=COMPONENTS)))
     modules = []
     for component, entry in components.items():
         library = entry[0] if entry else None
         if not isinstance(library, str) or library.split(".")[0] == "diffusers":
             continue  # an empty optional component, a plain list, or Diffusers itself, which is imported
-        if library.split(".")[0] not in offered:
+        if library.split(".")[0] not in PACKAGES:
             raise ValueError(
                 f"{path}: component {component!r} is from library {library!r}, expected diffusers or a module of "
-                f"{', '.join(offered)}; load only pipelines saved by this project, and install the package that "
-                f"offers the component (entry point {COMPONENTS})"
+                f"{', '.join(PACKAGES)}; load only pipelines saved by this project"
             )
         modules.append((component, library))
     for component, library in modules:

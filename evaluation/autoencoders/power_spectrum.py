@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import gaussian_filter, minimum_filter, uniform_filter
 
+from imaging.boxes import mask_box
+
 BANDS = {"coarse": (0.0, 0.2), "middle": (0.2, 0.4), "fine": (0.4, 0.7), "finest": (0.7, 1.0)}  # of the Nyquist
 SHELLS = 8  # of the drawn curve; a box of 16 voxels has a frequency in each
 MIN_EDGE = 2 * SHELLS  # voxels
@@ -98,7 +100,7 @@ def valid_box(valid_mask: np.ndarray) -> tuple[slice, ...] | None:
     """
     if not valid_mask.any():
         return None
-    box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(valid_mask))
+    box = mask_box(valid_mask)
     return box if valid_mask[box].all() and min(valid_mask[box].shape) >= MIN_EDGE else None
 
 

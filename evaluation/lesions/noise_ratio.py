@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import minimum_filter, uniform_filter
 
+from imaging.boxes import mask_box
+
 NORMAL = 1.4826  # standard deviation over median absolute value, for a normal distribution
 ALIKE_HU = 100.0  # surrounding tissue is within so much of the lesion's median
 REACH_MM = 60.0
@@ -63,11 +65,7 @@ def lesion_noise(
     Returns: Both figures and their ratio.
     Raises: ValueError: If the mask is empty.
     """
-    occupied = [np.flatnonzero(np.any(lesion_mask, axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    if not occupied[0].size:
-        raise ValueError("lesion_mask is empty, expected at least one voxel")
-    reach = [int(np.ceil(REACH_MM / mm)) for mm in spacing_mm]
-    box = tuple(slice(max(int(o[0]) - r, 0), int(o[-1]) + r + 1) for o, r in zip(occupied, reach, strict=True))
+    box = mask_box(lesion_mask, [int(np.ceil(REACH_MM / mm)) for mm in spacing_mm])
     ct, lesion = np.asarray(ct_hu[box], np.float32), np.asarray(lesion_mask[box]) != 0
     painted = lesion if paint_mask is None else lesion | (np.asarray(paint_mask[box]) != 0)
     alike = np.abs(uniform_filter(ct, SMOOTHED) - np.median(ct[lesion])) <= ALIKE_HU

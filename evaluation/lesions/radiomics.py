@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 
 from evaluation.lesions.texture import MIN_VOXELS
+from imaging.boxes import mask_box
 from imaging.window import WINDOW_LEVEL, WINDOW_WIDTH
 
 GLCM_COUNT, GLRLM_COUNT = 24, 16
@@ -58,7 +59,7 @@ def radiomics_features(
 
     radiomics.setVerbosity(60)
     lowest, highest = WINDOW_LEVEL - WINDOW_WIDTH / 2, WINDOW_LEVEL + WINDOW_WIDTH / 2
-    box = tuple(slice(max(i.min() - 1, 0), i.max() + 2) for i in np.nonzero(mask))
+    box = mask_box(mask, margin=1)
     image = sitk.GetImageFromArray(np.clip(ct_hu[box], lowest, highest).astype(np.float64))
     mask_image = sitk.GetImageFromArray(mask[box].astype(np.uint8))
     for volume in (image, mask_image):

@@ -5,6 +5,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from imaging.boxes import mask_box
+
 EDGES_PER_MM = (0.05, 0.1, 0.15, 0.2, 0.27, 0.35, 0.5)  # cycles per mm; 0.5 is the Nyquist frequency at 1 mm
 SPECTRUM_NAMES = tuple(f"{low:g}-{high:g}/mm" for low, high in pairwise(EDGES_PER_MM))
 SIZE = 48  # voxels that the lesion is padded to; a larger one has its own size
@@ -29,7 +31,7 @@ def lesion_spectrum(ct_hu: np.ndarray, lesion_mask: np.ndarray, spacing_mm: Sequ
     count = int(inside.sum())
     if count < MIN_VOXELS:
         raise ValueError(f"lesion_mask has {count} voxels, expected at least {MIN_VOXELS}; leave the lesion out")
-    box = tuple(slice(i.min(), i.max() + 1) for i in np.nonzero(inside))
+    box = mask_box(inside)
     values, inside = np.asarray(ct_hu, np.float64)[box], inside[box]
     if not np.isfinite(values[inside]).all():
         raise ValueError("ct_hu has NaN or infinite values inside the lesion; leave the lesion out")

@@ -12,6 +12,8 @@ import torch
 from scipy.fft import next_fast_len
 from skimage.filters import gabor_kernel
 
+from imaging.boxes import mask_box
+
 FREQUENCIES = tuple(float(f) for f in np.geomspace(0.05, 0.4, 8))  # cycles per voxel
 ORIENTATIONS = tuple(k * np.pi / 8 for k in range(8))  # radians, in the slice's plane
 BANDWIDTH = 1.0  # octaves
@@ -39,7 +41,7 @@ def gabor_features(ct_norm: np.ndarray, lesion_mask: np.ndarray) -> np.ndarray:
         raise ValueError(f"ct_norm has shape {ct_norm.shape} and lesion_mask {mask.shape}, expected equal (D, H, W)")
     if mask.sum() < MIN_VOXELS:
         raise ValueError(f"lesion_mask has {mask.sum()} voxels, expected at least {MIN_VOXELS}; leave the lesion out")
-    box = tuple(slice(i.min(), i.max() + 1) for i in np.nonzero(mask))
+    box = mask_box(mask)
     mask = mask[box]
     foreground = np.where(mask, ct_norm[box], 0).astype(np.float64)
     if not np.isfinite(foreground).all():

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from imaging.boxes import mask_box
 from imaging.geometry import index_of_point, mask_centroid, point_of_index, sample_grid, sample_mask
 
 
@@ -33,12 +34,11 @@ def crop_nodule(
     lesion_mask = sample_mask(mask_image, grid) * valid_mask
     if not lesion_mask.any():
         raise ValueError(f"the lesion vanishes at spacing_mm {spacing_mm}; use a finer spacing")
-    indices = np.argwhere(sitk.GetArrayViewFromImage(mask_image) > 0)
-    volume_mm3 = len(indices) * float(np.prod(mask_image.GetSpacing()))
-    corners = [
-        index_of_point(grid, point_of_index(mask_image, corner))
-        for corner in (indices.min(axis=0).tolist(), indices.max(axis=0).tolist())
-    ]
+    inside = sitk.GetArrayViewFromImage(mask_image) > 0
+    volume_mm3 = int(inside.sum()) * float(np.prod(mask_image.GetSpacing()))
+    box = mask_box(inside)
+    ends = ([along.start for along in box], [along.stop - 1 for along in box])
+    corners = [index_of_point(grid, point_of_index(mask_image, corner)) for corner in ends]
     whole = bool(np.min(corners) >= -0.5 and np.max(corners) <= crop_size - 0.5)
     columns = {
         "ct_hu": np.rint(ct_hu).astype(np.int16),

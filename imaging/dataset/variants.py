@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from imaging.boxes import mask_box
 from imaging.lesions.mask import grown_mask
 
 SYMMETRIES = tuple(
@@ -36,14 +37,12 @@ def without_surroundings(
         margins: (3, 2) voxels kept before and behind the lesion along z, y, x.
     Returns: `ct_hu` and `valid_mask` of that crop.
     """
-    occupied = [np.flatnonzero(lesion_mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    first = [max(int(o[0]) - int(before), 0) for o, (before, _) in zip(occupied, margins, strict=True)]
-    last = [
-        min(int(o[-1]) + int(behind) + 1, size)
-        for o, (_, behind), size in zip(occupied, margins, ct_hu.shape, strict=True)
-    ]
-    box = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
-    beyond = [(a, size - b) for a, b, size in zip(first, last, ct_hu.shape, strict=True)]
+    before, behind = np.asarray(margins, int).T
+    box = tuple(
+        slice(first.start, last.stop)
+        for first, last in zip(mask_box(lesion_mask, before), mask_box(lesion_mask, behind), strict=True)
+    )
+    beyond = [(along.start, size - along.stop) for along, size in zip(box, ct_hu.shape, strict=True)]
     known = np.zeros_like(valid_mask)
     known[box] = valid_mask[box]
     return np.pad(ct_hu[box], beyond, mode="edge"), known

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
+from imaging.boxes import mask_box
+
 
 def binary_mask(mask: np.ndarray, name: str = "mask") -> np.ndarray:
     """The mask as 0 and 1.
@@ -52,9 +54,7 @@ def grown_mask(mask: np.ndarray, margin_mm: float, spacing_mm: Sequence[float]) 
     if margin_mm == 0 or not inside.any() or inside.all():
         return inside.astype(np.uint8)
     sampling = [float(mm) for mm in spacing_mm]
-    occupied = (np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
-    reach = [int(np.ceil(abs(margin_mm) / mm)) + 1 for mm in sampling]
-    box = tuple(slice(max(int(o[0]) - r, 0), int(o[-1]) + r + 1) for o, r in zip(occupied, reach, strict=True))
+    box = mask_box(inside, [int(np.ceil(abs(margin_mm) / mm)) + 1 for mm in sampling])
     result = inside.astype(np.uint8)
     if margin_mm > 0:
         result[box] = distance_transform_edt(~inside[box], sampling=sampling) <= margin_mm

@@ -11,6 +11,7 @@ from itertools import combinations
 import numpy as np
 from skimage.draw import line, polygon
 
+from imaging.boxes import mask_box
 from imaging.lidc.xml import RATING_ELEMENTS, Contour, Mark
 from imaging.option_types import MaskPolicy
 
@@ -108,7 +109,7 @@ def rasterise(
                 box[image] = value
     if not volume.any():
         raise ValueError("zero area: its outlines enclose no pixel")
-    slices = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(volume))
+    slices = mask_box(volume)
     start = (first + slices[0].start, slices[1].start, slices[2].start)
     return ReaderMask(mark, start, volume[slices].copy()), tuple(empty)
 

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from foundation import command
+from foundation.command import run_script, script_settings
 from foundation.shipped import shipped
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +25,36 @@ try:
     main()
 finally:
     print(json.dumps(sorted({"torch", "diffusers", "datasets", "jsonargparse", "yaml"} & sys.modules.keys())))
+"""
+PART = """
+from dataclasses import dataclass, field
+from pathlib import Path
+from foundation.config import launch, read_arguments
+
+@dataclass(frozen=True)
+class Size:
+    channels: tuple[int, ...] = (1, 2)
+    depth: int = 1
+
+@dataclass(frozen=True)
+class PartConfig:
+    name: str = "a"
+    size: Size = field(default_factory=Size)
+    rate: float = 0.5
+    on: bool = False
+    folder: Path = Path("out")
+    weights: dict[str, float] = field(default_factory=dict)
+    limit: int | None = 3
+
+ARGUMENTS = read_arguments(PartConfig, __name__)
+
+def main(config):
+    if not config.name:
+        raise ValueError("name '': expected one")
+    print(config)
+
+if __name__ == "__main__":
+    launch(main, ARGUMENTS)
 """
 
 
@@ -64,16 +96,56 @@ def test_a_sub_command_is_its_script():
     assert "no such folder" in ended.stderr
 
 
-def test_a_script_gets_its_arguments_and_imports_its_neighbours(tmp_path, monkeypatch, capsys):
-    (tmp_path / "other_part.py").write_text("VALUE = 7\n")
-    program = "import sys, other_part\nif __name__ == '__main__':\n    print(sys.argv, other_part.VALUE)\n"
-    (tmp_path / "one_part.py").write_text(program)
+@pytest.fixture
+def one_part(tmp_path, monkeypatch) -> Path:
+    """A script that prints its config."""
+    (tmp_path / "one_part.py").write_text(PART)
     monkeypatch.setattr(command, "shipped", lambda folder: tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "argv", ["lesion-diffusion", "one-part", "--a", "b c"])
-    monkeypatch.delitem(sys.modules, "other_part", raising=False)
+    return tmp_path / "one_part.py"
+
+
+def test_a_script_gets_its_arguments(one_part, monkeypatch, capsys):
+    argv = ["lesion-diffusion", "one-part", "--name", "b c"]
+    monkeypatch.setattr(sys, "argv", argv)
     command.main()
-    assert capsys.readouterr().out == f"{[str(tmp_path / 'one_part.py'), '--a', 'b c']} 7\n"
+    assert "PartConfig(name='b c', " in capsys.readouterr().out and sys.argv is argv
+
+
+OPTIONS = {
+    "name": "b c",
+    "size.channels": (4, 8),
+    "rate": 1e-5,
+    "on": True,
+    "folder": Path("a/b"),
+    "weights": {"gabor": 0.5},
+    "limit": None,
+}
+
+
+def test_a_script_is_run_by_its_options_as_values_and_says_its_command_line(one_part, capsys):
+    run_script("one_part", OPTIONS)
+    said, printed = capsys.readouterr().out.splitlines()
+    expected = "PartConfig(name='b c', size=Size(channels=(4, 8), depth=1), rate=1e-05, on=True, "
+    assert printed.replace("PosixPath", "Path") == expected + "folder=Path('a/b'), weights={'gabor': 0.5}, limit=None)"
+    assert said.startswith("$ lesion-diffusion one-part --name 'b c' --size.channels '[4, 8]' --rate 1e-05 --on true ")
+    again = subprocess.run([sys.executable, str(one_part), *shlex.split(said)[3:]], capture_output=True, text=True)
+    assert again.stdout == printed + "\n", again.stderr
+
+
+def test_the_settings_of_a_script_are_its_whole_config_without_running_it(one_part, capsys):
+    settings = script_settings("one_part", OPTIONS)
+    plain = {"folder": "a/b", "size": {"channels": [4, 8], "depth": 1}}
+    assert settings == {name: value for name, value in OPTIONS.items() if "." not in name} | plain
+    assert capsys.readouterr().out == ""
+
+
+def test_bad_options_of_a_script_end_who_runs_it(one_part, capsys):
+    for run_or_ask in (run_script, script_settings):
+        with pytest.raises(SystemExit) as end:
+            run_or_ask("one_part", {"colour": "red"})
+        assert end.value.code == 2 and "unknown option --colour; known: name, size" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="error: name '': expected one"):
+        run_script("one_part", {"name": ""})
 
 
 def test_the_version_is_that_of_the_package(monkeypatch, capsys):

@@ -14,7 +14,6 @@ SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 HEAVY = {"accelerate", "datasets", "diffusers", "matplotlib", "pandas", "scipy", "SimpleITK", "skimage", "torch"}
 PROGRAM = """
 import json, runpy, sys
-sys.path.append("scripts")
 script, sys.argv, heavy = sys.argv[1], sys.argv[2:], set(json.loads(sys.stdin.read()))
 try:
     runpy.run_path(script, run_name="__main__")
@@ -97,6 +96,15 @@ def test_a_missing_input_is_refused_in_one_line_and_nothing_heavy_is_imported(sc
     assert ended.imported == []
 
 
+@pytest.mark.parametrize("folder", ["scripts", "benchmarks"])
+def test_no_script_is_imported_as_a_library(folder):
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            named += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not {name.split(".")[0] for name in named} & {"scripts", *SCRIPTS}, path
+
+
 def test_every_script_with_an_input_looks_for_it():
     assert set(MISSING) | WITHOUT_INPUT == set(SCRIPTS) and not set(MISSING) & WITHOUT_INPUT
 
@@ -131,11 +139,10 @@ def test_an_imported_script_reads_no_command_line_and_no_file_is_imported_twice(
     program = """
 import json, sys
 from pathlib import Path
-sys.path.append("scripts")
-import demo, train_classifier, train_ldm, train_vae
+from scripts import demo, inpaint, train_classifier, train_ldm, train_vae
 files = [m.__file__ for m in sys.modules.values() if str(getattr(m, "__file__", None)).startswith(str(Path.cwd()))]
 ours = [file for file in files if ".venv" not in file]
-arguments = [module.ARGUMENTS for module in (demo, train_vae, train_ldm, demo.inpaint, train_classifier)]
+arguments = [module.ARGUMENTS for module in (demo, train_vae, train_ldm, inpaint, train_classifier)]
 print(json.dumps([arguments, len(ours), len(set(ours)), "torch" in sys.modules]))
 """
     command = [sys.executable, "-c", program, "--no-such-option"]

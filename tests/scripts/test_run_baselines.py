@@ -1,6 +1,5 @@
 """Every baseline from one command: killed at each stage and continued, and one table at the end."""
 
-import functools
 import json
 import os
 import signal
@@ -13,11 +12,16 @@ import yaml
 from datasets import DatasetDict
 
 from autoencoder import AutoencoderKL3D
+from diffusion import conditioning
 from evaluation.lesions import synthetic_sets
+from evaluation.reports import lesion_pictures
 from evaluation.reports.baseline_table import PROPOSAL_TABLE
+from foundation.command import run_script
 from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
-from scripts import run_baselines
+from imaging.window import to_norm
+from scripts import encode_latents, run_baselines
 from scripts.run_baselines import CONFIGS, ORDER, BaselinesConfig, main, method_of, planned, steps_per_second
+from training.run import TrainingRun
 
 SMALL = {"batch_size": 2, "warmup_steps": 1, "evaluate_crops": 1, "evaluate_steps": 1, "log_every": 1}
 PIXEL = {"vae": "identity", "target": "x0", "noise_schedule": "linear"}
@@ -44,9 +48,7 @@ def inputs(phantom_dataset, tmp_path_factory) -> dict[str, Path]:
     statistics = {"latents_mean": [0.0, 0.1], "latents_std": [0.5, 0.4]}
     AutoencoderKL3D(channels=(4, 8), blocks_per_level=1, latent_channels=2, **statistics).save_pretrained(root / "vae")
     encoding = {"variants": 1, "variants_in_context": 1, "paint_margin_mm": 3.0}
-    run_baselines.encode_latents.main(
-        run_baselines.encode_latents.EncodeConfig(root / "nodules", str(root / "vae"), root / "latents", **encoding)
-    )
+    encode_latents.main(encode_latents.EncodeConfig(root / "nodules", str(root / "vae"), root / "latents", **encoding))
     (root / "configs").mkdir()
     for name, method in METHODS.items():
         model = {"channels": [4, 8], "blocks_per_level": 1, "map_channels": 0} | method.get("model", {})
@@ -66,9 +68,9 @@ def quick(monkeypatch):
     monkeypatch.setattr(run_baselines, "steps_per_second", lambda method: STEPS_PER_SECOND)
     monkeypatch.setattr("training.run.plot_curves", lambda metrics, picture: None)
     for draw in ("draw_distributions", "draw_lesions", "draw_copies"):
-        monkeypatch.setattr(run_baselines.evaluate, draw, lambda *_: None)
-    few = functools.partial(run_baselines.evaluate.EvaluateConfig, repeats=10, permutations=10)
-    monkeypatch.setattr(run_baselines.evaluate, "EvaluateConfig", few)
+        monkeypatch.setattr(lesion_pictures, draw, lambda *_: None)
+    few = {"evaluate": {"repeats": 10, "permutations": 10}}
+    monkeypatch.setattr(run_baselines, "run_script", lambda name, given: run_script(name, given | few.get(name, {})))
 
 
 def files(out: Path) -> dict[str, bytes]:
@@ -103,15 +105,15 @@ def test_killed_at_every_stage_and_continued_it_ends_with_the_same_bytes_and_a_f
     main(undisturbed)
     printed = capsys.readouterr().out
 
-    training = run_baselines.train_ldm.TrainingRun
+    training = TrainingRun
     update = training.update
     for module, function, call in (
-        (run_baselines.encode_latents, "encoded", 3),
+        (conditioning, "blank", 3),  # in the midst of encoding
         (training, "update", 3),  # after the checkpoint of step 2
         (synthetic_sets, "paint_batch", 2),
         (run_baselines, "seconds_per_lesion", 1),
         (training, "update", 2),  # of the next method
-        (run_baselines.evaluate, "draw_lesions", 1),
+        (lesion_pictures, "draw_lesions", 1),
     ):
         with monkeypatch.context() as patch, pytest.raises(Killed):
             dies(patch, module, function, call)
@@ -145,7 +147,7 @@ def test_killed_at_every_stage_and_continued_it_ends_with_the_same_bytes_and_a_f
     assert steps_and_calls["conditional_gan"] == ("3", "1")  # a GAN is called once
 
     with monkeypatch.context() as patch:  # a method more or less only makes the table anew
-        patch.setattr(run_baselines.train_ldm, "main", None)
+        patch.setattr(training, "update", None)
         main(replace(config, methods="ours"))
         assert "| snr |" not in figures(config.out) and "| ours |" in figures(config.out)
     for change, message in (
@@ -160,14 +162,14 @@ def test_killed_at_every_stage_and_continued_it_ends_with_the_same_bytes_and_a_f
 
 
 def test_a_signal_ends_it_after_the_step_in_hand(config, quick, monkeypatch, capsys):
-    update = run_baselines.train_ldm.TrainingRun.update
+    update = TrainingRun.update
 
     def signalled(run, loss, logs=None):
         update(run, loss, logs)
         if run.step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(run_baselines.train_ldm.TrainingRun, "update", signalled)
+    monkeypatch.setattr(TrainingRun, "update", signalled)
     with pytest.raises(SystemExit) as end:
         main(replace(config, methods="ours"))
     assert end.value.code == 0 and "stopped; the same command goes on" in capsys.readouterr().out
@@ -177,7 +179,7 @@ def test_a_signal_ends_it_after_the_step_in_hand(config, quick, monkeypatch, cap
 
 def test_one_precision_for_all_or_that_of_the_config(config):
     precisions = {
-        requested: method_of(replace(config, mixed_precision=requested), "ours").mixed_precision
+        requested: method_of(replace(config, mixed_precision=requested), "ours").settings["mixed_precision"]
         for requested in (None, "bf16")
     }
     assert precisions == {None: "no", "bf16": "bf16"}
@@ -189,10 +191,12 @@ def test_steps_are_planned_from_the_measured_speed_once(config, monkeypatch):
     rate = steps_per_second(method)
     assert 1 < rate < 1000 and list(method.out.iterdir()) == []
     monkeypatch.setattr(run_baselines, "steps_per_second", lambda method: 2.0)
-    run = planned("ours", replace(method, budget_minutes=30.0))
-    assert run.steps == 0.95 * 30 * 60 * 2 and run.checkpoint_every == 120 and run.budget_minutes == 30
+    method = method_of(replace(config, budget_minutes=30.0), "ours")
+    run = planned("ours", method)
+    expected = {"steps": 0.95 * 30 * 60 * 2, "checkpoint_every": 120, "budget_minutes": 30}
+    assert {name: run.options[name] for name in expected} == expected
     monkeypatch.setattr(run_baselines, "steps_per_second", lambda method: 3.0)
-    assert planned("ours", replace(method, budget_minutes=30.0)) == run
+    assert planned("ours", method) == run
 
 
 def test_voxel_methods_see_ct_norm_itself_with_the_margin_of_the_latents(config):
@@ -200,7 +204,7 @@ def test_voxel_methods_see_ct_norm_itself_with_the_margin_of_the_latents(config)
     vae = run_baselines.load_autoencoder(config.out / "pixel/model")
     row = run_baselines.read_latent(run_baselines.load_latents(config.out / "pixel/latents", "train"), 0)
     assert vae.factor == 1 and row["latent_mean"].shape == (1, 16, 16, 16) and not row["latent_std"].any()
-    expected = run_baselines.encode_latents.to_norm(row["ct_hu"].astype("float32"))
+    expected = to_norm(row["ct_hu"].astype("float32"))
     assert abs(row["latent_mean"][0] - expected).max() < 1e-6
     assert row["paint_margin_mm"] == 3.0
 
@@ -208,15 +212,15 @@ def test_voxel_methods_see_ct_norm_itself_with_the_margin_of_the_latents(config)
 def test_every_config_of_the_project_is_a_method_of_the_source_or_ours(inputs, tmp_path):
     config = BaselinesConfig(**inputs | {"configs": CONFIGS}, out=tmp_path, budget_minutes=1.0)
     assert config.chosen() == list(ORDER)
-    methods = {name: method_of(config, name) for name in ORDER}
-    pixel = {name for name, method in methods.items() if Path(method.vae) == tmp_path / "pixel/model"}
+    methods = {name: method_of(config, name).settings for name in ORDER}
+    pixel = {name for name, method in methods.items() if Path(method["vae"]) == tmp_path / "pixel/model"}
     assert pixel == set(ORDER) - {"ldm_concat", "ours"}
-    assert all(methods[name].target == "x0" and methods[name].model.map_channels == 0 for name in pixel - {"spade_gan"})
-    texture = {name: methods[name].texture for name in ORDER}
+    assert all(methods[name]["target"] == "x0" for name in pixel)
+    assert all(methods[name]["model"]["map_channels"] == 0 for name in pixel - {"spade_gan"})
     policies = {
-        name: (t.time_policy, t.losses.get("dog", 0.0), t.gate)
-        for name, t in texture.items()
-        if t.time_policy != "constant"
+        name: (t["time_policy"], t["losses"].get("dog", 0.0), t["gate"])
+        for name, t in ((name, methods[name]["texture"]) for name in ORDER)
+        if t["time_policy"] != "constant"
     }
     assert policies == {
         "snr": ("snr", 0.3, 1.0),
@@ -224,10 +228,10 @@ def test_every_config_of_the_project_is_a_method_of_the_source_or_ours(inputs, t
         "uncertainty": ("uncertainty", 1.0, 1.0),
         "step_aware": ("step_aware", 0.0, 0.3),  # the squared error alone
     }
-    gans = {name for name in ORDER if methods[name].objective == "gan"}
-    assert gans == {"conditional_gan", "spade_gan"} and all(methods[name].evaluate_steps == 1 for name in gans)
-    assert methods["ours"].model.map_channels > 0 == methods["ldm_concat"].model.map_channels
-    assert replace(methods["ours"].model, map_channels=0, num_labels=2) == methods["ldm_concat"].model
+    gans = {name for name in ORDER if methods[name]["objective"] == "gan"}
+    assert gans == {"conditional_gan", "spade_gan"} and all(methods[name]["evaluate_steps"] == 1 for name in gans)
+    ours, concat = methods["ours"]["model"], methods["ldm_concat"]["model"]
+    assert ours["map_channels"] > 0 and ours | {"map_channels": 0, "num_labels": 2} == concat
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_ablation_trains_each_variant_once_and_tests_it_against_none(chain, nodu
     assert "| none |" in text and "| wavelet |" in text
     weights = [load_file(config.out / name / "pipeline/unet" / WEIGHTS) for name in config.variants]
     assert any((weights[0][name] != weights[1][name]).any() for name in weights[0])
-    monkeypatch.setattr(texture_ablation.train_ldm, "main", lambda *_: pytest.fail("trained twice"))
+    monkeypatch.setattr(texture_ablation, "run_script", lambda *_: pytest.fail("trained twice"))
     texture_ablation.main(config)
     assert (config.out / "table/table.md").read_text() == text
     with pytest.raises(ValueError, match="variant nothing, expected one of none, gabor"):

@@ -78,7 +78,7 @@ def test_without_tissue_like_it_there_is_no_ratio():
     ct_hu = np.where(lesion > 0, 500 + white(10), -850 + white(10, seed=1))
     found = lesion_noise(ct_hu, lesion, SPACING_MM)
     assert found.lesion_hu == pytest.approx(10, rel=0.15) and (found.surroundings_hu, found.ratio) == (None, None)
-    with pytest.raises(ValueError, match="lesion_mask is empty"):
+    with pytest.raises(ValueError, match="the lesion mask is empty"):
         lesion_noise(ct_hu, lesion * 0, SPACING_MM)
 
 
