@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from imaging.semantic_map import FIRST_NODULE, LUNG
+from imaging.semantic_map import FIRST_NODULE, LABELS, LUNG
 
 BLANK = -1.0  # ct_norm of what is painted: the floor of the window, darker than lung, so the hole is plainly a hole
 
@@ -96,13 +96,18 @@ def changed_mask(lesion_mask: Tensor, grown: Tensor, voxels: int = 2) -> Tensor:
 def relabelled(semantic_map: Tensor, lesion_mask: Tensor) -> Tensor:
     """Semantic maps as if each sample's lesion had this mask; what is no longer lesion is lung.
 
+    What was lesion already keeps its label. New voxels have the most frequent label of the sample's lesion, or that of
+    a lesion of unspecified composition where there is none.
+
     Args:
         semantic_map: Labels (`imaging.semantic_map.LABELS`), integer (B, 1, D, H, W).
         lesion_mask: Same shape, 0 or 1.
     """
-    nodule = semantic_map.flatten(1).amax(1).clamp_min(FIRST_NODULE).view(-1, 1, 1, 1, 1)
-    elsewhere = torch.where(semantic_map >= FIRST_NODULE, torch.full_like(semantic_map, LUNG), semantic_map)
-    return torch.where(lesion_mask > 0, nodule, elsewhere)
+    was_lesion = semantic_map >= FIRST_NODULE
+    counts = torch.stack([(semantic_map == label).flatten(1).sum(1) for label in range(FIRST_NODULE, len(LABELS))], 1)
+    usual = torch.where(counts.any(1), counts.argmax(1) + FIRST_NODULE, LABELS.index("lesion")).to(semantic_map.dtype)
+    new = torch.where(was_lesion, semantic_map, usual.view(-1, 1, 1, 1, 1))
+    return torch.where(lesion_mask > 0, new, torch.where(was_lesion, torch.full_like(semantic_map, LUNG), semantic_map))
 
 
 def lesion_neighbourhood(lesion_mask: Tensor, factor: int, cells: int = 1) -> Tensor:
