@@ -116,7 +116,7 @@ def test_a_killed_run_continues_to_the_same_bytes(fine, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         main(config_of(fine, tmp_path / "cut"))
     assert not (tmp_path / "cut").exists() and len(list((tmp_path / "cut.partial").glob("*.arrow"))) == 2
-    with pytest.raises(ValueError, match="cut.partial: was begun with other seed; delete it or choose another --out"):
+    with pytest.raises(ValueError, match=r"cut\.partial: was begun with other seed; delete it or choose another --out"):
         main(config_of(fine, tmp_path / "cut", seed=1))
     monkeypatch.setattr(encode_latents, "write_shard", lambda *a: (written.append(a[1]), write(*a)))
     main(config_of(fine, tmp_path / "cut"))

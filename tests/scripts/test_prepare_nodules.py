@@ -116,7 +116,7 @@ def test_a_consensus_is_what_half_of_the_readers_outlined(data, tmp_path):
     write_readers(data, "a", [*outlines, np.zeros(shape)])  # the fourth saw no nodule here and does not count
     volume = prepared(data, tmp_path / "out", outline="consensus")["volume_mm3"]
     assert volume == pytest.approx(outlines[1].sum() * np.prod(SPACING), rel=1e-3)
-    write_readers(data, "a", [outlines[0], np.roll(outlines[0], 8, 2), np.roll(outlines[0], -8, 2)])
+    write_readers(data, "a", [outlines[0], np.roll(outlines[0], 10, 2), np.roll(outlines[0], -10, 2)])
     union = prepared(data, tmp_path / "none", outline="consensus")["volume_mm3"]  # they agree on no voxel
     assert union == pytest.approx(outlines[2].sum() * np.prod(SPACING), rel=1e-3)
 
@@ -128,6 +128,7 @@ def test_half_maximum_is_the_default_and_finds_the_lesion_inside_a_loose_mask(da
     for nodule in ("a", "b"):
         ct_hu = -850 + random.normal(0, 20, shape) + 880 * gaussian_filter(ball(shape, centre, radius_mm) * 1.0, 0.7)
         write_pair(data, nodule, ct_hu.astype(np.int16), ball(shape, centre, radius_mm + 1.5))
+    edit(data, texture=[5, 5])
     nodule = prepared(data, tmp_path / "out")
     assert nodule["diameter_mm"] == pytest.approx(2 * radius_mm, abs=0.6) and nodule["outline_fallback"] is None
     assert prepared(data, tmp_path / "union", outline="union")["diameter_mm"] > 12
