@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.option_types import Attributes
+from imaging.dataset.augmentation import AUGMENTATION
 
 
 class Scale(NamedTuple):
@@ -33,6 +34,10 @@ SCALES: dict[str, Scale] = {
     "p10_hu": Scale(-1024, 400),
     "p50_hu": Scale(-1024, 400),
     "p90_hu": Scale(-1000, 1000),
+    "zoom": Scale(-0.6, 0.6),  # the last four are AUGMENTATION: how a training image was changed, nobody's request
+    "density_shift": Scale(-1, 1),
+    "sharpness": Scale(-1, 1),
+    "elastic": Scale(0, 1),
 }
 
 
@@ -65,21 +70,23 @@ def requested_attributes(attributes: Attributes, known: Sequence[str], batch: in
 
     Args:
         attributes: Name -> one value for all volumes, or a list with one for each; None asks for nothing.
-        known: The denoiser's attributes, in order.
+        known: The denoiser's attributes, in order. Those of `AUGMENTATION` cannot be requested and stay NaN, which
+            the embedding reads as a plain image.
         batch: B.
     Raises: ValueError: See :func:`check_attribute`; or if there is another number of values than volumes.
     """
     values = torch.full((batch, len(known)), math.nan)
+    requestable = [name for name in known if name not in AUGMENTATION]
     for name, request in attributes.items():
         each = list(request) if isinstance(request, Sequence) and not isinstance(request, str) else [request]
         if len(each) not in (1, batch):
             raise ValueError(f"{name}: {len(each)} values for {batch} volumes; give one, or one per volume")
-        requested = [math.nan if value is None else check_attribute(name, value, known) for value in each]
+        requested = [math.nan if value is None else check_attribute(name, value, requestable) for value in each]
         values[:, list(known).index(name)] = torch.tensor(requested)
     return values
 
 
-def forgotten(attributes: Tensor, draws: Tensor, none_share: float) -> Tensor:
+def forgotten(attributes: Tensor, draws: Tensor, none_share: float, names: Sequence[str] = ()) -> Tensor:
     """Attributes of which some are unknown, so that the denoiser learns every subset of them.
 
     How many are kept is drawn first, evenly from one to all: were each lost independently, one request alone, which is
@@ -89,17 +96,23 @@ def forgotten(attributes: Tensor, draws: Tensor, none_share: float) -> Tensor:
         attributes: (B, A), NaN where unknown already.
         draws: Uniform in [0, 1), (B, 2 + A).
         none_share: Share of the samples that lose all of them.
+        names: Of the attributes. Those of `AUGMENTATION` are never forgotten: an augmented image that is not known to
+            be one would teach the denoiser to paint such images.
     """
     draws = draws.to(attributes.device)
-    known = torch.isfinite(attributes)
+    always = torch.tensor([name in AUGMENTATION for name in names] or [False], device=attributes.device)
+    known = torch.isfinite(attributes) & ~always
     kept = 1 + (draws[:, 1] * known.sum(1)).floor()
     order = torch.where(known, draws[:, 2:], 2.0).argsort(dim=1).argsort(dim=1)
     keep = known & (order < kept[:, None]) & (draws[:, :1] >= none_share)
-    return torch.where(keep, attributes, math.nan)
+    return torch.where(keep | always, attributes, math.nan)
 
 
 class AttributeEmbedding(nn.Module):
     """Attributes (B, A) -> what is added to the time embedding, (B, channels); zero before training.
+
+    An attribute of `AUGMENTATION` that is unknown is 0, a plain image: so nothing else is painted, with or without
+    requests.
 
     Args:
         names: Keys of `SCALES`.
@@ -119,6 +132,8 @@ class AttributeEmbedding(nn.Module):
         self.width: Tensor
         self.register_buffer("low", low, persistent=False)
         self.register_buffer("width", high - low, persistent=False)
+        self.plain: Tensor
+        self.register_buffer("plain", torch.tensor([name in AUGMENTATION for name in names]), persistent=False)
         self.frequencies = frequencies
         last = nn.Linear(channels, channels)
         nn.init.zeros_(last.weight)
@@ -127,6 +142,7 @@ class AttributeEmbedding(nn.Module):
 
     def forward(self, attributes: Tensor) -> Tensor:
         """Attributes in their units, NaN where unknown."""
+        attributes = torch.where(self.plain & attributes.isnan(), 0.0, attributes)
         known = torch.isfinite(attributes)
         place = torch.where(known, (attributes - self.low) / self.width, 0.0).clamp(0, 1)
         angles = math.pi * place[..., None] * 2.0 ** torch.arange(self.frequencies, device=place.device)

@@ -1,7 +1,9 @@
-"""LSDM's multi-label semantic map of a chest CT: background, body, soft and dense tissue, lung, three nodule classes.
+"""LSDM's multi-label semantic map of a chest CT: background, body, soft and dense tissue, lung, and the lesion's parts.
 
 The lung is found by k-means on intensity, morphology and marching-squares contours; elsewhere the label follows from
-the HU value; the nodule's label follows from its mean malignancy.
+the HU value. A lesion is labelled by what it is made of (`imaging.lesions.composition`), or as a lesion of unspecified
+composition. LSDM's own three nodule classes are ratings of malignancy, which no voxel shows; here a rating is an
+attribute of the denoiser (`diffusion.attributes`).
 """
 
 from collections.abc import Sequence
@@ -18,13 +20,13 @@ LABELS = (
     "soft_tissue",  # 0 to 200 HU
     "high_dense",  # from 200 HU
     "lung",
-    "nodule_below_3",  # mean malignancy
-    "nodule_3",
-    "nodule_above_3",
+    "nonsolid_part",  # of a lesion: ground glass
+    "lesion",  # of unspecified composition
+    "solid_part",
 )
 HU_EDGES = (-400.0, 0.0, 200.0)
 LUNG = LABELS.index("lung")
-FIRST_NODULE = LABELS.index("nodule_below_3")
+FIRST_NODULE = LABELS.index("nonsolid_part")  # this label and those that follow are the lesion's
 CLOSING_MM = 5.0  # closes vessels at the hilum and nodules on the pleura; small beside the mediastinum
 SMALLEST_SHARE = 0.1  # of the largest air space: below it is bowel gas, an airway's end or noise
 OPEN_AIR_HU = -950.0  # mean of air outside the body lies below it, of lung above
@@ -90,19 +92,20 @@ def semantic_map(
     ct_hu: np.ndarray,
     lung: np.ndarray,
     lesion_mask: np.ndarray | None = None,
-    malignancy: float | None = None,
+    solid_mask: np.ndarray | None = None,
 ) -> np.ndarray:
     """One label of `LABELS` for each voxel.
 
     Args:
         ct_hu: (D, H, W), HU.
         lung: bool, same shape, from `lung_mask`.
-        lesion_mask: Nodule, same shape, non-zero inside; None for a scan without.
-        malignancy: The nodule's mean rating, 1 to 5; None counts as 3 (undecided).
+        lesion_mask: Lesion, same shape, non-zero inside; None for a scan without.
+        solid_mask: Its solid part, same shape (`imaging.lesions.composition.solid_part`); None leaves the composition
+            unspecified.
     Returns: uint8 (D, H, W), index into `LABELS`.
     Raises: ValueError: If the shapes differ.
     """
-    for name, array in (("lung", lung), ("lesion_mask", lesion_mask)):
+    for name, array in (("lung", lung), ("lesion_mask", lesion_mask), ("solid_mask", solid_mask)):
         if array is not None and array.shape != ct_hu.shape:
             raise ValueError(f"{name} has shape {array.shape}, expected that of ct_hu {ct_hu.shape}")
     labels = np.zeros(ct_hu.shape, np.uint8)
@@ -112,8 +115,19 @@ def semantic_map(
     rim = ndimage.binary_dilation(lung) & (labels == LABELS.index("background")) & (ct_hu > OPEN_AIR_HU)
     labels[lung.astype(bool) | rim] = LUNG
     if lesion_mask is not None:
-        labels[lesion_mask.astype(bool)] = nodule_label(malignancy)
+        label_lesion(labels, lesion_mask, solid_mask)
     return labels
+
+
+def label_lesion(labels: np.ndarray, lesion_mask: np.ndarray, solid_mask: np.ndarray | None = None) -> None:
+    """Write a lesion into a map, in place. Arguments as in :func:`semantic_map`."""
+    inside = np.asarray(lesion_mask) > 0
+    if solid_mask is None:
+        labels[inside] = LABELS.index("lesion")
+        return
+    solid = np.asarray(solid_mask) > 0
+    labels[inside & solid] = LABELS.index("solid_part")
+    labels[inside & ~solid] = LABELS.index("nonsolid_part")
 
 
 def inpainting_map(
@@ -122,7 +136,8 @@ def inpainting_map(
     paint_mask: np.ndarray,
     spacing_mm: Sequence[float],
     valid_mask: np.ndarray | None = None,
-    malignancy: float | None = None,
+    *,
+    solid_mask: np.ndarray | None = None,
 ) -> np.ndarray:
     """The semantic map of a crop that is painted; it does not reveal what the painted region held.
 
@@ -133,7 +148,7 @@ def inpainting_map(
         ct_hu: (D, H, W), HU.
         lesion_mask, paint_mask: Same shape, 0 or 1.
         spacing_mm: (z, y, x).
-        valid_mask, malignancy: As :func:`lung_mask` and :func:`semantic_map`.
+        valid_mask, solid_mask: As :func:`lung_mask` and :func:`semantic_map`.
     Returns: uint8 (D, H, W), index into `LABELS`.
     """
     labels = semantic_map(ct_hu, lung_mask(ct_hu, spacing_mm, whole_scan=False, valid_mask=valid_mask))
@@ -142,15 +157,8 @@ def inpainting_map(
         raise ValueError("all of the crop is painted, and nothing is left to map; pass semantic_map")
     nearest = ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
     labels = labels[tuple(nearest)]
-    labels[np.asarray(lesion_mask) > 0] = nodule_label(malignancy)
+    label_lesion(labels, lesion_mask, solid_mask)
     return labels
-
-
-def nodule_label(malignancy: float | None) -> int:
-    """Index into `LABELS` of a nodule with this mean malignancy rating."""
-    if malignancy is None or malignancy == 3:
-        return LABELS.index("nodule_3")
-    return LABELS.index("nodule_below_3" if malignancy < 3 else "nodule_above_3")
 
 
 def _large_spaces(air: np.ndarray, ct_hu: np.ndarray, whole_scan: bool) -> np.ndarray:

@@ -39,8 +39,10 @@ class PrepareLidcConfig:
         spacing_mm: Isotropic spacing of the crops; null keeps each scan's own grid.
         max_slice_mm: Scans with thicker slices are left out.
         max_hu: Higher values are lowered to it before resampling (LSDM: 800).
-        mask: Mask of a nodule: voxels marked by a consensus of its readers, by any of them, or by the first.
-        consensus_level: For consensus, the share of the nodule's readers who must have marked a voxel, above 0 to 1.
+        mask: Mask of a nodule: voxels marked by a consensus of its readers, by any of them ("union"), or by the first
+            ("single"). "half_maximum" redraws the border of the consensus where the CT is halfway between lung and
+            lesion.
+        consensus_level: Share of the nodule's readers who must have marked a voxel, above 0 to 1.
         min_readers: Nodules marked by fewer readers are left out.
         labels: Nodules to keep, by mean malignancy: exclude_between keeps up to 2 and from 4, malignant_from_3 up to 2
             and from 3, keep_all all.
@@ -69,7 +71,7 @@ class PrepareLidcConfig:
     spacing_mm: float | None = 1.0
     max_slice_mm: float = 2.5
     max_hu: int = 3071
-    mask: MaskPolicy = "consensus"
+    mask: MaskPolicy = "half_maximum"
     consensus_level: float = 0.5
     min_readers: int = 1
     labels: LabelPolicy = "exclude_between"
@@ -115,6 +117,7 @@ from imaging.dataset.publishing import push_dataset
 from imaging.dataset.qc_report import qc_page
 from imaging.dataset.sources import Candidate, available_splits, lab_candidates, lidc_candidates, merged_candidates
 from imaging.dataset.splits import merge_splits, read_splits, set_validation_aside, split_patients, write_splits
+from imaging.lesions.composition import solid_part
 from imaging.lidc.run import prepare_scans
 from imaging.lidc.scan_nodules import ScanResult, ScanSettings
 from imaging.lidc.scans import LeftOut, Scan, find_scans, read_scan_table
@@ -128,6 +131,7 @@ EXTRA = {
     "readers": "int32",
     "reader_ratings": "string",
     "whole_in_crop": "bool",
+    "outline_fallback": "string",
 }
 
 
@@ -280,9 +284,11 @@ def finished_rows(
         row = candidate.columns | candidate.load()
         row["split"] = splits[row["patient_id"]]
         row["label"] = malignancy_label(candidate.malignancy, config.labels)
+        if row.get("solid_mask") is None:
+            row["solid_mask"] = solid_part(row["ct_hu"], row["lesion_mask"], row.get("texture"), row["spacing_mm"])
         if config.semantic_maps and row.get("semantic_map") is None:
             lung = lung_mask(row["ct_hu"], row["spacing_mm"], whole_scan=False, valid_mask=row["valid_mask"])
-            row["semantic_map"] = semantic_map(row["ct_hu"], lung, row["lesion_mask"], candidate.malignancy)
+            row["semantic_map"] = semantic_map(row["ct_hu"], lung, row["lesion_mask"], row["solid_mask"])
         row = {name: value for name, value in row.items() if name in known}
         summary.add(row)
         yield row
@@ -290,8 +296,8 @@ def finished_rows(
 
 def extra_columns(config: PrepareLidcConfig) -> dict[str, Any]:
     """Columns beside those of every prepared dataset."""
-    shape = (config.crop_size,) * 3
-    return EXTRA | ({"semantic_map": Array3D(shape, "uint8")} if config.semantic_maps else {})
+    masks = ("solid_mask", "semantic_map") if config.semantic_maps else ("solid_mask",)
+    return EXTRA | {name: Array3D((config.crop_size,) * 3, "uint8") for name in masks}
 
 
 def write_left_out(path: Path, left_out: Iterable[LeftOut]) -> None:

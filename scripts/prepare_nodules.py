@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from foundation.config import ExistingFolder, launch, read_arguments
+from imaging.option_types import PairOutline
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class PrepareNodulesConfig:
         validation_share: Share of the training patients for the validation split, if the table names no validation
             patients.
         seed: Seed of that choice.
+        outline: Border of the lesion mask. "half_maximum" redraws the readers' consensus where the CT is halfway
+            between lung and lesion; "consensus" is what at least half of the readers outlined; "union" is the mask file
+            as it is. Readers outline from outside: more than a third of a union is lung.
         fill: Values where a crop reaches outside its file: "edge" repeats the nearest voxel, "air" is -1024 HU.
         workers: Processes that read and resample.
         overwrite: Replace an existing prepared dataset.
@@ -42,6 +46,7 @@ class PrepareNodulesConfig:
     source: str | None = None
     validation_share: float = 0.15
     seed: int = 0
+    outline: PairOutline = "half_maximum"
     fill: Literal["edge", "air"] = "edge"
     workers: int = 1
     overwrite: bool = False
@@ -57,7 +62,7 @@ class PrepareNodulesConfig:
 ARGUMENTS = read_arguments(PrepareNodulesConfig, __name__)
 
 import SimpleITK as sitk
-from datasets import DatasetDict
+from datasets import Array3D, DatasetDict
 from tqdm import tqdm
 
 from imaging.dataset.nifti_pairs import read_nodule_pair, read_nodule_table
@@ -80,10 +85,17 @@ def main(config: PrepareNodulesConfig) -> None:
         for folder, row in metadata
         if row["patient_id"] not in torn or row["split"] == given[row["patient_id"]]
     ]
-    extra = {name: kind for table in tables.values() for name, kind in table.extra.items()}
+    extra: dict[str, Any] = {name: kind for table in tables.values() for name, kind in table.extra.items()}
+    extra |= {"solid_mask": Array3D((config.crop_size,) * 3, "uint8"), "outline_fallback": "string"}
     cut: list[str] = []
     dataset = save_nodule_dataset(read_rows(config, kept, cut), config.out, config.crop_size, extra, config.overwrite)
     print(summary(dataset))
+    fallbacks = Counter(reason for nodules in dataset.values() for reason in nodules["outline_fallback"] if reason)
+    if fallbacks:
+        print(
+            "the readers' outline was kept, because no better one was found, of "
+            + ", ".join(f"{count} nodules ({reason})" for reason, count in fallbacks.most_common())
+        )
     if torn:
         print(
             f"{len(metadata) - len(kept)} nodules left out, whose patients another folder tests on or watches: "
@@ -103,7 +115,8 @@ def read_rows(
     """
     problems = []
     fill_hu = AIR_HU if config.fill == "air" else None
-    crop = partial(try_pair, config.crop_size, config.spacing_mm, fill_hu)
+    options = {"crop_size": config.crop_size, "spacing_mm": config.spacing_mm, "fill_hu": fill_hu}
+    crop = partial(try_pair, options | {"outline": config.outline})
     with ProcessPoolExecutor(config.workers, initializer=use_one_thread) as pool, tqdm(total=len(metadata)) as bar:
         for start in range(0, len(metadata), BATCH):
             for row, inside, problem in pool.map(crop, metadata[start : start + BATCH]):
@@ -120,15 +133,14 @@ def read_rows(
         )
 
 
-def try_pair(
-    crop_size: int, spacing_mm: float | None, fill_hu: float | None, pair: tuple[Path, dict[str, Any]]
-) -> tuple[dict, bool, str | None]:
+def try_pair(options: dict[str, Any], pair: tuple[Path, dict[str, Any]]) -> tuple[dict, bool, str | None]:
     """A row, whether the crop holds its whole lesion, and None; or the given row, False and what is wrong."""
     folder, row = pair
     try:
-        return *read_nodule_pair(folder, row, crop_size, spacing_mm, fill_hu), None
+        columns, whole, fallback = read_nodule_pair(folder, row, **options)
     except ValueError as error:
         return row, False, str(error)
+    return columns | {"outline_fallback": fallback}, whole, None
 
 
 def use_one_thread() -> None:

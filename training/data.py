@@ -141,7 +141,7 @@ class LatentNodules(Dataset):
         """Latents (C, d, h, w), masks and map (1, D, H, W), `spacing_mm` (3,), ratings, draw number."""
         index, draw = item
         row = self._read[index]
-        batch: dict[str, Any] = {name: torch.from_numpy(row[name]) for name in LATENTS}
+        batch: dict[str, Any] = {name: torch.from_numpy(row[name]).float() for name in LATENTS}
         batch |= {name: torch.from_numpy(row[name])[None] for name in MASKS}
         if self.window is not None:
             batch["ct_norm"] = torch.from_numpy(to_norm(row["ct_hu"].astype(np.float32), *self.window))[None]

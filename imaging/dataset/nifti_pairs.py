@@ -1,15 +1,23 @@
-"""A folder of nodules as NIfTI pairs: `<nodule>_ct.nii.gz`, `<nodule>_mask.nii.gz` and a table `nodules.csv`."""
+"""A folder of nodules as NIfTI pairs: `<nodule>_ct.nii.gz`, `<nodule>_mask.nii.gz` and a table `nodules.csv`.
+
+What more is known of LIDC-IDRI's nodules lies beside them where it is there: `<nodule>_readers.nii.gz` (bit k is set
+where reader k outlined), `readers.csv` (each reader's ratings) and `patients.csv` (who a nodule's patient truly is).
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import SimpleITK as sitk
 
 from imaging.dataset.crop import crop_nodule
 from imaging.dataset.nodules import RATINGS
+from imaging.dataset.outlined import half_maximum_image
 from imaging.dataset.rows import SPLITS
-from imaging.files.ct import read_ct, read_mask
+from imaging.files.ct import read_agreement, read_ct, read_mask
+from imaging.lesions.composition import solid_part
+from imaging.option_types import PairOutline
 
 PATIENT_COLUMNS = ("patient_id", "patient_id_approx")
 EXTRA_TYPES = {"i": "int64", "f": "float32"}  # by NumPy kind; all else is a string
@@ -27,7 +35,9 @@ def read_nodule_table(folder: Path, source: str) -> NoduleTable:
     """Read and check `nodules.csv` and that each of its nodules has both files; opens no image.
 
     Columns: `nodule`, `patient_id` (or `patient_id_approx`), `split`; any of `RATINGS` and `diameter_mm`, empty where
-    unknown; all others are kept as extra columns (int64, float32 or string).
+    unknown; all others are kept as extra columns (int64, float32 or string). `readers.csv` (columns `nodule` and any of
+    `RATINGS`, a row for each reader) replaces a nodule's ratings by its readers' means. `patients.csv` (`nodule`,
+    `patient_id`, `confirmed`) replaces the patient where `confirmed` is 1.
 
     Args:
         folder: Folder with the table and the pairs.
@@ -53,26 +63,30 @@ def read_nodule_table(folder: Path, source: str) -> NoduleTable:
     if problems:
         raise ValueError(f"{path}: {len(problems)} problems\n" + "\n".join(problems))
 
+    ratings = _mean_ratings(folder / "readers.csv")
+    patients = _true_patients(folder / "patients.csv")
     numbers = [name for name in ("diameter_mm", *RATINGS) if name in table]
     fixed = {"nodule_id", "patient_id", "split", *numbers}
     extra = {name: EXTRA_TYPES.get(table[name].dtype.kind, "string") for name in table if name not in fixed}
-    rows = [
-        {
-            name: None if pd.isna(value) else str(value) if extra.get(name) == "string" else value
-            for name, value in row.items()
-        }
-        | {"source": source}
-        for row in table.to_dict("records")
-    ]
+    rows = []
+    for given in table.to_dict("records"):
+        row: dict[str, Any] = {"source": source}
+        for name, value in given.items():
+            row[name] = None if pd.isna(value) else str(value) if extra.get(name) == "string" else value
+        row["patient_id"] = patients.get(row["nodule_id"], row["patient_id"])
+        rows.append(row | ratings.get(row["nodule_id"], {}))
     return NoduleTable(rows, extra)
 
 
 def read_nodule_pair(
-    folder: Path, row: dict[str, Any], crop_size: int, spacing_mm: float | None, fill_hu: float | None = None
-) -> tuple[dict[str, Any], bool]:
-    """Read one nodule's pair and crop it: a complete row of the prepared dataset.
-
-    The table's diameter is kept; where it gives none, it is that of `crop_nodule`.
+    folder: Path,
+    row: dict[str, Any],
+    crop_size: int,
+    spacing_mm: float | None,
+    fill_hu: float | None = None,
+    outline: PairOutline = "half_maximum",
+) -> tuple[dict[str, Any], bool, str | None]:
+    """Read one nodule's pair and crop it: a complete row of the prepared dataset, with its solid part.
 
     Args:
         folder: Folder with the pairs.
@@ -80,19 +94,77 @@ def read_nodule_pair(
         crop_size: Edge of the crop, voxels.
         spacing_mm: Isotropic spacing of the crop; None keeps the file's own grid.
         fill_hu: As `crop_nodule`.
-    Returns: The row, and whether the whole lesion lies inside the crop.
-    Raises: ValueError: Naming the file, if one of the two cannot be read, they do not fit, or the mask is empty.
+        outline: "union" takes the mask file as it is, and the table's diameter where it gives one. "consensus" is what
+            at least half of the readers in `<nodule>_readers.nii.gz` outlined, or the mask file where there is none or
+            they share no voxel; "half_maximum" redraws its border (`imaging.dataset.outlined`).
+    Returns: The row, with `solid_mask` beside the fixed columns; whether the whole lesion lies inside the crop; and why
+        the border at half maximum was not taken, None if it was or was not asked for.
+    Raises: ValueError: Naming the file, if one of them cannot be read, they do not fit, or the mask is empty.
     """
     ct_image = read_ct(folder / f"{row['nodule_id']}_ct.nii.gz", crop=True)
     mask_path = folder / f"{row['nodule_id']}_mask.nii.gz"
     mask_image = read_mask(mask_path, ct_image)
+    texture, fallback = row.get("texture"), None
     try:
+        if outline != "union":
+            mask_image = _agreement(folder / f"{row['nodule_id']}_readers.nii.gz", ct_image, mask_image)
+        if outline == "half_maximum":
+            mask_image, found = half_maximum_image(ct_image, mask_image, texture)
+            fallback = found.fallback
+        elif outline == "consensus":
+            mask_image = mask_image >= 0.5
         columns, _, whole = crop_nodule(ct_image, mask_image, crop_size, spacing_mm, fill_hu)
     except ValueError as error:
         raise ValueError(f"{mask_path}: {error}") from error
-    if row.get("diameter_mm") is not None:
+    columns["solid_mask"] = solid_part(columns["ct_hu"], columns["lesion_mask"], texture, columns["spacing_mm"])
+    if outline == "union" and row.get("diameter_mm") is not None:
         columns["diameter_mm"] = row["diameter_mm"]
-    return row | columns, whole
+    return row | columns, whole, fallback
+
+
+def _agreement(path: Path, ct_image: sitk.Image, mask_image: sitk.Image) -> sitk.Image:
+    """Share of the readers who outlined each voxel, float32; the mask where half of them agree on none."""
+    if not path.is_file():
+        return sitk.Cast(mask_image > 0, sitk.sitkFloat32)
+    share_image = read_agreement(path, ct_image)
+    agreed = (sitk.GetArrayViewFromImage(share_image) >= 0.5).any()
+    return share_image if agreed else sitk.Cast(mask_image > 0, sitk.sitkFloat32)
+
+
+def _mean_ratings(path: Path) -> dict[str, dict[str, float]]:
+    """Nodule -> mean of each rating over its readers; empty where there is no such file."""
+    if not path.is_file():
+        return {}
+    table = _side_table(path, ("nodule",))
+    names = [name for name in RATINGS if name in table]
+    wrong = [name for name in names if not pd.api.types.is_numeric_dtype(table[name])]
+    if wrong:
+        raise ValueError(f"{path}: columns {', '.join(wrong)}: expected numbers")
+    means = table.groupby("nodule")[names].mean()
+    return {
+        str(nodule): {name: float(value) for name, value in row.items() if not pd.isna(value)}
+        for nodule, row in zip(means.index, means.to_dict("records"), strict=True)
+    }
+
+
+def _true_patients(path: Path) -> dict[str, str]:
+    """Nodule -> its patient, of the confirmed rows; empty where there is no such file."""
+    if not path.is_file():
+        return {}
+    table = _side_table(path, ("nodule", "patient_id", "confirmed"))
+    table = table[pd.to_numeric(table["confirmed"], errors="coerce") == 1].dropna(subset=["nodule", "patient_id"])
+    return dict(zip(table["nodule"], table["patient_id"], strict=True))
+
+
+def _side_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype={"nodule": "string", "patient_id": "string"})
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as a CSV table ({error})") from error
+    lacking = [name for name in columns if name not in table]
+    if lacking:
+        raise ValueError(f"{path}: lacks the columns {', '.join(lacking)}; it has {', '.join(table.columns)}")
+    return table
 
 
 def _table_problems(folder: Path, table: pd.DataFrame) -> list[str]:

@@ -4,13 +4,13 @@ import contextlib
 import copy
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import Array3D, Array4D, Dataset, DatasetDict, Features, Value
+from datasets import Array3D, Array4D, Dataset, DatasetDict, Features, Value, concatenate_datasets
 from datasets.arrow_writer import ArrowWriter
 
 from foundation.atomic import recover, write_atomically
@@ -29,6 +29,39 @@ def write_rows(rows: Iterable[Mapping[str, Any]], out: Path, features: Features)
     Raises: ValueError: If no row comes. Nothing is left behind then, nor if a row raises.
     """
     write_atomically(Path(out), lambda temporary: _write_splits(rows, temporary, features))
+
+
+def write_shard(rows: Iterable[Mapping[str, Any]], path: Path, features: Features) -> None:
+    """Write some rows of one split as an Arrow file, complete or not at all; :func:`join_shards` makes a dataset of it.
+
+    Args:
+        rows: As in :func:`write_rows`, at least one.
+        path: File.
+        features: Columns and types.
+    """
+
+    def write(temporary: Path) -> None:
+        with ArrowWriter(features=features, path=str(temporary), writer_batch_size=WRITE_BATCH) as writer:
+            for row in rows:
+                writer.write({name: row.get(name) for name in features})
+            writer.finalize()
+
+    write_atomically(Path(path), write)
+
+
+def join_shards(shards: Mapping[str, Sequence[Path]], out: Path) -> None:
+    """A dataset of files of :func:`write_shard`; `out` appears, or is replaced, when it is complete.
+
+    Args:
+        shards: Split -> its files in the order of their rows.
+        out: Folder.
+    """
+    splits = {
+        name: concatenate_datasets([Dataset.from_file(str(path)) for path in shards[name]])
+        for name in SPLITS
+        if shards.get(name)
+    }
+    write_atomically(Path(out), lambda temporary: DatasetDict(splits).save_to_disk(temporary))
 
 
 def load_split(path: Path, split: str, required: Iterable[str], kind: str, remedy: str) -> Dataset:

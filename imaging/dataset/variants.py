@@ -1,10 +1,11 @@
 """Variants of a nodule for stage 2: turned, its surroundings partly unknown, the painted region drawn differently.
 
-They are made in voxels and encoded each by itself, because the latent of a flipped crop is not the flipped latent, and
-a blanked crop's latent depends on what is blanked.
+`imaging.dataset.augmentation` makes more of them from a finer grid. All are made in voxels and encoded each by itself,
+because the latent of a flipped crop is not the flipped latent, and a blanked crop's latent depends on what is blanked.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from imaging.lesions.mask import grown_mask
 SYMMETRIES = tuple(
     (flips, turned) for flips in ("", "z", "y", "x", "zy", "zx", "yx", "zyx") for turned in (False, True)
 )
+ARRAYS = ("ct_hu", "lesion_mask", "solid_mask", "valid_mask")
 UNKNOWN_SHARE = 0.35  # of the crops that the scan fills: how many lose their surroundings
 MARGIN_RANGE_MM = (0.0, 10.0)  # what is left of them on each side of the lesion
 USUAL_SHARE, FOREIGN_SHARE = 0.5, 0.15  # of the variants: painted with the usual margin, joined with another's mask
@@ -55,38 +57,61 @@ def nodule_variant(
     paint_margin_mm: float,
     foreign_mask: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """One variant of a row of the prepared dataset.
+    """One variant of a row of the prepared dataset on the row's own grid: turned, then as :func:`painted`.
+
+    Args:
+        nodule: `ct_hu`, `lesion_mask`, `valid_mask`, `spacing_mm`, and `solid_mask` where it is known.
+        symmetry: One of `SYMMETRIES`.
+        random, paint_margin_mm: As :func:`painted`.
+        foreign_mask: Mask of another lesion, (D, H, W), centred in its crop as this one is; it is turned along.
+    Returns: The arrays, with `paint_mask`.
+    """
+    arrays = {name: turned_array(nodule[name], *symmetry) for name in ARRAYS if name in nodule}
+    foreign = None if foreign_mask is None else partial(turned_array, foreign_mask, *symmetry)
+    return painted(arrays, nodule["spacing_mm"], random, paint_margin_mm, foreign)
+
+
+def painted(
+    arrays: Mapping[str, np.ndarray],
+    spacing_mm: Sequence[float],
+    random: np.random.Generator,
+    paint_margin_mm: float,
+    foreign: Callable[[], np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """A variant's arrays with its surroundings partly unknown and the region that is painted drawn at random.
 
     The lesion mask keeps telling where the lesion is. What changes is the region that is painted: usually the lesion
     and `paint_margin_mm` around it, sometimes up to 2 mm more or less (less leaves some of the real lesion's rim to be
     continued), sometimes joined with the mask of another lesion laid over it.
 
     Args:
-        nodule: `ct_hu`, `lesion_mask`, `valid_mask`, `spacing_mm`.
-        symmetry: One of `SYMMETRIES`.
+        arrays: `ct_hu`, `lesion_mask`, `valid_mask` and others, (D, H, W).
+        spacing_mm: (z, y, x).
         random: Of this variant.
         paint_margin_mm: The usual margin.
-        foreign_mask: Mask of another lesion, (D, H, W), centred in its crop as this one is.
-    Returns: `ct_hu`, `lesion_mask`, `valid_mask`, `paint_mask`.
+        foreign: Gives the mask of another lesion, (D, H, W), where it is needed.
+    Returns: The arrays, with `paint_mask`.
     """
-    arrays = {name: turned_array(nodule[name], *symmetry) for name in ("ct_hu", "lesion_mask", "valid_mask")}
-    spacing_mm = np.asarray(nodule["spacing_mm"], float)
+    arrays = dict(arrays)
+    spacing = np.asarray(spacing_mm, float)
     if arrays["valid_mask"].all() and random.random() < UNKNOWN_SHARE:
-        margins = np.rint(random.uniform(*MARGIN_RANGE_MM, (3, 2)) / spacing_mm[:, None])
-        arrays["ct_hu"], arrays["valid_mask"] = without_surroundings(**arrays, margins=margins)
+        margins = np.rint(random.uniform(*MARGIN_RANGE_MM, (3, 2)) / spacing[:, None])
+        arrays["ct_hu"], arrays["valid_mask"] = without_surroundings(
+            arrays["ct_hu"], arrays["valid_mask"], arrays["lesion_mask"], margins
+        )
     margin_mm = paint_margin_mm
     kind = random.random()
     if kind >= USUAL_SHARE:
         margin_mm += random.uniform(-MARGIN_CHANGE_MM, MARGIN_CHANGE_MM)
-    paint_mask = grown_mask(arrays["lesion_mask"], margin_mm, spacing_mm.tolist())
-    if foreign_mask is not None and kind >= 1 - FOREIGN_SHARE:
-        paint_mask |= grown_mask(turned_array(foreign_mask, *symmetry), paint_margin_mm, spacing_mm.tolist())
+    paint_mask = grown_mask(arrays["lesion_mask"], margin_mm, spacing.tolist())
+    if foreign is not None and kind >= 1 - FOREIGN_SHARE:
+        paint_mask |= grown_mask(foreign(), paint_margin_mm, spacing.tolist())
     return arrays | {"paint_mask": paint_mask * arrays["valid_mask"]}
 
 
 def usual_variant(nodule: Mapping[str, Any], paint_margin_mm: float) -> dict[str, np.ndarray]:
     """The nodule as it is, painted with the usual margin: what is validated and what the pipeline does."""
     spacing_mm: Sequence[float] = np.asarray(nodule["spacing_mm"], float).tolist()
-    arrays = {name: nodule[name] for name in ("ct_hu", "lesion_mask", "valid_mask")}
+    arrays = {name: nodule[name] for name in ARRAYS if name in nodule}
     paint_mask = grown_mask(nodule["lesion_mask"], paint_margin_mm, spacing_mm) * nodule["valid_mask"]
     return arrays | {"paint_mask": paint_mask}

@@ -156,6 +156,33 @@ def read_labels(path: str | Path, ct_image: sitk.Image) -> list[sitk.Image]:
     return masks
 
 
+def read_agreement(path: str | Path, ct_image: sitk.Image) -> sitk.Image:
+    """Share of the readers who outlined each voxel, from an image whose bit k is set where reader k outlined.
+
+    Readers without any voxel do not count.
+
+    Args:
+        path: As `read_mask`.
+        ct_image: The CT that it belongs to.
+    Returns: float32 image from 0 to 1, on the grid of the CT; all 0 where no reader outlined anything.
+    Raises: ValueError: Naming the path, if it cannot be read, lies on another grid, or has values that are no bits.
+    """
+    image = _read_file(Path(path))
+    _check_volume(Path(path), image)
+    check_same_grid(image, ct_image, str(path))
+    values = sitk.GetArrayViewFromImage(image)
+    bits = values.astype(np.int64)
+    if not (bits == values).all() or bits.min() < 0:
+        raise ValueError(
+            f"{path}: values from {values.min()} to {values.max()}, expected whole numbers, a bit a reader"
+        )
+    outlines = [bits >> reader & 1 for reader in range(int(bits.max()).bit_length())]
+    share = np.mean([outline for outline in outlines if outline.any()] or [bits], axis=0)
+    share_image = sitk.GetImageFromArray(share.astype(np.float32))
+    share_image.CopyInformation(ct_image)
+    return share_image
+
+
 def write_ct(image: sitk.Image, path: str | Path) -> None:
     """Write an image as NIfTI or MetaImage, keeping pixel type and geometry (NIfTI stores it in float32).
 

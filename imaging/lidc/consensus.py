@@ -158,7 +158,8 @@ def agree(group: Sequence[ReaderMask], policy: MaskPolicy = "consensus", level: 
     Args:
         group: Marks of one nodule, one a reader.
         policy: "consensus": voxels marked by at least `level` of the readers who marked this nodule; "union": by any
-            of them; "single": by the first of them.
+            of them; "single": by the first of them. "half_maximum" is the consensus here: its border is redrawn where
+            the CT is at hand (`imaging.dataset.outlined`).
         level: Share of readers in (0, 1], for "consensus".
     Returns: The nodule; its mask may be empty where the readers agree on no voxel.
     Raises: ValueError: If the level is outside (0, 1] or the policy is unknown.
@@ -177,14 +178,14 @@ def agree(group: Sequence[ReaderMask], policy: MaskPolicy = "consensus", level: 
         votes[box] += member.mask
         if number == 0:
             first[box] = member.mask
-    if policy == "consensus":
+    if policy in ("consensus", "half_maximum"):
         mask = votes >= level * len(group) - 1e-9
     elif policy == "union":
         mask = votes > 0
     elif policy == "single":
         mask = first
     else:
-        raise ValueError(f"mask policy {policy!r}, expected consensus, union or single")
+        raise ValueError(f"mask policy {policy!r}, expected half_maximum, consensus, union or single")
     ratings: dict[str, float | None] = {}
     for name in RATING_ELEMENTS:
         given = [value for member in group if (value := member.mark.ratings[name]) is not None]

@@ -15,15 +15,17 @@ import SimpleITK as sitk
 from foundation.atomic import write_atomically
 from imaging.dataset.crop import crop_nodule
 from imaging.dataset.nodules import AIR_HU
+from imaging.dataset.outlined import half_maximum_image
 from imaging.files.ct import read_ct, read_dicom_slices, write_ct
 from imaging.geometry import index_of_point, point_of_index
+from imaging.lesions.composition import solid_part
 from imaging.lidc.consensus import MaskPolicy, Nodule, ReaderMask, agree, group_marks, rasterise
 from imaging.lidc.scans import LeftOut, Scan
 from imaging.lidc.xml import RATING_ELEMENTS, Contour, Reading, read_annotation
-from imaging.semantic_map import lung_mask, nodule_label, semantic_map
+from imaging.semantic_map import label_lesion, lung_mask, semantic_map
 
-RESULT_VERSION = 1  # raise it when the rows change, so that results of older code are not read
-ARRAYS = ("ct_hu", "lesion_mask", "valid_mask", "spacing_mm", "semantic_map")
+RESULT_VERSION = 2  # raise it when the rows change, so that results of older code are not read
+ARRAYS = ("ct_hu", "lesion_mask", "solid_mask", "valid_mask", "spacing_mm", "semantic_map")
 SLICE_TOLERANCE = 0.25  # of the slice distance: annotations round positions, and a neighbour is off by 1
 
 
@@ -36,7 +38,8 @@ class ScanSettings:
         spacing_mm: Isotropic spacing of the crops; None keeps the scan's own.
         max_slice_mm: Scans with thicker slices, or slices further apart, are left out.
         max_hu: Higher values are lowered to it before resampling.
-        mask_policy, consensus_level: See `imaging.lidc.consensus.agree`.
+        mask_policy, consensus_level: See `imaging.lidc.consensus.agree`; "half_maximum" redraws the consensus' border
+            (`imaging.dataset.outlined`), but not in `scan_maps`.
         min_readers: Nodules marked by fewer are left out.
         with_semantic_map: Add the semantic map of each crop, with the lung found on the whole scan.
         scan_maps: Folder for the semantic maps of whole scans; None writes none.
@@ -46,7 +49,7 @@ class ScanSettings:
     spacing_mm: float | None = 1.0
     max_slice_mm: float = 2.5
     max_hu: int = 3071
-    mask_policy: MaskPolicy = "consensus"
+    mask_policy: MaskPolicy = "half_maximum"
     consensus_level: float = 0.5
     min_readers: int = 1
     with_semantic_map: bool = True
@@ -184,11 +187,18 @@ def _row(
     mask_image.SetSpacing(image.GetSpacing())
     mask_image.SetDirection(image.GetDirection())
     mask_image.SetOrigin(point_of_index(image, nodule.start))
+    fallback = None
+    if settings.mask_policy == "half_maximum":
+        mask_image, outline = half_maximum_image(image, mask_image, nodule.ratings["texture"])
+        fallback = outline.fallback
     columns, grid, whole = crop_nodule(image, mask_image, settings.crop_size, settings.spacing_mm)
+    columns["solid_mask"] = solid_part(
+        columns["ct_hu"], columns["lesion_mask"], nodule.ratings["texture"], columns["spacing_mm"]
+    )
     if lung_image is not None and settings.with_semantic_map:
         lung = sitk.Resample(lung_image, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
         columns["semantic_map"] = semantic_map(
-            columns["ct_hu"], sitk.GetArrayFromImage(lung), columns["lesion_mask"], nodule.ratings["malignancy"]
+            columns["ct_hu"], sitk.GetArrayFromImage(lung), columns["lesion_mask"], columns["solid_mask"]
         )
     reader_ratings = {name: [member.mark.ratings[name] for member in nodule.readers] for name in RATING_ELEMENTS}
     return (
@@ -203,6 +213,7 @@ def _row(
             "readers": len(nodule.readers),
             "reader_ratings": json.dumps(reader_ratings),
             "whole_in_crop": whole,
+            "outline_fallback": fallback,
         }
     )
 
@@ -212,7 +223,8 @@ def _write_scan_map(folder: Path, scan: Scan, image: sitk.Image, lung_image: sit
     labels = semantic_map(ct_hu, sitk.GetArrayViewFromImage(lung_image))
     for nodule in nodules:
         box = tuple(slice(s, s + n) for s, n in zip(nodule.start, nodule.mask.shape, strict=True))
-        labels[box][nodule.mask] = nodule_label(nodule.ratings["malignancy"])
+        solid = solid_part(ct_hu[box], nodule.mask, nodule.ratings["texture"], image.GetSpacing()[::-1])
+        label_lesion(labels[box], nodule.mask, solid)
     labels_image = sitk.GetImageFromArray(labels)
     labels_image.CopyInformation(image)
     name = hashlib.sha256(scan.scan_id.encode()).hexdigest()[:6]

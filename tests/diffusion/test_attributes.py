@@ -79,6 +79,26 @@ def test_as_many_attributes_are_kept_as_drawn_evenly_and_each_as_often():
     assert torch.isnan(forgotten(torch.full((4, 3), NAN), torch.ones(4, 5) * 0.99, 0.0)).all()
 
 
+def test_an_augmentation_is_never_forgotten_and_never_requested():
+    names = ("texture", "zoom", "mean_hu", "elastic")
+    generator = torch.Generator().manual_seed(0)
+    given = torch.rand(2000, 4, generator=generator)
+    kept = forgotten(given, torch.rand(2000, 6, generator=generator), 0.2, names)
+    assert torch.equal(kept[:, [1, 3]], given[:, [1, 3]])
+    counts = torch.bincount(torch.isfinite(kept[:, [0, 2]]).sum(1)) / 2000
+    assert_close(counts, torch.tensor([0.2, 0.4, 0.4]), rtol=0, atol=0.05)
+    with pytest.raises(ValueError, match='attribute "zoom" is unknown to this pipeline; known: texture, mean_hu'):
+        requested_attributes({"zoom": 0.1}, names, 1)
+
+
+def test_an_augmentation_that_is_not_given_is_a_plain_image():
+    torch.manual_seed(0)
+    embedding = AttributeEmbedding(("texture", "zoom", "elastic"), 16)
+    torch.nn.init.normal_(embedding.mlp[2].weight)
+    unknown, plain, zoomed = embedding(torch.tensor([[NAN, NAN, NAN], [NAN, 0.0, 0.0], [NAN, 0.4, 0.0]]))
+    assert torch.equal(unknown, plain) and not torch.allclose(unknown, zoomed)
+
+
 def test_embedding_of_an_unknown_attribute_is_its_own_and_not_that_of_a_value():
     torch.manual_seed(0)
     embedding = AttributeEmbedding(KNOWN, 16)

@@ -5,11 +5,12 @@ from skimage.draw import disk, polygon
 from skimage.measure import find_contours
 
 from imaging.semantic_map import (
+    FIRST_NODULE,
     LABELS,
     LUNG,
     _close_and_fill,
+    inpainting_map,
     lung_mask,
-    nodule_label,
     semantic_map,
     tissue_threshold_hu,
 )
@@ -33,14 +34,16 @@ def make_thorax(depth=6):
     return ct_hu + np.random.default_rng(0).normal(0, 15, ct_hu.shape), lungs
 
 
-def test_labels_follow_tissue_lung_and_malignancy():
+def test_labels_follow_tissue_lung_and_composition():
     ct_hu, lungs = make_thorax()
     lung = lung_mask(ct_hu, SPACING)
     dice = 2 * (lung & lungs).sum() / (lung.sum() + lungs.sum())
     assert dice > 0.98 and lung[:, 60, 42].all(), "the vessel belongs to the lung"
     lesion = np.zeros(ct_hu.shape, np.uint8)
     lesion[2:4, 55:60, 95:101] = 1
-    labels = semantic_map(ct_hu, lung, lesion, 4.5)
+    solid = np.zeros_like(lesion)
+    solid[2:4, 55:58, 95:101] = 1
+    labels = semantic_map(ct_hu, lung, lesion, solid)
     assert labels.dtype == np.uint8
     for index, name in [
         ((2, 2, 2), "background"),
@@ -49,15 +52,31 @@ def test_labels_follow_tissue_lung_and_malignancy():
         ((2, 15, 70), "high_dense"),
         ((2, 60, 60), "lung"),
         ((3, 96, 70), "background"),
-        ((2, 57, 97), "nodule_above_3"),
+        ((2, 57, 97), "solid_part"),
+        ((2, 59, 97), "nonsolid_part"),
     ]:
         assert LABELS[labels[index]] == name, (index, name)
-    np.testing.assert_array_equal(labels == LABELS.index("nodule_above_3"), lesion)
+    np.testing.assert_array_equal(labels == LABELS.index("solid_part"), solid)
+    np.testing.assert_array_equal(labels >= FIRST_NODULE, lesion)
+    unspecified = semantic_map(ct_hu, lung, lesion)
+    np.testing.assert_array_equal(unspecified == LABELS.index("lesion"), lesion)
+    assert LABELS[6] == "lesion" and (unspecified < FIRST_NODULE)[lesion == 0].all()
 
 
-def test_nodule_labels_split_at_three():
-    names = [LABELS[nodule_label(value)] for value in (1, 2.75, 3, 3.25, 5, None)]
-    assert names == ["nodule_below_3"] * 2 + ["nodule_3"] + ["nodule_above_3"] * 2 + ["nodule_3"]
+def test_an_inpainting_map_has_the_lesions_parts_and_hides_what_is_painted_over():
+    ct_hu, _ = make_thorax()
+    lesion = np.zeros(ct_hu.shape, np.uint8)
+    lesion[2:4, 55:60, 95:101] = 1
+    paint = np.zeros_like(lesion)
+    paint[1:5, 52:63, 92:104] = 1
+    solid = lesion.copy()
+    solid[2] = 0
+    made = inpainting_map(ct_hu, lesion, paint, SPACING, solid_mask=solid)
+    plain = inpainting_map(ct_hu, lesion, paint, SPACING)
+    assert (made[2][lesion[2] > 0] == 5).all() and (made[3][lesion[3] > 0] == 7).all()
+    assert (plain[lesion > 0] == 6).all()
+    np.testing.assert_array_equal(made[lesion == 0], plain[lesion == 0])
+    assert (made[(paint > 0) & (lesion == 0)] == LUNG).all()
 
 
 def test_the_threshold_lies_between_lung_and_tissue():

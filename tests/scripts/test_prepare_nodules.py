@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from scipy.ndimage import gaussian_filter
 
 from imaging.dataset.nodules import crop_size_of, load_nodules, read_nodule, spacing_mm_of
 from imaging.dataset.sources import available_splits
@@ -45,7 +46,7 @@ def edit(data, **columns):
 
 
 def test_pairs_become_centred_crops_at_the_asked_spacing(data, tmp_path, capsys):
-    main(PrepareNodulesConfig(data, tmp_path / "out", crop_size=24, spacing_mm=1.0, workers=2))
+    main(PrepareNodulesConfig(data, tmp_path / "out", crop_size=24, spacing_mm=1.0, outline="union", workers=2))
     dataset = load_nodules(tmp_path / "out", "train")
     assert crop_size_of(dataset) == 24 and spacing_mm_of(dataset) == (1, 1, 1)
     nodule = read_nodule(dataset, 0)
@@ -78,7 +79,7 @@ def test_beyond_its_file_a_crop_repeats_the_edge_or_is_air(data, tmp_path, fill)
 
 
 def test_native_spacing_copies_the_voxels_of_the_file(data, tmp_path):
-    main(PrepareNodulesConfig(data, tmp_path / "out", crop_size=6, spacing_mm=None))
+    main(PrepareNodulesConfig(data, tmp_path / "out", crop_size=6, spacing_mm=None, outline="union"))
     nodule = read_nodule(load_nodules(tmp_path / "out", "train"), 0)
     whole = sitk.GetArrayFromImage(sitk.ReadImage(str(data / "a_ct.nii.gz")))
     np.testing.assert_allclose(nodule["spacing_mm"], SPACING, rtol=1e-6)
@@ -90,10 +91,88 @@ def test_native_spacing_copies_the_voxels_of_the_file(data, tmp_path):
 def test_approximate_patient_ids_and_given_diameters_are_taken(data, tmp_path):
     table = pd.read_csv(data / "nodules.csv").rename(columns={"patient_id": "patient_id_approx"})
     table.assign(diameter_mm=[8.5, np.nan]).to_csv(data / "nodules.csv", index=False)
-    main(PrepareNodulesConfig(data, tmp_path / "out", crop_size=16))
+    main(PrepareNodulesConfig(data, tmp_path / "out", crop_size=16, outline="union"))
     nodule = read_nodule(load_nodules(tmp_path / "out", "train"), 0)
     assert nodule["diameter_mm"] == 8.5 and nodule["patient_id"] == "p"
     assert read_nodule(load_nodules(tmp_path / "out", "test"), 0)["diameter_mm"] == pytest.approx(10, rel=0.04)
+
+
+def write_readers(folder, nodule, outlines):
+    bits = sum(np.asarray(outline, np.uint8) << reader for reader, outline in enumerate(outlines))
+    image = sitk.ReadImage(str(folder / f"{nodule}_mask.nii.gz"))
+    readers = sitk.GetImageFromArray(bits.astype(np.uint8))
+    readers.CopyInformation(image)
+    sitk.WriteImage(readers, str(folder / f"{nodule}_readers.nii.gz"))
+
+
+def prepared(data, out, **options):
+    main(PrepareNodulesConfig(data, out, crop_size=24, spacing_mm=1.0, validation_share=0, **options))
+    return read_nodule(load_nodules(out, "train"), 0)
+
+
+def test_a_consensus_is_what_half_of_the_readers_outlined(data, tmp_path):
+    shape, centre = (9, 30, 32), (4, 14, 15)
+    outlines = [ball(shape, centre, radius) for radius in (3, 4, 5)]
+    write_readers(data, "a", [*outlines, np.zeros(shape)])  # the fourth saw no nodule here and does not count
+    volume = prepared(data, tmp_path / "out", outline="consensus")["volume_mm3"]
+    assert volume == pytest.approx(outlines[1].sum() * np.prod(SPACING), rel=1e-3)
+    write_readers(data, "a", [outlines[0], np.roll(outlines[0], 10, 2), np.roll(outlines[0], -10, 2)])
+    union = prepared(data, tmp_path / "none", outline="consensus")["volume_mm3"]  # they agree on no voxel
+    assert union == pytest.approx(outlines[2].sum() * np.prod(SPACING), rel=1e-3)
+
+
+def test_half_maximum_is_the_default_and_finds_the_lesion_inside_a_loose_mask(data, tmp_path):
+    radius_mm, shape = 5.0, (13, 40, 42)
+    centre = (6, 19, 20)
+    random = np.random.default_rng(0)
+    for nodule in ("a", "b"):
+        ct_hu = -850 + random.normal(0, 20, shape) + 880 * gaussian_filter(ball(shape, centre, radius_mm) * 1.0, 0.7)
+        write_pair(data, nodule, ct_hu.astype(np.int16), ball(shape, centre, radius_mm + 1.5))
+    edit(data, texture=[5, 5])
+    nodule = prepared(data, tmp_path / "out")
+    assert nodule["diameter_mm"] == pytest.approx(2 * radius_mm, abs=0.6) and nodule["outline_fallback"] is None
+    assert prepared(data, tmp_path / "union", outline="union")["diameter_mm"] > 12
+    np.testing.assert_array_equal(nodule["solid_mask"], nodule["lesion_mask"])
+
+
+def test_nodules_without_a_border_are_counted_with_the_reason(data, tmp_path, capsys):
+    for nodule in ("a", "b"):
+        write_pair(data, nodule, np.full((9, 30, 32), -850, np.int16), ball((9, 30, 32), (4, 14, 15), 5))
+    assert prepared(data, tmp_path / "out")["outline_fallback"] == "low contrast"
+    assert "no better one was found, of 2 nodules (low contrast)" in capsys.readouterr().out
+
+
+def test_ratings_are_the_readers_means_where_each_readers_are_known(data, tmp_path):
+    edit(data, texture=[5, 5])
+    pd.DataFrame(
+        {
+            "nodule": ["a", "a", "a", "x"],
+            "reader": [0, 1, 2, 0],
+            "malignancy": [1, 2, 2, 5],
+            "texture": [4, 5, np.nan, 1],
+        }
+    ).to_csv(data / "readers.csv", index=False)
+    nodule = prepared(data, tmp_path / "out")
+    assert nodule["malignancy"] == pytest.approx(5 / 3) and nodule["texture"] == 4.5
+    assert read_nodule(load_nodules(tmp_path / "out", "test"), 0)["texture"] == 5
+    pd.DataFrame({"nodule": ["a"], "malignancy": ["high"]}).to_csv(data / "readers.csv", index=False)
+    with pytest.raises(ValueError, match=r"readers\.csv: columns malignancy: expected numbers"):
+        prepared(data, tmp_path / "bad")
+
+
+def test_a_true_patient_who_is_tested_on_is_not_trained_on(data, tmp_path, capsys):
+    other = tmp_path / "other"
+    other.mkdir()
+    for nodule in ("c", "d"):
+        write_pair(other, nodule, np.full((9, 30, 32), -850, np.int16), ball((9, 30, 32), (4, 14, 15), 5))
+    table = pd.DataFrame({"nodule": ["c", "d"], "patient_id_approx": ["r", "s"], "split": ["train", "train"]})
+    table.to_csv(other / "nodules.csv", index=False)
+    patients = {"nodule": ["c", "d"], "patient_id": ["q", "q"], "confirmed": [1, 0]}
+    pd.DataFrame(patients).to_csv(other / "patients.csv", index=False)
+    main(PrepareNodulesConfig((data, other), tmp_path / "out", crop_size=16, validation_share=0))
+    assert load_nodules(tmp_path / "out", "train")["nodule_id"][:] == ["a", "d"]
+    assert load_nodules(tmp_path / "out", "test")["nodule_id"][:] == ["b"]
+    assert "1 nodules left out, whose patients another folder tests on or watches: q" in capsys.readouterr().out
 
 
 def test_a_lesion_larger_than_the_crop_is_kept_and_reported(data, tmp_path, capsys):
@@ -166,7 +245,7 @@ def test_real_nodules_keep_their_volume_and_split(folder, spacing_mm, tmp_path, 
     for nodule in table.nodule:
         for kind in ("ct", "mask"):
             (data / f"{nodule}_{kind}.nii.gz").symlink_to(source / f"{nodule}_{kind}.nii.gz")
-    main(PrepareNodulesConfig(data, tmp_path / "out", crop_size=64, spacing_mm=spacing_mm))
+    main(PrepareNodulesConfig(data, tmp_path / "out", crop_size=64, spacing_mm=spacing_mm, outline="union"))
     splits = {split: load_nodules(tmp_path / "out", split) for split in available_splits(tmp_path / "out")}
     ids = {split: dataset["nodule_id"][:] for split, dataset in splits.items()}
     assert ids.get("test", []) == table.nodule[table.split == "test"].tolist()

@@ -1,5 +1,6 @@
 """What goes wrong in real archives: each case ends in the report with its reason, and stops nothing else."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from imaging.lidc.scans import find_scans
 SPACING = (2.0, 1.0, 1.0)
 ORIGIN = (-20.0, -30.0, 100.0)
 SHAPE = (8, 40, 44)
-SETTINGS = ScanSettings(crop_size=16, with_semantic_map=False)
+SETTINGS = ScanSettings(crop_size=16, mask_policy="consensus", with_semantic_map=False)
 
 
 def nodule_mask() -> np.ndarray:
@@ -234,10 +235,10 @@ def test_few_readers_and_no_common_voxel_are_reasons(tmp_path):
     squares = [[nodule("a", [roi(SQUARE, z)])] for z in (106.0, 108.0)]
     common = [nodule("c", [roi(SQUARE, 106.0), roi(SQUARE, 108.0)])]
     make_scan(tmp_path, [*squares, common])
-    unanimous = ScanSettings(crop_size=16, with_semantic_map=False, consensus_level=1.0)
+    unanimous = ScanSettings(crop_size=16, mask_policy="consensus", with_semantic_map=False, consensus_level=1.0)
     _, left_out = run(tmp_path, unanimous)
     assert "its 2 readers" not in left_out[0].reason and "share no voxel at consensus level 1" in left_out[0].reason
-    _, left_out = run(tmp_path, ScanSettings(crop_size=16, with_semantic_map=False, min_readers=4))
+    _, left_out = run(tmp_path, replace(SETTINGS, min_readers=4))
     assert {entry.reason for entry in left_out} == {"marked by 3 readers, expected at least 4"}
 
 

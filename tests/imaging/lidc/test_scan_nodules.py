@@ -16,7 +16,7 @@ from imaging.lidc.scan_nodules import (
     save_result,
 )
 from imaging.lidc.scans import LeftOut, Scan, find_scans, read_scan_table
-from imaging.semantic_map import LABELS
+from imaging.semantic_map import FIRST_NODULE, LABELS
 
 SPACING = (2.0, 1.0, 1.0)
 ORIGIN = (-20.0, -30.0, -100.0)
@@ -65,14 +65,15 @@ def test_the_crop_has_lung_tissue_and_nodule_in_its_semantic_map(nifti_scan):
     folder, image, masks = nifti_scan
     sitk.WriteImage(image, str(folder / "a.nii.gz"))
     (scan,) = read_scan_table(folder / "scans.csv")
-    settings = ScanSettings(crop_size=12, spacing_mm=None, scan_maps=folder / "maps")
+    settings = ScanSettings(crop_size=12, spacing_mm=None, mask_policy="consensus", scan_maps=folder / "maps")
     (row,) = prepare_scan(scan, settings).rows
-    np.testing.assert_array_equal(row["semantic_map"] == LABELS.index("nodule_above_3"), row["lesion_mask"])
+    np.testing.assert_array_equal(row["semantic_map"] >= FIRST_NODULE, row["lesion_mask"])
+    np.testing.assert_array_equal(row["semantic_map"] == LABELS.index("solid_part"), row["solid_mask"])
     around = row["semantic_map"][4:8][row["lesion_mask"][4:8] == 0]
     assert (around == LABELS.index("lung")).mean() > 0.95
     (path,) = (folder / "maps").glob("0007-*_semantic.nii.gz")
     labels = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-    np.testing.assert_array_equal(labels == LABELS.index("nodule_above_3"), masks[0])
+    np.testing.assert_array_equal(labels >= FIRST_NODULE, masks[0])
     assert LABELS[labels[8, 30, 20]] == "lung" and LABELS[labels[8, 8, 8]] == "soft_tissue"
     assert LABELS[labels[8, 1, 1]] == "background"
 
