@@ -65,6 +65,11 @@ def check_attribute(name: str, value: Any, known: Sequence[str]) -> float:
     return number
 
 
+def requestable(names: Sequence[str]) -> tuple[str, ...]:
+    """Those of a denoiser's attributes that a user may request: all but `AUGMENTATION`."""
+    return tuple(name for name in names if name not in AUGMENTATION)
+
+
 def requested_attributes(attributes: Attributes, known: Sequence[str], batch: int) -> Tensor:
     """What is requested as the denoiser takes it, float32 (B, number of `known`), NaN where nothing is.
 
@@ -76,12 +81,12 @@ def requested_attributes(attributes: Attributes, known: Sequence[str], batch: in
     Raises: ValueError: See :func:`check_attribute`; or if there is another number of values than volumes.
     """
     values = torch.full((batch, len(known)), math.nan)
-    requestable = [name for name in known if name not in AUGMENTATION]
+    names = requestable(known)
     for name, request in attributes.items():
         each = list(request) if isinstance(request, Sequence) and not isinstance(request, str) else [request]
         if len(each) not in (1, batch):
             raise ValueError(f"{name}: {len(each)} values for {batch} volumes; give one, or one per volume")
-        requested = [math.nan if value is None else check_attribute(name, value, requestable) for value in each]
+        requested = [math.nan if value is None else check_attribute(name, value, names) for value in each]
         values[:, list(known).index(name)] = torch.tensor(requested)
     return values
 

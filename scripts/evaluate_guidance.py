@@ -90,6 +90,7 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from diffusion import LesionInpaintPipeline
+from diffusion.attributes import requestable
 from evaluation.guided.cost import CostRow
 from evaluation.guided.judge_figures import judge_rows, ratings_of
 from evaluation.guided.requested_sets import (
@@ -171,7 +172,7 @@ def planned(
     """All sets but the unconditional one; what cannot be requested or judged is noted. ValueError if none is left."""
     of_guide = () if pipeline.guide is None else tuple(pipeline.guide.attributes)
     refused = getattr(pipeline.guide, "refused", {})
-    of_unet = tuple(pipeline.unet.config.get("attributes") or ())
+    of_unet = requestable(pipeline.unet.config.get("attributes") or ())
     requests, notes = known_requests(config.requests, config.kind, of_unet, of_guide, refused)
     results.left_out += notes
     unjudged = [name for name in requests if name not in (*judge.attributes, *HU_ATTRIBUTES)]

@@ -85,7 +85,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from diffusion.attributes import check_attribute
+from diffusion.attributes import check_attribute, requestable
 from diffusion.sampling.scan_crop import check_lesion_fits
 from evaluation.lesions.noise_ratio import lesion_noise
 from evaluation.reports.slices import save_overview
@@ -258,7 +258,7 @@ def check_fit(config: InpaintConfig, pipeline: "LesionInpaintPipeline", mask: si
 
 def check_requests(pipeline: "LesionInpaintPipeline", attributes: Mapping[str, float | str]) -> None:
     """Raise ValueError for an attribute that the pipeline cannot be requested, or a value that it cannot have."""
-    of_unet = list(pipeline.unet.config.get("attributes") or ())
+    of_unet = requestable(pipeline.unet.config.get("attributes") or ())
     of_guide = list(pipeline.guide.attributes) if pipeline.guide is not None else []
     for name, value in attributes.items():
         if name in of_unet or name not in of_guide:

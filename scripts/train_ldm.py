@@ -25,7 +25,8 @@ class UNetConfig:
             masks say where the lesion is.
         attention: Whether the lowest level attends over all its voxels.
         attributes: What can be requested: ratings (malignancy, lobulation, spiculation, texture) and measured values
-            (diameter_mm, mean_hu, p10_hu, p50_hu, p90_hu).
+            (diameter_mm, mean_hu, p10_hu, p50_hu, p90_hu). Also zoom, density_shift, sharpness and elastic: how a
+            training image was changed; these cannot be requested.
     """
 
     channels: tuple[int, ...] = (64, 128, 192)
@@ -163,7 +164,7 @@ def main(config: LdmConfig) -> None:
             batch = blank_whole(batch, whole.to(run.device), empty)
         if attributes:
             draws = uniform(2 + len(attributes), config.seed, "attributes", batch["draw"])
-            batch["attributes"] = forgotten(batch["attributes"], draws, config.forget_all)
+            batch["attributes"] = forgotten(batch["attributes"], draws, config.forget_all, attributes)
         logging = run.log_due()
         loss, losses, gradients = run.model(vae, scheduler, batch, x0, noise, t, statistics=logging)
         run.update(loss, logged(run, losses, t, scheduler) | gradients if logging else None)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.attributes import requested_attributes
+from diffusion.attributes import requestable, requested_attributes
 from diffusion.process import (
     guided_output,
     network_times,
@@ -110,8 +110,8 @@ def steering_of(
     of_guide = tuple(guide.attributes) if guide is not None else ()
     attribute_scales(request.guidance_scale, of_guide)
     for name in attributes:
-        if name not in (*of_unet, *of_guide):
-            known = ", ".join(dict.fromkeys((*of_unet, *of_guide))) or "none"
+        if name not in (*requestable(of_unet), *of_guide):
+            known = ", ".join(dict.fromkeys((*requestable(of_unet), *of_guide))) or "none"
             raise ValueError(
                 f'attribute "{name}" is unknown to this pipeline; known: {known}; train others with '
                 "train_ldm.py (model.attributes) or train_classifier.py"

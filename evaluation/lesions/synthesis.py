@@ -15,7 +15,7 @@ import SimpleITK as sitk
 import torch
 
 from diffusion import LesionInpaintPipeline
-from diffusion.attributes import SCALES, check_attribute
+from diffusion.attributes import SCALES, check_attribute, requestable
 from evaluation.lesions.acceptance import Acceptance
 from evaluation.lesions.characters import Character, Characters
 from imaging.files.ct import read_ct
@@ -78,7 +78,7 @@ def generator(seed: int, stream: str, *numbers: int) -> np.random.Generator:
 def requestable_attributes(pipeline: LesionInpaintPipeline) -> list[str]:
     """What lesions of a pipeline can be requested, of its U-Net or its guide."""
     of_guide = pipeline.guide.attributes if pipeline.guide is not None else ()
-    return list(dict.fromkeys([*(pipeline.unet.config.get("attributes") or ()), *of_guide]))
+    return list(dict.fromkeys([*requestable(pipeline.unet.config.get("attributes") or ()), *of_guide]))
 
 
 def check_requests(
