@@ -24,6 +24,7 @@ from foundation.config import launch, parse_config
 from imaging.dataset.nodules import load_nodules, read_nodule
 from imaging.files.ct import read_ct, write_ct
 from imaging.geometry import index_of_point
+from imaging.lesions.composition import solid_part
 from imaging.lesions.mask import grown_mask
 from imaging.lesions.measured_attributes import measured_attributes
 from imaging.lesions.sites import find_lesion_sites
@@ -171,7 +172,8 @@ def test_latents_are_encoded_in_variants_and_standardised_on_the_training_split(
     np.testing.assert_array_equal(row["lesion_mask"], nodule["lesion_mask"])
     np.testing.assert_array_equal(row["paint_mask"], grown_mask(nodule["lesion_mask"], 3.0, nodule["spacing_mm"]))
     crop = (row["ct_hu"], row["lesion_mask"], row["paint_mask"], row["spacing_mm"], row["valid_mask"])
-    maps = [inpainting_map(*crop), inpainting_map(*crop, solid_mask=nodule["solid_mask"])]
+    solid_mask = solid_part(nodule["ct_hu"], nodule["lesion_mask"], nodule["texture"], nodule["spacing_mm"])
+    maps = [inpainting_map(*crop), inpainting_map(*crop, solid_mask=solid_mask)]
     assert any(np.array_equal(row["semantic_map"], one) for one in maps)
     for row in rows[::5]:
         ct_norm = to_norm(torch.from_numpy(row["ct_hu"].astype(np.float32)))[None, None]

@@ -67,7 +67,7 @@ def test_the_report_has_every_section_and_picture(report):
         for section in ("Image quality", "HU errors by lesion diameter", "Power spectrum ratio", "Texture distances"):
             assert section in text
     markdown = (report / "report.md").read_text()
-    assert "MS-SSIM (1 scales)" in markdown and "LPIPS: not asked for" in markdown
+    assert "MS-SSIM (1 scales)" in markdown and "LPIPS: not requested" in markdown
     pictures = [line.split("(")[-1].rstrip(")") for line in markdown.splitlines() if line.startswith("![")]
     ranks = [f"pictures/{rank}_{n}.png" for n in range(2) for rank in ("worst", "median", "best")]
     assert sorted(pictures) == sorted(["pictures/power_ratio.png", *ranks])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.draws import STREAMS, DrawSampler, generator, normal, timesteps
+from foundation.draws import STREAMS, generator
+from training.draws import DrawSampler, normal, timesteps
 
 CPU = torch.device("cpu")
 
