@@ -208,7 +208,8 @@ def make_sets(
     weights: Mapping[str, Any],
 ) -> None:
     """Make the sets that are missing; ValueError if there are sets of other settings."""
-    shared = {field.name: getattr(config, field.name) for field in fields(SyntheticSetConfig)}
+    names = [field.name for field in fields(SyntheticSetConfig) if hasattr(config, field.name)]
+    shared = {name: getattr(config, name) for name in names}
     unconditional = SyntheticSetConfig(**{**shared, "out": sets_folder(config) / UNASKED, "draw_appearance": False})
     found = {"kind": config.kind, "device": pipeline.device.type, **weights}
     claim_folder(sets_folder(config), {**settings_of(unconditional), **found})

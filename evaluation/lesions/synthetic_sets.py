@@ -158,7 +158,7 @@ def given_row(nodules: Dataset, index: int, config: SyntheticSetConfig) -> dict[
     Raises: ValueError: If no crop that was tried has room.
     """
     row = read_nodule(nodules, index)
-    if getattr(config, "site", "own") == "own":  # a sweep of guidance paints over the real lesions
+    if config.site == "own":
         return row
     random = generator(config.seed, "site", index)
     hosts = (read_nodule(nodules, int(host)) for host in random.permutation(len(nodules)))
