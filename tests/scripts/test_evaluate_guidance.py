@@ -118,7 +118,7 @@ def test_all_scales_and_wishes_of_a_lesion_start_from_the_same_noise(config, mon
     monkeypatch.setattr(LesionInpaintPipeline, "__call__", notes)
     main(replace(config, requests=("malignancy",), samples=2, lesions=3, distances_of=()))
     assert set(seeds) == {
-        ("None", 0.0, 0.0),
+        ("{}", 0.0, 0.0),
         ("{'malignancy': 'benign'}", 2.0, 0.0),
         ("{'malignancy': 'malignant'}", 2.0, 0.0),
     }
