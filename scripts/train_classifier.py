@@ -87,7 +87,8 @@ from diffusion import LesionInpaintPipeline
 from diffusion.process import add_noise, network_times
 from diffusion.sampling.request import check_range
 from evaluation.reports.classifier_report import save_classifier_report
-from evaluation.statistics.attribute_figures import AttributeFigures, attribute_figures, auroc, spearman
+from evaluation.statistics.attribute_figures import AttributeFigures, attribute_figures
+from evaluation.statistics.resampled import auroc, spearman
 from foundation.draws import generator
 from guidance import MultiClassifierGuidance, NoduleClassifier3D
 from guidance.classifier_training import (

@@ -10,13 +10,22 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
-from evaluation.statistics.agreement import matched_auroc, partial_spearman
+from evaluation.statistics.resampled import (
+    BINS,
+    auroc,
+    calibration_error,
+    mae,
+    mae_by_rating,
+    matched_auroc,
+    partial_spearman,
+    spearman,
+)
 from evaluation.statistics.resampling import patient_rows
 
-Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]  # scores (..., N), truth (N,) -> (...)
-BINS = 5  # of a reliability curve
+Statistic = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # scores (..., N), truth (N,), counts (R, N)
+ByLevel = dict[str, np.ndarray]  # statistic -> (levels,)
+RESAMPLES_AT_ONCE = 250
 EQUAL_SIZE = 0.25  # of log volume: a pair of lesions whose diameters differ by 9 % counts 0.6 of an equal one
 AT_EQUAL_SIZE = " at equal size"
 
@@ -118,19 +127,35 @@ def attribute_figures(
     statistics: dict[str, Statistic] = {measure: auroc if classes else spearman}
     statistics |= {"calibration error": calibration_error} if classes else {"MAE": mae, "MAE by rating": mae_by_rating}
 
-    def by_level(values: np.ndarray, rows: np.ndarray, sized: bool = False) -> dict[str, np.ndarray]:
-        """Each statistic at each level, mean over the versions, (levels,)."""
-        made = {name: statistic(values[:, :, rows], truth[rows]).mean(1) for name, statistic in statistics.items()}
-        if sized and volumes is not None:
-            equal = at_equal_size(values[:, :, rows], truth[rows], volumes[rows], classes)
-            made[measure + AT_EQUAL_SIZE] = equal.mean(1)
-        return made
+    if volumes is not None:
+
+        def at_equal_size(values: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> np.ndarray:
+            if classes:
+                return matched_auroc(values, truth, volumes, EQUAL_SIZE, counts)
+            return partial_spearman(values, truth, volumes, counts)
+
+        own_statistics = statistics | {measure + AT_EQUAL_SIZE: at_equal_size}
+    else:
+        own_statistics = statistics
 
     rng = np.random.default_rng(seed)
     groups = list(patient_rows(people).values())
-    samples = [np.concatenate([groups[g] for g in rng.choice(len(groups), len(groups))]) for _ in range(repeats)]
-    everyone = np.arange(len(truth))
-    own, own_drawn = by_level(scores, everyone, True), [by_level(scores, rows, True) for rows in samples]
+    counts = np.ones((1 + repeats, len(truth)))  # how often each row is drawn; first, everyone once
+    for drawn_counts in counts[1:]:
+        rows = np.concatenate([groups[g] for g in rng.choice(len(groups), len(groups))])
+        drawn_counts[:] = np.bincount(rows, minlength=len(truth))
+
+    def by_level(values: np.ndarray, statistics: Mapping[str, Statistic]) -> tuple[ByLevel, list[ByLevel]]:
+        """Each statistic at each level, mean over the versions, (levels,): of all nodules, and of each resample."""
+        parts = [counts[first : first + RESAMPLES_AT_ONCE] for first in range(0, len(counts), RESAMPLES_AT_ONCE)]
+        made = {
+            name: np.concatenate([statistic(values, truth, part).mean(2) for part in parts])
+            for name, statistic in statistics.items()
+        }
+        rows = [{name: levels[row] for name, levels in made.items()} for row in range(len(counts))]
+        return rows[0], rows[1:]
+
+    own, own_drawn = by_level(scores, own_statistics)
     summary, drawn = own[measure][chosen].mean(), np.array([d[measure][chosen].mean() for d in own_drawn])
     sized, sized_name = None, measure + AT_EQUAL_SIZE
     if sized_name in own:
@@ -138,10 +163,7 @@ def attribute_figures(
     control = ahead = None
     control_levels: dict[str, dict[str, Interval]] = {}
     if control_scores is not None:
-        other, other_drawn = (
-            by_level(control_scores, everyone),
-            [by_level(control_scores, rows) for rows in samples],
-        )
+        other, other_drawn = by_level(control_scores, statistics)
         theirs, theirs_drawn = other[measure][chosen].mean(), [d[measure][chosen].mean() for d in other_drawn]
         control, ahead = _interval(theirs, theirs_drawn), _interval(summary - theirs, drawn - np.array(theirs_drawn))
         control_levels = _levels(other, other_drawn, timesteps)
@@ -158,57 +180,6 @@ def attribute_figures(
         control_levels,
         {str(t): curve(scores[index], truth) for index, t in enumerate(timesteps)},
     )
-
-
-def auroc(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of scores (..., N) for truth 0 or 1, (...): Mann-Whitney's U, ties count half.
-
-    NaN where a class is missing.
-    """
-    positive = truth > 0.5
-    m, n = int(positive.sum()), int((~positive).sum())
-    if not m or not n:
-        return np.full(scores.shape[:-1], np.nan)
-    return (rankdata(scores, axis=-1)[..., positive].sum(-1) - m * (m + 1) / 2) / (m * n)
-
-
-def spearman(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Spearman's ρ of scores (..., N) with truth (N,), (...): Pearson's r of the ranks, NaN where one is constant."""
-    a, b = rankdata(scores, axis=-1), rankdata(truth)
-    a, b = a - a.mean(-1, keepdims=True), b - b.mean()
-    norm = np.sqrt((a**2).sum(-1) * (b**2).sum())
-    return np.divide((a * b).sum(-1), norm, out=np.full(norm.shape, np.nan), where=norm > 0)
-
-
-def at_equal_size(scores: np.ndarray, truth: np.ndarray, log_volumes: np.ndarray, classes: bool) -> np.ndarray:
-    """AUROC among pairs of like volume, or rank correlation with the volume held, of scores (..., N), (...)."""
-    made = np.empty(scores.shape[:-1])
-    for index in np.ndindex(made.shape):
-        if classes:
-            made[index] = matched_auroc(scores[index], truth > 0.5, log_volumes, EQUAL_SIZE)
-        else:
-            made[index] = partial_spearman(scores[index], truth, log_volumes)
-    return made
-
-
-def mae(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Mean absolute error of ratings (..., N), (...)."""
-    return np.abs(scores - truth).mean(-1)
-
-
-def mae_by_rating(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The same with equal weight for each rating, to the nearest whole number, that occurs: skewed ratings are not
-    served by always saying the commonest."""
-    error, level = np.abs(scores - truth), np.rint(truth)
-    return np.mean([error[..., level == value].mean(-1) for value in np.unique(level)], axis=0)
-
-
-def calibration_error(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Expected calibration error of probabilities (..., N), (...): |mean probability - share| over equal bins
-    (Naeini et al. 2015)."""
-    place = np.minimum((scores * BINS).astype(int), BINS - 1)
-    inside = place[..., None, :] == np.arange(BINS)[:, None]
-    return np.abs((inside * (scores - truth)[..., None, :]).sum(-1)).sum(-1) / len(truth)
 
 
 def reliability(scores: np.ndarray, truth: np.ndarray) -> list[tuple[float, float, int]]:

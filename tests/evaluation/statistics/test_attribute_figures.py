@@ -8,16 +8,8 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import mean_absolute_error, roc_auc_score
 
-from evaluation.statistics.attribute_figures import (
-    attribute_figures,
-    auroc,
-    calibration_error,
-    mae,
-    mae_by_rating,
-    reliability,
-    said_by_rating,
-    spearman,
-)
+from evaluation.statistics.attribute_figures import attribute_figures, reliability, said_by_rating
+from evaluation.statistics.resampled import auroc, calibration_error, mae, mae_by_rating, spearman
 
 RNG = np.random.default_rng(0)
 
@@ -100,7 +92,7 @@ def test_what_size_alone_tells_is_nothing_at_equal_size():
         truth = (log_volumes + rng.normal(0, 1, 300) > 6).astype(float)
         truth = truth if classes else 1 + 2 * truth + rng.integers(0, 3, 300)
         patients, levels = [str(index) for index in range(300)], {"timesteps": [0], "decisive": [0], "classes": classes}
-        scores = np.stack([log_volumes, log_volumes + rng.normal(0, 0.1, 300)])[None]  # two versions of one level
+        scores = log_volumes + rng.normal(0, 0.1, (1, 2, 300))  # two versions of one level
         scores = 1 / (1 + np.exp(-scores)) if classes else scores
         made = attribute_figures(scores, None, truth, patients, repeats=50, log_volumes=log_volumes, **levels)
         assert made.summary.low > made.chance + 0.2
