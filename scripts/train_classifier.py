@@ -181,7 +181,18 @@ def main(config: ClassifierConfig) -> None:
                 scores = held_out_scores(averaged, watched, vae, scheduler, 1, run.device)
                 run.log(curves(scores, watched, T))
     if run.finished:
-        run.save("pipeline", lambda averaged: guided(pipeline, averaged, watched, config))
+        figures: dict[str, AttributeFigures] = {}  # stays empty in the processes that do not save
+
+        def guided_pipeline(averaged: ClassifierTraining) -> LesionInpaintPipeline:
+            figures.update(held_out_figures(averaged, pipeline, watched, config))
+            return guided(pipeline, averaged, figures, config)
+
+        run.save("pipeline", guided_pipeline)
+        if figures:
+            refused = pipeline.guide.refused
+            save_classifier_report(config.out / "report", figures, refused, config_dict(config))
+            for name, reason in refused.items():
+                print(f"{name}: will not be guided ({reason})")
 
 
 def on_device(batch: dict, device: torch.device) -> dict:
@@ -236,10 +247,10 @@ def curves(scores: dict[str, np.ndarray], watched: LabelledNodules, T: int) -> d
     return values
 
 
-def guided(
-    pipeline: LesionInpaintPipeline, model: ClassifierTraining, watched: LabelledNodules, config: ClassifierConfig
-) -> LesionInpaintPipeline:
-    """The pipeline with the classifier and its figures as its guide; the report is written."""
+def held_out_figures(
+    model: ClassifierTraining, pipeline: LesionInpaintPipeline, watched: LabelledNodules, config: ClassifierConfig
+) -> dict[str, AttributeFigures]:
+    """What is known of each head on the held-out nodules, beside the control's."""
     device = next(model.parameters()).device
     scheduler = pipeline.scheduler
     scores = held_out_scores(model, watched, pipeline.vae, scheduler, NOISE_DRAWS, device)
@@ -261,15 +272,22 @@ def guided(
             config.seed,
             watched.log_volumes,
         )
+    return figures
+
+
+def guided(
+    pipeline: LesionInpaintPipeline,
+    model: ClassifierTraining,
+    figures: dict[str, AttributeFigures],
+    config: ClassifierConfig,
+) -> LesionInpaintPipeline:
+    """The pipeline with the classifier and its figures as its guide."""
     guide = MultiClassifierGuidance.of(
         [model.classifier],
         guidance_range=list(config.guidance_range),
         figures={name: f.for_guide() for name, f in figures.items()},
         allowed=list(config.allow),
     )
-    save_classifier_report(config.out / "report", figures, guide.refused, config_dict(config))
-    for name, reason in guide.refused.items():
-        print(f"{name}: will not be guided ({reason})")
     pipeline.register_modules(guide=guide.cpu())
     return pipeline.to("cpu")
 

@@ -3,9 +3,9 @@
     uv run benchmarks/speed/classifier_bootstrap.py
 
 scripts/train_classifier.py resamples the held-out nodules to give every figure an interval. `all at once` computes the
-resamples from how often each row was drawn (`evaluation.statistics.resampled`). `by itself` computes the AUROC, plain and
-at equal size, on the rows of each resample (SciPy's ranks, `evaluation.statistics.agreement`); a few are measured and
-multiplied. Both give the same figures, which is checked.
+resamples from how often each row was drawn (`evaluation.statistics.resampled`). `each by itself` computes the AUROC,
+plain and at equal size, on the rows of each resample (SciPy's ranks, `evaluation.statistics.agreement`); a few are
+measured and multiplied. Both give the same figures, which is checked.
 """
 
 import time
