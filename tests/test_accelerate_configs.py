@@ -2,18 +2,15 @@
 
 import shlex
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils import DistributedType
 from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
-from torch.distributed.fsdp import ShardingStrategy
 
 from foundation.config import parse_config
 from scripts.train_ldm import LdmConfig
-from training.run import _refuse_shards
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs/accelerate").glob("*.yaml"))
@@ -45,18 +42,16 @@ def launched(path):
     return _validate_launch_command(launch_command_parser().parse_args(launch_command(path)))[0]
 
 
-def test_there_is_a_file_for_one_gpu_several_gpus_several_nodes_and_sharding():
-    assert [path.stem for path in FILES] == ["fsdp", "multi_gpu", "multi_node", "single_gpu"]
+def test_there_is_a_file_for_one_gpu_several_gpus_and_several_nodes():
+    assert [path.stem for path in FILES] == ["multi_gpu", "multi_node", "single_gpu"]
 
 
 def test_accelerate_loads_the_file_and_knows_every_key(path):
-    config = load_config_from_file(str(path))  # an unknown key raises, but not one of FSDP's
-    expected = {"fsdp": DistributedType.FSDP, "single_gpu": DistributedType.NO}
-    assert config.distributed_type == expected.get(path.stem, DistributedType.MULTI_GPU)
-    assert config.mixed_precision == ("no" if path.stem == "fsdp" else "bf16") and not config.use_cpu
+    config = load_config_from_file(str(path))  # an unknown key raises
+    single = path.stem == "single_gpu"
+    assert config.distributed_type == (DistributedType.NO if single else DistributedType.MULTI_GPU)
+    assert config.mixed_precision == "bf16" and not config.use_cpu
     assert config.num_processes % config.num_machines == 0
-    known = vars(launch_command_parser().parse_args(["script.py"]))
-    assert not [key for key in config.fsdp_config if key not in known]
 
 
 def test_the_command_in_the_head_names_its_own_file_and_a_script_that_takes_its_options(launched, path, tmp_path):
@@ -70,7 +65,7 @@ def test_the_command_in_the_head_names_its_own_file_and_a_script_that_takes_its_
 def test_the_launcher_takes_processes_machines_and_precision_from_the_file(launched, path):
     config = load_config_from_file(str(path))
     assert launched.num_processes == config.num_processes and launched.num_machines == config.num_machines
-    assert launched.multi_gpu == path.stem.startswith("multi") and launched.use_fsdp == (path.stem == "fsdp")
+    assert launched.multi_gpu == path.stem.startswith("multi") and not launched.use_fsdp
     if path.stem == "single_gpu":
         command, environment = prepare_simple_launcher_cmd_env(launched)
         assert command[1] == "scripts/train_ldm.py"
@@ -88,32 +83,3 @@ def test_a_machine_of_several_gets_its_number_and_the_first_ones_address(monkeyp
     prepare_multi_gpu_env(launched)
     assert (launched.nnodes, launched.node_rank) == ("2", 1)
     assert (launched.rdzv_backend, launched.rdzv_endpoint) == ("static", "192.0.2.1:29500")
-
-
-def sharded(monkeypatch, strategy: str, processes: int) -> SimpleNamespace:
-    """An accelerator in an environment that the launcher makes of fsdp.yaml with another strategy."""
-    monkeypatch.chdir(ROOT)
-    words = launch_command(ROOT / "configs/accelerate/fsdp.yaml")
-    words = ["--fsdp_sharding_strategy", strategy, *words] if strategy else words
-    launched = _validate_launch_command(launch_command_parser().parse_args(words))[0]
-    for name, value in prepare_multi_gpu_env(launched).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("FSDP_SYNC_MODULE_STATES", "false")  # which asks for a GPU at once
-    plugin = FullyShardedDataParallelPlugin()
-    return SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin), num_processes=processes)
-
-
-def test_fsdp_keeps_the_weights_whole(monkeypatch):
-    accelerator = sharded(monkeypatch, "", processes=8)
-    plugin = accelerator.state.fsdp_plugin
-    assert plugin.sharding_strategy == ShardingStrategy.NO_SHARD and plugin.mixed_precision_policy is None
-    assert plugin.fsdp_version == 1 and plugin.use_orig_params and plugin.auto_wrap_policy is None
-    _refuse_shards(accelerator)
-    _refuse_shards(SimpleNamespace(state=SimpleNamespace(), num_processes=8))  # no FSDP
-
-
-def test_a_training_refuses_weights_in_shards(monkeypatch):
-    accelerator = sharded(monkeypatch, "FULL_SHARD", processes=8)
-    with pytest.raises(ValueError, match=r"need whole weights; launch with configs/accelerate/fsdp\.yaml"):
-        _refuse_shards(accelerator)
-    _refuse_shards(sharded(monkeypatch, "FULL_SHARD", processes=1))  # one process has all of them

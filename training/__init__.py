@@ -2,6 +2,7 @@
 
 - config: fields of every training
 - run: the run folder, Accelerate, averaged weights, checkpoints, time limit, logs
+- processes: what the processes of a training do together
 - checkpoint: a run's state on disk; curves: its curves as a picture
 - data: torch datasets; draws: stateless randomness
 - model_card, data_record: the card of a saved model, and the record of its data

@@ -3,7 +3,7 @@
 import logging
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
@@ -48,40 +48,56 @@ def save_checkpoint(folder: Path, step: int, parts: dict[str, Any], seconds: flo
         ) from error
 
 
-def load_checkpoint(folder: Path, parts: dict[str, Any]) -> int:
-    """Load what :func:`save_checkpoint` wrote into `parts`; the number of finished steps, 0 without a checkpoint.
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest file of :func:`save_checkpoint` that is intact; None without a checkpoint.
 
-    Where the newest file is missing or damaged, the one before is taken, with a warning.
+    Where the newest file is missing or damaged, it is the one before, with a warning.
 
-    Raises: ValueError: If all there is is damaged, or it holds other parts than asked for, or weights of another shape.
+    Raises: ValueError: If all there is is damaged.
     """
     path = _newest_intact(folder)
-    if path is None:
-        return 0
-    if path != folder / STATE_FILE:
+    if path is not None and path != folder / STATE_FILE:
         logger.warning("%s: missing or damaged; going on from %s", folder / STATE_FILE, path.name)
-    state = torch.load(path, map_location="cpu", weights_only=True)  # tensors and plain values only
+    return path
+
+
+def load_checkpoint(source: Path | BinaryIO | None, parts: dict[str, Any]) -> Progress:
+    """Load what :func:`save_checkpoint` wrote into `parts`.
+
+    Args:
+        source: The file, or its content in a process that does not have it; None is the beginning of a run.
+        parts: As for :func:`save_checkpoint`.
+    Returns: Steps and seconds that are done.
+    Raises: ValueError: If it holds other parts than asked for, or weights of another shape.
+    """
+    if source is None:
+        return Progress(0, 0.0)
+    name = source if isinstance(source, Path) else "the first process's checkpoint"
+    state = torch.load(source, map_location="cpu", weights_only=True)  # tensors and plain values only
     if set(state["parts"]) != set(parts):
         raise ValueError(
-            f"{path}: holds {sorted(state['parts'])}, this run has {sorted(parts)}; start in another folder (--out)"
+            f"{name}: holds {sorted(state['parts'])}, this run has {sorted(parts)}; start in another folder (--out)"
         )
-    for name, part in parts.items():
+    for key, part in parts.items():
         try:
-            part.load_state_dict(state["parts"][name])
+            part.load_state_dict(state["parts"][key])
         except (RuntimeError, ValueError, KeyError) as error:
-            raise ValueError(f"{path}: {name} does not fit this config ({error}); choose another --out") from error
-    return int(state["step"])
+            raise ValueError(f"{name}: {key} does not fit this config ({error}); choose another --out") from error
+    return _progress(state)
 
 
 def read_progress(folder: Path) -> Progress:
-    """Steps and seconds of the checkpoint that :func:`load_checkpoint` takes, 0 of both without one.
+    """Steps and seconds of the checkpoint that :func:`newest_checkpoint` finds, 0 of both without one.
 
     Raises: ValueError: If all there is is damaged.
     """
     path = _newest_intact(folder)
     if path is None:
         return Progress(0, 0.0)
-    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # the weights stay on disk
+    return _progress(torch.load(path, map_location="cpu", weights_only=True, mmap=True))  # the weights stay on disk
+
+
+def _progress(state: dict[str, Any]) -> Progress:
     return Progress(int(state["step"]), float(state.get("seconds", 0.0)))  # early checkpoints have no seconds
 
 

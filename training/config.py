@@ -18,7 +18,9 @@ class TrainingConfig:
         out: Run folder: config, checkpoint, logs, pictures and, at the end, the model. The same command continues it.
         seed: Seed of all randomness; a run is a function of its config.
         steps: Number of optimisation steps.
-        batch_size: Samples per process and step.
+        batch_size: Samples per process and batch.
+        gradient_accumulation_steps: Batches per process and step, for a larger batch than the memory holds: their
+            gradients are averaged. A step sees batch_size x gradient_accumulation_steps x processes samples.
         learning_rate: Peak of the schedule.
         warmup_steps: Steps over which the learning rate rises linearly.
         weight_decay: Weight decay of AdamW.
@@ -42,6 +44,7 @@ class TrainingConfig:
     seed: int = 0
     steps: int = 10_000
     batch_size: int = 4
+    gradient_accumulation_steps: int = 1
     learning_rate: float = 3e-4
     warmup_steps: int = 100
     weight_decay: float = 1e-4

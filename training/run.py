@@ -7,12 +7,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 import yaml
-from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
@@ -24,11 +24,12 @@ from foundation.claimed_folder import changed_settings
 from foundation.config import config_dict
 from foundation.device import use_all_cores
 from foundation.draws import generator
-from training.checkpoint import load_checkpoint, read_progress, save_checkpoint
+from training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from training.config import MixedPrecision, TrainingConfig
 from training.curves import plot_curves
 from training.draws import DrawSampler
 from training.model_card import write_model_card
+from training.processes import in_every_process, of_first_process, open_accelerator, part
 from training.sharing import check_push, push_result
 
 logger = logging.getLogger(__name__)
@@ -61,17 +62,19 @@ class TrainingRun:
             raise ValueError(f'mixed_precision "{config.mixed_precision}"; choose "no", "bf16" or "fp16"')
         if config.budget_minutes is not None and not config.budget_minutes > 0:
             raise ValueError(f"budget_minutes {config.budget_minutes}: expected a time above 0, or none")
+        if config.gradient_accumulation_steps < 1:
+            raise ValueError(
+                f"gradient_accumulation_steps {config.gradient_accumulation_steps}: expected a number of batches from 1"
+            )
         self.config = config
         use_all_cores()
-        self.accelerator = Accelerator(
-            cpu=not torch.accelerator.is_available(),  # else torchrun's processes would not find one another there
-            mixed_precision=config.mixed_precision,
-            log_with="tensorboard",
-            project_dir=str(config.out),
+        self.accelerator = open_accelerator(
+            mixed_precision=config.mixed_precision, log_with="tensorboard", project_dir=str(config.out)
         )
-        _refuse_shards(self.accelerator)
         self.device = self.accelerator.device
         self.step = 0
+        self._batch = 0  # batches of this process that are done, all steps together
+        self._losses: list[Tensor] = []  # of the step in hand
         self.seconds = 0.0  # that the steps took, data loading included
         self._begun = time.monotonic()  # of the step in hand
         self._budget_spent = False
@@ -108,10 +111,12 @@ class TrainingRun:
         self.schedule = get_scheduler(
             "cosine", optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=config.steps
         )
-        for name in ("model", "pipeline"):
-            recover(config.out / name)
-        self.step = load_checkpoint(config.out / "checkpoint", self._parts())
-        self.seconds = read_progress(config.out / "checkpoint").seconds
+        checkpoint = None
+        if self.accelerator.is_main_process:
+            for name in ("model", "pipeline"):
+                recover(config.out / name)
+            checkpoint = newest_checkpoint(config.out / "checkpoint")
+        self.step, self.seconds = load_checkpoint(of_first_process(checkpoint, self.accelerator), self._parts())
         self._budget_spent = self._is_budget_spent()
         self.ema.to(self.device)  # a checkpoint is read to the CPU
         if self.step:
@@ -119,6 +124,9 @@ class TrainingRun:
 
     def batches(self, dataset: Dataset, weights: list[float] | None = None) -> Iterator[Any]:
         """This process's batches from the current step to the last, with progress bar, checkpoints and time limit.
+
+        A step has `gradient_accumulation_steps` of them. Draws depend on the seed and their number alone: with twice
+        as many batches a step sees the samples that it would see with twice the batch, or twice the processes.
 
         Args:
             dataset: Indexed by (row, draw number); see `training.draws`.
@@ -128,10 +136,12 @@ class TrainingRun:
             RuntimeError: If the loop does not call `update` once per batch.
         """
         config, accelerator = self.config, self.accelerator
+        per_step = config.gradient_accumulation_steps
+        self._batch = self.step * per_step
         sampler = DrawSampler(
             len(dataset),  # type: ignore[arg-type]
             config.batch_size,
-            (self.step, self.step if self.finished else config.steps),
+            (self._batch, self._batch if self.finished else config.steps * per_step),
             config.seed,
             accelerator.process_index,
             accelerator.num_processes,
@@ -153,12 +163,15 @@ class TrainingRun:
         try:
             for batch in loader:
                 self.model.train()
-                done = self.step
-                number = self.step * accelerator.num_processes + accelerator.process_index
+                done = self._batch
+                number = done * accelerator.num_processes + accelerator.process_index
                 torch.manual_seed(int(generator(config.seed, "dropout", number).integers(2**63)))
-                yield _to_device(batch, self.device)
-                if self.step != done + 1:
+                with contextlib.nullcontext() if self._completes_step() else accelerator.no_sync(self.model):
+                    yield _to_device(batch, self.device)
+                if self._batch != done + 1:
                     raise RuntimeError("a training loop calls run.update exactly once per batch")
+                if self._in_step():
+                    continue
                 bar.update()
                 stop = self._out_of_time()
                 if stop or self.finished or self.step % config.checkpoint_every == 0:
@@ -179,22 +192,28 @@ class TrainingRun:
                 tracker.finish()
 
     def update(self, loss: Tensor, logs: Mapping[str, Tensor | float] | None = None) -> None:
-        """Backward, clip, optimise, average: one step.
+        """Backward; after the last batch of a step also clip, optimise, average.
 
         Args:
             loss: Scalar, of this process's batch.
-            logs: Written every `log_every` steps, with loss, gradient norm and learning rate.
+            logs: Written every `log_every` steps, with loss, gradient norm and learning rate. The loss is the mean
+                over the step's batches; the others are those of its last batch.
         A step whose gradient is not finite changes nothing but the count of steps, and is counted; loss scaling in
         fp16 has such steps by design.
 
         Raises: ValueError: After `MOST_SKIPPED` of them in a row; weights and checkpoints are as before the first.
         """
-        self.accelerator.backward(loss)
+        self.accelerator.backward(loss / self.config.gradient_accumulation_steps)
+        self._losses.append(loss.detach())
+        self._batch += 1
+        if self._in_step():
+            return
+        loss, self._losses = torch.stack(self._losses).mean(), []
         self.accelerator.unscale_gradients(self.optimizer)
         groups = [group["params"] for group in self.optimizer.param_groups]
         norm, *others = [nn.utils.clip_grad_norm_(group, self.config.max_grad_norm) for group in groups]
-        finite = bool(torch.isfinite(torch.stack([loss.detach().float(), norm, *others])).all())
-        finite = self._on_every_process(finite)
+        finite = bool(torch.isfinite(torch.stack([loss.float(), norm, *others])).all())
+        finite = in_every_process(finite, self.accelerator)
         if finite or self.accelerator.scaler is not None:  # the scaler leaves out such steps itself
             self.optimizer.step()
         self.schedule.step()
@@ -223,15 +242,17 @@ class TrainingRun:
                 "another mixed_precision, or check the data, in another --out"
             )
 
-    def _on_every_process(self, condition: bool) -> bool:
-        if self.accelerator.num_processes == 1:
-            return condition
-        counted = torch.tensor(float(condition), device=self.device)
-        return bool(self.accelerator.reduce(counted, reduction="sum") == self.accelerator.num_processes)
+    def _completes_step(self) -> bool:
+        """Whether the batch in hand is the last of its step."""
+        return (self._batch + 1) % self.config.gradient_accumulation_steps == 0
+
+    def _in_step(self) -> bool:
+        """Whether batches of a step are done, but not all of them."""
+        return self._batch % self.config.gradient_accumulation_steps != 0
 
     def log_due(self) -> bool:
-        """Whether the step in hand will be logged, so that what is costly to measure is measured then only."""
-        return (self.step + 1) % self.config.log_every == 0
+        """Whether the batch in hand will be logged, so that what is costly to measure is measured then only."""
+        return self._completes_step() and (self.step + 1) % self.config.log_every == 0
 
     def log(self, values: Mapping[str, Tensor | float]) -> None:
         """Write scalars to the tracker, `metrics.jsonl` and the progress bar (main process; its own values)."""
@@ -248,7 +269,7 @@ class TrainingRun:
     def evaluation_due(self) -> bool:
         """True on the main process every `evaluate_every` steps and after the last one."""
         due = self.step % self.config.evaluate_every == 0 or self.finished
-        return due and self.accelerator.is_main_process
+        return due and not self._in_step() and self.accelerator.is_main_process
 
     @property
     def finished(self) -> bool:
@@ -272,10 +293,13 @@ class TrainingRun:
     def save(self, name: str, make: Callable[[nn.Module], Any]) -> None:
         """Write the folder `<out>/<name>` with its card, complete or not at all: what a finished run leaves, or pushes.
 
+        The processes part before, so nobody waits for the first one's work: all that comes later is its own.
+
         Args:
             name: Of the folder.
             make: From the averaged model to what is saved, an object with `save_pretrained`; main process only.
         """
+        part(self.accelerator)
         if self.accelerator.is_main_process:
             config, folder = self.config, self.config.out / name
 
@@ -288,7 +312,6 @@ class TrainingRun:
                 write_atomically(folder, write)
             print(f"saved: {folder}")
             push_result(config, folder)
-        self.accelerator.wait_for_everyone()
 
     def _averaged_tensors(self) -> list[nn.Parameter]:
         """What the average is taken of: parameters, and the buffers that follow them, such as a codebook's sums."""
@@ -316,14 +339,12 @@ class TrainingRun:
 
     def _is_budget_spent(self) -> bool:
         budget = self.config.budget_minutes
-        return budget is not None and not self._on_every_process(self.seconds < 60 * budget)
+        return budget is not None and not in_every_process(self.seconds < 60 * budget, self.accelerator)
 
     def _out_of_time(self) -> bool:
         limit = self.config.max_minutes
         stop = self._stop or (limit is not None and time.monotonic() - self._started > 60 * limit)
-        if self.accelerator.num_processes > 1:  # all stop at the same step
-            return bool(self.accelerator.reduce(torch.tensor(float(stop), device=self.device), reduction="sum") > 0)
-        return stop
+        return not in_every_process(not stop, self.accelerator)  # all stop at the same step
 
 
 def parameter_groups(model: nn.Module, learning_rates: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -334,23 +355,13 @@ def parameter_groups(model: nn.Module, learning_rates: Mapping[str, float]) -> l
     return [{"params": rest}, *({"params": children[name], "lr": rate} for name, rate in learning_rates.items())]
 
 
-def _refuse_shards(accelerator: Accelerator) -> None:
-    """Raise ValueError under FSDP with shards, of which one process would write its own as if they were the weights."""
-    plugin = getattr(accelerator.state, "fsdp_plugin", None)
-    whole = plugin is None or getattr(plugin.sharding_strategy, "name", None) == "NO_SHARD"
-    if not whole and accelerator.num_processes > 1:
-        raise ValueError(
-            "FSDP that cuts weights into shards: averages and checkpoints need whole weights; launch with "
-            "configs/accelerate/fsdp.yaml (fsdp_sharding_strategy NO_SHARD) or multi_gpu.yaml"
-        )
-
-
 def _claim_folder(config: TrainingConfig) -> None:
     """Write config.yaml and the git commit into a new run folder; refuse a folder of a run with another config."""
     path = config.out / "config.yaml"
     resolved = config_dict(config)
     if path.exists():
-        earlier = yaml.safe_load(path.read_text())
+        defaults = {f.name: f.default for f in fields(config) if f.default is not MISSING}
+        earlier = defaults | yaml.safe_load(path.read_text())  # a field may be younger than the run
         fixed = {key: value for key, value in resolved.items() if key not in FREE_ON_RESUME}
         changes = changed_settings({key: earlier.get(key) for key in fixed}, fixed)
         if changes:

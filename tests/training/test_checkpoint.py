@@ -12,7 +12,7 @@ from torch import nn
 
 from autoencoder.pretrained import resolve_folder
 from foundation.atomic import recover, write_atomically
-from training.checkpoint import load_checkpoint, read_progress, save_checkpoint
+from training.checkpoint import Progress, load_checkpoint, newest_checkpoint, read_progress, save_checkpoint
 
 
 def trained(width: int = 3) -> dict:
@@ -22,6 +22,11 @@ def trained(width: int = 3) -> dict:
     model(torch.randn(2, 4)).square().sum().backward()
     optimizer.step()
     return {"model": model, "optimizer": optimizer}
+
+
+def loaded(folder: Path, parts: dict) -> Progress:
+    """What :func:`load_checkpoint` makes of the newest one."""
+    return load_checkpoint(newest_checkpoint(folder), parts)
 
 
 def killed(action) -> None:
@@ -68,7 +73,7 @@ def test_a_temporary_name_keeps_the_ending(tmp_path):
 def test_parts_come_back_bit_for_bit(tmp_path):
     parts, others = trained(), trained()
     save_checkpoint(tmp_path / "checkpoint", 17, parts, seconds=2.5)
-    assert load_checkpoint(tmp_path / "checkpoint", others) == 17
+    assert loaded(tmp_path / "checkpoint", others).step == 17
     assert read_progress(tmp_path / "checkpoint") == (17, 2.5) and read_progress(tmp_path) == (0, 0)
     for name, value in parts["model"].state_dict().items():
         assert torch.equal(others["model"].state_dict()[name], value)
@@ -77,7 +82,7 @@ def test_parts_come_back_bit_for_bit(tmp_path):
 
 
 def test_without_a_checkpoint_a_run_begins_at_step_0(tmp_path):
-    assert load_checkpoint(tmp_path / "checkpoint", trained()) == 0
+    assert loaded(tmp_path / "checkpoint", trained()).step == 0
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -141,11 +146,11 @@ def test_a_writer_killed_between_two_renames_of_a_folder_leaves_old_and_new_comp
 def test_a_checkpoint_of_other_parts_or_another_shape_is_refused(tmp_path):
     save_checkpoint(tmp_path, 3, trained())
     with pytest.raises(ValueError, match=r"state\.pt: holds \['model', 'optimizer'\], this run has \['model'\]"):
-        load_checkpoint(tmp_path, {"model": nn.Linear(4, 3)})
+        loaded(tmp_path, {"model": nn.Linear(4, 3)})
     with pytest.raises(
         ValueError, match=r"(?s)state\.pt: model does not fit this config .*size mismatch.*another --out"
     ):
-        load_checkpoint(tmp_path, trained(width=5))
+        loaded(tmp_path, trained(width=5))
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
@@ -164,12 +169,12 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
         else:
             (tmp_path / "state.pt").unlink()
         caplog.clear()
-        assert load_checkpoint(tmp_path, others) == 1
+        assert loaded(tmp_path, others).step == 1
         assert "state.pt: missing or damaged; going on from previous.pt" in caplog.text
         assert torch.equal(others["model"].weight, parts["model"].weight)
     (tmp_path / "previous.pt").write_bytes(b"no archive")
     with pytest.raises(ValueError, match="every checkpoint is damaged"):
-        load_checkpoint(tmp_path, parts)
+        loaded(tmp_path, parts)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
@@ -186,7 +191,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    assert load_checkpoint(tmp_path, trained()) == 1 and [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+    assert loaded(tmp_path, trained()).step == 1 and [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
 class Exploit:
@@ -202,5 +207,5 @@ class Exploit:
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
     torch.save({"step": 1, "parts": {"model": Exploit(tmp_path / "ran")}}, tmp_path / "state.pt")
     with pytest.raises(Exception, match=r"(?i)weights.only"):
-        load_checkpoint(tmp_path, {"model": nn.Linear(4, 3)})
+        loaded(tmp_path, {"model": nn.Linear(4, 3)})
     assert not (tmp_path / "ran").exists()

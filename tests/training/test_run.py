@@ -186,6 +186,87 @@ def test_a_folder_of_another_config_is_refused_and_the_fields_that_differ_are_na
     train(replace(config, log_every=1, checkpoint_every=3, max_minutes=0))  # these may change
 
 
+def test_a_run_that_is_older_than_a_field_is_continued_with_its_default(config):
+    train(replace(config, max_minutes=0))
+    path = config.out / "config.yaml"
+    text = path.read_text().replace("gradient_accumulation_steps: 1\n", "")
+    path.write_text(text)
+    assert "gradient_accumulation_steps" not in text and train(config).finished
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"another config \(gradient_accumulation_steps: 1 -> 2\)"):
+        train(replace(config, gradient_accumulation_steps=2))
+
+
+def without_dropout(config, at_batch=lambda run: None):
+    """The weights after training with a loss that is a mean over samples."""
+    set_seed(config.seed)
+    run = TrainingRun(config)
+    run.prepare(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)))
+    for batch in run.batches(Points()):
+        loss = (run.model(batch["x"]) - batch["x"].sum(1, keepdim=True)).square().mean()
+        run.update(loss, {"logged": float(run.log_due())})
+        at_batch(run)
+    return weights(run)
+
+
+def test_accumulated_gradients_train_as_one_larger_batch(config, tmp_path):
+    config = replace(config, warmup_steps=0, max_grad_norm=0.5, log_every=1)  # clipped as the sum, not each part
+    whole = without_dropout(replace(config, batch_size=6, out=tmp_path / "whole"))
+    due = []
+    parts = replace(config, batch_size=2, gradient_accumulation_steps=3, out=tmp_path / "parts")
+    accumulated = without_dropout(parts, lambda run: due.append(run.evaluation_due()))
+    for mine, expected in zip(accumulated, whole, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
+    assert not same(without_dropout(replace(config, batch_size=2, out=tmp_path / "part")), whole)
+    metrics = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts")]
+    np.testing.assert_allclose(metrics[1]["loss"], metrics[0]["loss"], rtol=1e-4)
+    np.testing.assert_allclose(metrics[1]["gradient_norm"], metrics[0]["gradient_norm"], rtol=1e-4)
+    assert [batch for batch, is_due in enumerate(due, 1) if is_due] == [12, 18]  # once at step 4, and at the end
+    assert (metrics[1]["logged"][:, 1] == 1).all()
+
+
+def test_a_run_that_accumulates_gradients_is_continued_between_steps(config, tmp_path):
+    config = replace(config, batch_size=2, gradient_accumulation_steps=3)
+    whole = weights(train(replace(config, out=tmp_path / "whole")))
+    batches: list[int] = []
+    while not batches or batches[-1] < config.steps:
+        run = train(replace(config, max_minutes=0), lambda run: batches.append(run.step))
+    assert batches == [step + (part == 2) for step in range(6) for part in range(3)] and same(weights(run), whole)
+
+
+def test_a_step_with_one_batch_that_is_not_finite_changes_nothing_but_the_count(config):
+    set_seed(0)
+    run = TrainingRun(replace(config, gradient_accumulation_steps=2))
+    run.prepare(nn.Linear(4, 1))
+    kept = {}
+    for number, batch in enumerate(run.batches(Points()), 1):
+        before = [parameter.detach().clone() for parameter in run.model.parameters()]
+        run.update(run.model(batch["x"]).square().mean() * (torch.nan if number == 5 else 1.0))
+        kept[number] = same(run.model.parameters(), before)
+    assert [number for number in range(2, 13, 2) if kept[number]] == [2, 6]  # the warm-up begins at a rate of 0
+    assert run.skipped == 1
+
+
+def test_no_batches_to_accumulate_are_refused(config):
+    with pytest.raises(ValueError, match="gradient_accumulation_steps 0: expected a number of batches from 1"):
+        TrainingRun(replace(config, gradient_accumulation_steps=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("GRADIENT_ACCUMULATION_STEPS", "4", r"STEPS 4: expected none .* the script --gradient_accumulation_steps"),
+        ("USE_FSDP", "true", r"the launcher's FSDP: expected processes .* with configs/accelerate/multi_gpu\.yaml"),
+        ("USE_DEEPSPEED", "true", "the launcher's DEEPSPEED: expected processes that each keep the whole model"),
+    ],
+)
+def test_a_launcher_that_would_train_otherwise_is_refused(config, monkeypatch, name, value, sentence):
+    monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    with pytest.raises(ValueError, match=sentence):
+        TrainingRun(config)
+    assert not config.out.exists()
+
+
 def test_the_folder_tells_config_commit_and_curves(config):
     logged = []
     run = train(config, lambda run: logged.append(run.evaluation_due()))
