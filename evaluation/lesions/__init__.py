@@ -17,7 +17,9 @@ Sets of lesions:
 - shared_masks: which synthetic lesions share a mask or a patient with a real one
 - pair_comparison: a synthetic lesion against the real one of the same mask
 - method_tests: paired tests between methods
-- detector, detector_figures: how well a classifier tells synthetic lesions from real ones
+- detector, detector_figures: how well a classifier tells synthetic lesions from real ones; controls: real lesions with
+  a known fault
+- spreads: medians and quartiles
 - memorisation: copies of training lesions; variety over masks and seeds
 - real_lesions: how plausible a lesion is; characters: the attributes that a synthesis requests
 """
