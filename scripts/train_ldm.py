@@ -220,8 +220,8 @@ def logged(run: TrainingRun, losses: dict[str, Tensor], t: Tensor, scheduler) ->
 def pipeline_of(vae, unet, sampler, row: dict, population: LesionPopulation | None) -> LesionInpaintPipeline:
     """The pipeline on the grid of the encoded dataset."""
     grid = {"crop_size": row["ct_hu"].shape[0], "spacing_mm": float(row["spacing_mm"][0])}
-    margin_mm = float(row["paint_margin_mm"])
-    return LesionInpaintPipeline(vae, unet, sampler, population=population, paint_margin_mm=margin_mm, **grid)
+    grid |= {"paint_margin_mm": float(row["paint_margin_mm"]), "margin_in_map": bool(row.get("margin_in_map", False))}
+    return LesionInpaintPipeline(vae, unet, sampler, population=population, **grid)
 
 
 def population_of(

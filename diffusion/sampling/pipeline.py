@@ -74,6 +74,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
         spacing_mm: Spacing of the model's grid, isotropic, used for whole scans.
         paint_margin_mm: Margin that the U-Net was trained with.
         time_shift: Of its calls, where they name none.
+        margin_in_map: Whether its semantic maps show vessels and the painted margin
+            (`imaging.semantic_map.inpainting_map`).
     """
 
     model_cpu_offload_seq = "vae->unet->vae"
@@ -92,11 +94,16 @@ class LesionInpaintPipeline(DiffusionPipeline):
         spacing_mm: float = 1.0,
         paint_margin_mm: float = 2.0,
         time_shift: float = 0.0,
+        margin_in_map: bool = False,
     ) -> None:
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, guide=guide, population=population)
         self.register_to_config(
-            crop_size=crop_size, spacing_mm=spacing_mm, paint_margin_mm=paint_margin_mm, time_shift=time_shift
+            crop_size=crop_size,
+            spacing_mm=spacing_mm,
+            paint_margin_mm=paint_margin_mm,
+            time_shift=time_shift,
+            margin_in_map=margin_in_map,
         )
         self._trained_scheduler = scheduler  # another that takes its place must fit it
 
@@ -391,6 +398,9 @@ class LesionInpaintPipeline(DiffusionPipeline):
             return crops.lesion_mask
         given = (crops.ct_hu, crops.lesion_mask, crops.paint_mask, crops.valid_mask)
         volumes = zip(*(one[:, 0].cpu().numpy() for one in given), strict=True)
-        own_mm = 3 * (self.config["spacing_mm"],)
-        maps = [inpainting_map(ct, lesion, paint, own_mm, valid) for ct, lesion, paint, valid in volumes]
+        own_mm, margin_in_map = 3 * (self.config["spacing_mm"],), self.config["margin_in_map"]
+        maps = [
+            inpainting_map(ct, lesion, paint, own_mm, valid, margin_in_map=margin_in_map)
+            for ct, lesion, paint, valid in volumes
+        ]
         return torch.from_numpy(np.stack(maps))[:, None]
