@@ -139,14 +139,14 @@ def inpainting_map(
     valid_mask: np.ndarray | None = None,
     *,
     solid_mask: np.ndarray | None = None,
-    margin_in_map: bool = False,
+    detailed_map: bool = False,
 ) -> np.ndarray:
     """The semantic map of a crop that is painted; it does not reveal what the lesion's place held.
 
     The lung is found on the crop, in training as in use. The painted region around the lesion gets the label of the
     nearest voxel outside it.
 
-    With `margin_in_map`, what lies in the painted region `KNOWN_FROM_MM` from the lesion keeps its own label, and
+    With `detailed_map`, what lies in the painted region `KNOWN_FROM_MM` from the lesion keeps its own label, and
     what is dense in the lung (vessels, from -400 HU) is labelled by its HU, not as lung. So the denoiser can lead
     vessels and the wall through the painted margin to the lesion.
 
@@ -155,15 +155,15 @@ def inpainting_map(
         lesion_mask, paint_mask: Same shape, 0 or 1.
         spacing_mm: (z, y, x).
         valid_mask, solid_mask: As :func:`lung_mask` and :func:`semantic_map`.
-        margin_in_map: Whether the map shows vessels, and the painted margin.
+        detailed_map: Whether the map shows vessels, and the painted margin.
     Returns: uint8 (D, H, W), index into `LABELS`.
     """
     lung = lung_mask(ct_hu, spacing_mm, whole_scan=False, valid_mask=valid_mask)
-    labels = semantic_map(ct_hu, lung & (ct_hu < HU_EDGES[0]) if margin_in_map else lung)
+    labels = semantic_map(ct_hu, lung & (ct_hu < HU_EDGES[0]) if detailed_map else lung)
     hidden = (np.asarray(paint_mask) > 0) | (np.asarray(lesion_mask) > 0)
     if hidden.all():
         raise ValueError("all of the crop is painted, and nothing is left to map; pass semantic_map")
-    if margin_in_map:
+    if detailed_map:
         sampling = [float(mm) for mm in spacing_mm]
         hidden &= ndimage.distance_transform_edt(np.asarray(lesion_mask) == 0, sampling=sampling) <= KNOWN_FROM_MM
         hidden |= np.asarray(lesion_mask) > 0

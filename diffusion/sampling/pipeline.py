@@ -18,6 +18,7 @@ from torch import Tensor
 
 from autoencoder.latents import standardise, unstandardise
 from autoencoder.pretrained import resolve_folder
+from diffusion.attributes import composition_of
 from diffusion.conditioning import blank, condition_of
 from diffusion.option_types import Attributes, Scales
 from diffusion.population import equivalent_diameter_mm, surroundings_hu
@@ -26,6 +27,7 @@ from diffusion.sampling.crops import Crops, TensorCrops, check_batch, check_crop
 from diffusion.sampling.request import STEPS, InpaintRequest, ResolvedRequest
 from diffusion.sampling.samplers import check_fits, saved_scheduler, set_steps
 from diffusion.sampling.steering import steering_of
+from imaging.lesions.composition import composed
 from imaging.noise import noise_like
 from imaging.semantic_map import FIRST_NODULE, LABELS, inpainting_map
 from imaging.window import to_hu, to_norm
@@ -74,8 +76,9 @@ class LesionInpaintPipeline(DiffusionPipeline):
         spacing_mm: Spacing of the model's grid, isotropic, used for whole scans.
         paint_margin_mm: Margin that the U-Net was trained with.
         time_shift: Of its calls, where they name none.
-        margin_in_map: Whether its semantic maps show vessels and the painted margin
-            (`imaging.semantic_map.inpainting_map`).
+        detailed_map: Whether its semantic maps show vessels and the painted margin
+            (`imaging.semantic_map.inpainting_map`), and the composition of a lesion whose texture is known
+            (`imaging.lesions.composition.composed`).
     """
 
     model_cpu_offload_seq = "vae->unet->vae"
@@ -94,7 +97,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         spacing_mm: float = 1.0,
         paint_margin_mm: float = 2.0,
         time_shift: float = 0.0,
-        margin_in_map: bool = False,
+        detailed_map: bool = False,
     ) -> None:
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, guide=guide, population=population)
@@ -103,7 +106,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
             spacing_mm=spacing_mm,
             paint_margin_mm=paint_margin_mm,
             time_shift=time_shift,
-            margin_in_map=margin_in_map,
+            detailed_map=detailed_map,
         )
         self._trained_scheduler = scheduler  # another that takes its place must fit it
 
@@ -300,7 +303,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         if request.draw_appearance and self.population is not None:
             complete = self._completing(crops, lesion_mask, paint_mask, valid_mask, generator)
         steering = steering_of(self, request, lesion_mask, complete)
-        modulation = self.unet.modulate(self._map_of(crops).to(device))
+        modulation = self.unet.modulate(self._map_of(crops, steering.attributes, generator).to(device))
         ct_norm = to_norm(crops.ct_hu.to(device, torch.float32), *window).to(self.unet.dtype)
         blanked = self.vae.encode(blank(ct_norm, paint_mask)).latent_dist.mode()
         condition = condition_of(standardise(blanked, config), lesion_mask, paint_mask, valid_mask, factor)
@@ -390,17 +393,25 @@ class LesionInpaintPipeline(DiffusionPipeline):
         volumes = zip(residual_hu[:, 0], known[:, 0].cpu().numpy(), white[:, 0].cpu().numpy(), strict=True)
         return torch.from_numpy(np.stack([noise_like(*volume) for volume in volumes])[:, None]).to(white)
 
-    def _map_of(self, crops: Crops) -> Tensor:
+    def _map_of(self, crops: Crops, attributes: Tensor | None, generator: Generators) -> Tensor:
         """The labels that the U-Net knows: background and lesion, or the semantic map of each crop."""
         if crops.semantic_map is not None:
             return crops.semantic_map
         if self.unet.config["num_labels"] == 2:
             return crops.lesion_mask
         given = (crops.ct_hu, crops.lesion_mask, crops.paint_mask, crops.valid_mask)
-        volumes = zip(*(one[:, 0].cpu().numpy() for one in given), strict=True)
-        own_mm, margin_in_map = 3 * (self.config["spacing_mm"],), self.config["margin_in_map"]
+        volumes: list[Any] = list(zip(*(one[:, 0].cpu().numpy() for one in given), strict=True))
+        own_mm, detailed = 3 * (self.config["spacing_mm"],), self.config["detailed_map"]
+        solid_masks: list[np.ndarray | None] = [None] * len(crops)
+        if detailed and attributes is not None:
+            white = randn_tensor(crops.ct_hu.shape, generator=generator, device=attributes.device)[:, 0].cpu().numpy()
+            told = composition_of(attributes, self.unet.config["attributes"])
+            solid_masks = [
+                composed(ct, lesion, own_mm, texture, solid_share, noise)
+                for (ct, lesion, *_), (texture, solid_share), noise in zip(volumes, told, white, strict=True)
+            ]
         maps = [
-            inpainting_map(ct, lesion, paint, own_mm, valid, margin_in_map=margin_in_map)
-            for ct, lesion, paint, valid in volumes
+            inpainting_map(ct, lesion, paint, own_mm, valid, solid_mask=solid_mask, detailed_map=detailed)
+            for (ct, lesion, paint, valid), solid_mask in zip(volumes, solid_masks, strict=True)
         ]
         return torch.from_numpy(np.stack(maps))[:, None]
