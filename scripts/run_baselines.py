@@ -40,6 +40,7 @@ class BaselinesConfig:
         split: Split whose masks are inpainted and whose lesions they are compared with; use "validation" for tests.
         lesions: Number of masks of the split to use, evenly spaced; null takes all.
         steps: Denoising steps; a GAN takes one.
+        time_shift: Of the diffusion models, the same for all; see `InpaintRequest`.
         scheduler: Sampler of the diffusion models, see `diffusion.sampling.samplers`.
         batch_size: Lesions inpainted at a time.
         inception: Weights for the FID: fid or torchvision (downloaded once), a local state dict, or none.
@@ -59,6 +60,7 @@ class BaselinesConfig:
     split: Literal["test", "validation"] = "test"
     lesions: int | None = None
     steps: int = 16
+    time_shift: float = 0.0
     scheduler: SamplerName = "dpm-solver++"
     batch_size: int = 8
     inception: WeightsSource = "fid"
@@ -306,7 +308,7 @@ def sampling_of(config: BaselinesConfig, method: Method) -> dict[str, Any]:
     """Network calls for a lesion, and the sampler: a GAN's one step is the training scheduler's."""
     if method.settings["objective"] == "gan":
         return {"steps": 1, "scheduler": "default"}
-    return {"steps": config.steps, "scheduler": config.scheduler}
+    return {"steps": config.steps, "scheduler": config.scheduler, "time_shift": config.time_shift}
 
 
 def claim_sampling(config: BaselinesConfig, name: str, method: Method) -> None:

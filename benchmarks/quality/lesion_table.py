@@ -65,6 +65,7 @@ class LesionTableConfig:
         samples: Lesions for each mask.
         lesions: Masks of the split, evenly spaced; null takes all.
         steps: Denoising steps of those that are not named in `one_step`.
+        time_shift: The same for all diffusion models; null takes each pipeline's own.
         one_step: Names of pipelines that take one step, such as a GAN; separated by commas.
         told_nothing: Names of pipelines that draw no appearance; separated by commas.
         blur_mm: Standard deviation of the floor's blur.
@@ -80,6 +81,7 @@ class LesionTableConfig:
     samples: int = 3
     lesions: int | None = None
     steps: int = 16
+    time_shift: float | None = None
     one_step: str = ""
     told_nothing: str = ""
     blur_mm: float = 1.5
@@ -126,6 +128,7 @@ def made(config: LesionTableConfig, name: str, source: str) -> tuple[float, int]
         pipeline=source,
         out=config.out / name,
         steps=steps,
+        time_shift=config.time_shift if steps > 1 else 0.0,
         draw_appearance=name not in config.told_nothing.split(","),
         seed=config.seed,
     )

@@ -5,6 +5,7 @@ Measurements of one lesion:
 - texture: Gabor-64; radiomics: GLCM-24 and GLRLM-16; spectrum: power by spatial frequency
 - appearance: about forty figures of the image, the input of a judge
 - hu_and_seam: HU, core deviation, coverage of the mask, the step at its border
+- label_agreement: whether the lesion is where its label says
 - noise_ratio: noise in the lesion and in similar tissue around it
 
 Sets of lesions:

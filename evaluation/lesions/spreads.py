@@ -11,6 +11,7 @@ FIGURES = {  # title -> kind, column
     "mean HU": ("HU", 0),
     "deviation of HU": ("HU", 1),
     "core deviation [HU]": ("Core", 0),
+    "Dice of own outline with the label": ("Label", 0),
     "coverage": ("Coverage", 0),
     "seam [HU]": ("Seam", 0),
 }
