@@ -94,7 +94,7 @@ def read_annotation(path: Path) -> Reading:
     """
     try:
         root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the others are of encodings
         raise ValueError(f"{path}: broken XML ({error}); download the file again") from None
     if _local(root) != "LidcReadMessage":
         raise ValueError(f"{path}: root element `{_local(root)}`, expected `LidcReadMessage` (a CT annotation of LIDC)")

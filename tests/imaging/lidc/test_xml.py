@@ -79,3 +79,11 @@ def test_a_real_annotation_holds_four_readers_of_one_nodule(real_data_dir):
     assert [mark.ratings["malignancy"] for mark in reading.marks] == [5, 5, 5, 4]
     assert [mark.ratings["lobulation"] for mark in reading.marks] == [3, 5, 3, 1]
     assert reading.unusable == () and reading.non_nodules == 13
+
+
+@pytest.mark.parametrize("encoding", ["utf-7", "klingon", "zlib", "idna"])
+def test_an_encoding_that_cannot_be_read_is_refused(tmp_path, encoding):
+    path = tmp_path / "a.xml"
+    path.write_text(f'<?xml version="1.0" encoding="{encoding}"?><LidcReadMessage/>')
+    with pytest.raises(ValueError, match=rf"{path}: (broken XML|no SeriesInstanceUid)"):
+        read_annotation(path)
