@@ -184,6 +184,24 @@ def test_a_run_that_is_killed_goes_on_without_a_lost_or_doubled_lesion(made, opt
     assert contents(out) == contents(made)
 
 
+@pytest.mark.parametrize(("size", "largest"), [(3, 3), (50, 8)])
+def test_lesions_of_several_scans_are_painted_together_and_make_the_same_files(
+    made, options, tmp_path, monkeypatch, size, largest
+):
+    batches = []
+    forward = SPADEUNet3D.forward
+
+    def noted(self, sample, *more, **options):
+        batches.append(len(sample))
+        return forward(self, sample, *more, **options)
+
+    monkeypatch.setattr(SPADEUNet3D, "forward", noted)
+    out = tmp_path / "out"
+    main(config_of(options, out, "--batch-size", str(size)))
+    assert max(batches) == largest  # all eight lesions have the same attributes requested
+    assert contents(out) == contents(made)
+
+
 def test_more_lesions_are_added_to_those_that_are_there(made, options, tmp_path):
     out = tmp_path / "out"
     main(config_of(options, out, "--lesions", "4"))
@@ -306,6 +324,7 @@ def test_other_settings_are_refused_in_a_folder_that_holds_lesions(made, options
         (["--lesions", "7"], "lesions 7, lesions_per_scan 2: expected a multiple of the second"),
         (["--lesions-per-scan", "400", "--lesions", "400"], "which is at most 255"),
         (["--attempts", "0"], "attempts 0, expected at least 1"),
+        (["--batch-size", "0"], "batch_size 0, expected at least 1"),
         (["--shard", "0/3"], "shard '0/3', expected i/n with i from 1 to n, such as 1/4"),
         (["--shard", "4/3"], "shard '4/3', expected i/n"),
         (["--least-plausibility", "1.5"], "least_plausibility 1.5, expected a share from 0 to 1"),
