@@ -47,7 +47,8 @@ class SynthesizeConfig(SamplingConfig):
         least_plausibility: Share of real lesions that are as unlike the others; 0 lets all pass.
         write: "scans", "crops" or "both".
         shard: i/n, the i-th of n parts of the work, from 1/n to n/n.
-        batch_size: Lesions that are painted at a time, of one scan or of several; the files do not depend on it.
+        batch_size: Lesions that are painted at a time, of one scan or of several. Another size rounds differently: a
+            voxel in some ten thousand is 1 HU off.
         threads: Of each process on a CPU; more processes use a machine better than more threads.
         max_minutes: Ends a process cleanly after its output in hand; null never does.
     """
@@ -161,7 +162,7 @@ def main(config: SynthesizeConfig) -> None:
 def claim(config: SynthesizeConfig, scans: list[Path], weights: Mapping[str, Any]) -> None:
     """Write the settings into the folder, or check that they are those of its outputs."""
     names = [str(path.relative_to(config.scans)) for path in scans]
-    free = ("out", "vae", "device", "scans", "reference", "lesions", "shard", "batch_size", "threads", "max_minutes")
+    free = ("out", "vae", "device", "scans", "reference", "lesions", "shard", "threads", "max_minutes")
     settings = {name: value for name, value in config_dict(config).items() if name not in free}
     settings["scans"] = f"{len(names)} scans, names {hashlib.sha256(chr(0).join(names).encode()).hexdigest()[:16]}"
     settings["reference_sha256"] = hashlib.sha256((config.reference or SHIPPED).read_bytes()).hexdigest()

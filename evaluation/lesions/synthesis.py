@@ -221,12 +221,15 @@ def _drawn_character(synthesis: Synthesis, lesion: int, asks: Sequence[str]) -> 
 
 
 def paint(synthesis: Synthesis, samples: Sequence[Sample], batch_size: int) -> list[Painted | None]:
-    """Paint samples, some at a time, and judge them; each is as it is when painted alone.
+    """Paint samples, some at a time, and judge them.
+
+    Every call of the pipeline has `batch_size` lesions, some of them repeated where there are fewer: rounding depends on
+    the size of a batch, but not on which lesions are in it.
 
     Args:
         synthesis: What lesions are made with.
         samples: Of one scan or several; their rows then hold what was measured, and why they were rejected.
-        batch_size: Most lesions in one call of the pipeline; all of a call have the same attributes requested.
+        batch_size: Lesions in a call; all of a call have the same attributes requested.
     Returns: What was made of each; None where it was rejected.
     """
     alike: dict[tuple[str, ...], list[int]] = {}
@@ -236,30 +239,28 @@ def paint(synthesis: Synthesis, samples: Sequence[Sample], batch_size: int) -> l
     for indices in alike.values():
         for start in range(0, len(indices), batch_size):
             some = indices[start : start + batch_size]
-            for index, painted in zip(some, _painted(synthesis, [samples[i] for i in some]), strict=True):
-                made[index] = painted
+            painted = _painted(synthesis, [samples[index] for index in some], batch_size)
+            for index, one in zip(some, painted, strict=True):
+                made[index] = one
     return made
 
 
-def _painted(synthesis: Synthesis, samples: Sequence[Sample]) -> list[Painted | None]:
-    """What one call of the pipeline made; where it refuses one of several, each is painted alone."""
-    requested = {name: [sample.requested[name] for sample in samples] for name in samples[0].requested}
+def _painted(synthesis: Synthesis, samples: Sequence[Sample], batch_size: int) -> list[Painted | None]:
+    """What one call of the pipeline made; where it refuses one of several, each is painted by itself."""
+    filled = [*samples, *[samples[-1]] * (batch_size - len(samples))]
+    requested = {name: [sample.requested[name] for sample in filled] for name in samples[0].requested}
     options = {**synthesis.options, "attributes": requested or None}
-    noise = [torch.Generator().manual_seed(sample.row["noise_seed"]) for sample in samples]
-    places = [sample.place for sample in samples]
+    noise = [torch.Generator().manual_seed(sample.row["noise_seed"]) for sample in filled]
+    scans, masks = [sample.place.ct for sample in filled], [sample.place.mask for sample in filled]
     try:
-        made: Any = synthesis.pipeline(
-            [place.ct for place in places], [place.mask for place in places], generator=noise, **options
-        )
+        made: Any = synthesis.pipeline(scans, masks, generator=noise, **options)
     except ValueError as error:
         if len(samples) > 1:
-            return [_painted(synthesis, [sample])[0] for sample in samples]
+            return [_painted(synthesis, [sample], batch_size)[0] for sample in samples]
         _rejected(samples[0].row, "not painted", str(error))
         return [None]
-    return [
-        _judged(synthesis, sample, Painted(ct, painted))
-        for sample, ct, painted in zip(samples, made.ct, made.paint_mask, strict=True)
-    ]
+    found = zip(samples, made.ct, made.paint_mask, strict=False)  # without the repeated ones
+    return [_judged(synthesis, sample, Painted(ct, painted)) for sample, ct, painted in found]
 
 
 def _judged(synthesis: Synthesis, sample: Sample, made: Painted) -> Painted | None:
