@@ -47,8 +47,8 @@ class SynthesizeConfig(SamplingConfig):
         least_plausibility: Share of real lesions that are as unlike the others; 0 lets all pass.
         write: "scans", "crops" or "both".
         shard: i/n, the i-th of n parts of the work, from 1/n to n/n.
-        batch_size: Lesions that are painted at a time, of one scan or of several. Another size rounds differently: a
-            voxel in some ten thousand is 1 HU off.
+        batch_size: Lesions that are painted at a time, of one scan or of several. Another size rounds differently, so
+            that a few voxels are 1 HU off.
         threads: Of each process on a CPU; more processes use a machine better than more threads.
         max_minutes: Ends a process cleanly after its output in hand; null never does.
     """

@@ -223,8 +223,8 @@ def _drawn_character(synthesis: Synthesis, lesion: int, asks: Sequence[str]) -> 
 def paint(synthesis: Synthesis, samples: Sequence[Sample], batch_size: int) -> list[Painted | None]:
     """Paint samples, some at a time, and judge them.
 
-    Every call of the pipeline has `batch_size` lesions, some of them repeated where there are fewer: rounding depends on
-    the size of a batch, but not on which lesions are in it.
+    Every call of the pipeline has `batch_size` lesions, the last one repeated where there are fewer: rounding depends
+    on the size of a batch, not on which lesions are in it.
 
     Args:
         synthesis: What lesions are made with.
