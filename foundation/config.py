@@ -134,7 +134,17 @@ def launch(main: Callable[[ConfigT], None], config: ConfigT | None) -> None:
             use_threads(config.threads)
         main(config)
     except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+        raise SystemExit(f"error: {shortened(str(error))}") from error
+
+
+def shortened(message: str) -> str:
+    """A message as it is shown: what cannot be printed is left out, and no line is longer than `LONGEST` characters.
+
+    Args:
+        message: It may quote a damaged file, for example a cell of a million characters.
+    """
+    lines = ["".join(filter(str.isprintable, line)) for line in message.split("\n")]
+    return "\n".join(line if len(line) <= LONGEST else f"{line[:LONGEST]} ..." for line in lines)
 
 
 def config_dict(config: Any) -> dict[str, Any]:
@@ -152,9 +162,7 @@ def config_dict(config: Any) -> dict[str, Any]:
 
 def _refuse(message: str) -> NoReturn:
     """End with status 2 and one line, whoever found the mistake; the usage of thirty options would hide it."""
-    text = " ".join("".join(letter if letter.isprintable() else " " for letter in message).split())
-    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
-    print(f"error: {text}; --help explains every option", file=sys.stderr)
+    print(f"error: {shortened(' '.join(message.split()))}; --help explains every option", file=sys.stderr)
     raise SystemExit(2)
 
 

@@ -275,3 +275,14 @@ def test_a_damaged_config_file_ends_in_one_short_sentence_that_names_it(tmp_path
     said = capsys.readouterr().err
     assert end.value.code == 2
     assert said.startswith(f"error: {path}: ") and said.count("\n") == 1 and len(said) < 1000
+
+
+def test_a_message_that_quotes_a_damaged_file_is_shown_short_and_printable():
+    def main(config):
+        raise ValueError("a.csv: 2 problems\nx '" + "9" * 10_000 + "'\ny \x1b[31m\x00")
+
+    with pytest.raises(SystemExit) as end:
+        launch(main, Config(Path(".")))
+    lines = str(end.value.code).split("\n")
+    assert lines[0] == "error: a.csv: 2 problems" and lines[1].endswith("999 ...") and len(lines[1]) < 1000
+    assert lines[2] == "y [31m"

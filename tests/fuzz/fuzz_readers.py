@@ -196,6 +196,8 @@ def _serve(cases: Sequence[Case], seed: int, scratch: Path, answers: TextIO) -> 
 def _outcome(reader: Any, folder: Path) -> tuple[str, str]:
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    from foundation.config import shortened
+
     before, error = _status("VmRSS"), None
     try:
         with contextlib.redirect_stderr(io.StringIO()) as said:
@@ -205,7 +207,7 @@ def _outcome(reader: Any, folder: Path) -> tuple[str, str]:
     taken = _status("VmHWM") - before
     if error is None:
         return ("memory", f"{taken / 2**20:.0f} MiB") if taken > MEMORY else ("read", "")
-    message = str(error)
+    message = shortened(str(error))  # as every script shows it
     if isinstance(error, SystemExit):
         message = said.getvalue().removesuffix("\n") if error.code == 2 else str(error.code)
     detail = f"{type(error).__name__}: {message[:LONGEST]}"
