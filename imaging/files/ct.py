@@ -332,6 +332,9 @@ def _read_slices(series: _Series) -> sitk.Image:
             raise ValueError(f"{name}: multi-frame DICOM, expected one file per slice; convert it to NIfTI first")
         if not _tag(header, "0020|0032") or not _tag(header, "0020|0037"):
             raise ValueError(f"{name}: no position or orientation in the header; the slice cannot be placed")
+        for tag, count in (("0020|0032", 3), ("0020|0037", 6)):
+            if len(_numbers(header, tag)) != count or not np.isfinite(_numbers(header, tag)).all():
+                raise ValueError(f"{name}: DICOM tag ({tag.replace('|', ',')}) is not {count} finite numbers")
     if len(headers) < 2:
         raise ValueError(f"{where}: series {series} is a single slice, expected a volume of at least 2 slices")
 

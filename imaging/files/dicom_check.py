@@ -30,10 +30,10 @@ def check_dicom(path: Path, lengths: bool = True) -> None:
         if file.read(132)[128:] != b"DICM":
             return
         size = path.stat().st_size
-        start, syntax = _walk(path, file, 132, size, b"", meta=True)
+        start, syntax = _walk(path, file, 132, size, b"", lengths, meta=True)
         if syntax != DEFLATED:
             if lengths:
-                _walk(path, file, start, size, syntax)
+                _walk(path, file, start, size, syntax, lengths)
             return
         file.seek(start)
         unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -44,10 +44,12 @@ def check_dicom(path: Path, lengths: bool = True) -> None:
         if len(content) == MOST_UNPACKED:
             raise ValueError(f"{path}: unpacks to {MOST_UNPACKED} bytes or more, expected one CT slice; is it damaged?")
         if lengths:
-            _walk(path, io.BytesIO(content), 0, len(content), syntax)
+            _walk(path, io.BytesIO(content), 0, len(content), syntax, lengths)
 
 
-def _walk(path: Path, file: BinaryIO, at: int, size: int, syntax: bytes, meta: bool = False) -> tuple[int, bytes]:
+def _walk(
+    path: Path, file: BinaryIO, at: int, size: int, syntax: bytes, lengths: bool, meta: bool = False
+) -> tuple[int, bytes]:
     """Where the elements end, or those of the file's meta information do, and the transfer syntax named there."""
     order = "big" if syntax == BIG_ENDIAN else "little"
     implicit, fragments = syntax == IMPLICIT, False
@@ -72,8 +74,8 @@ def _walk(path: Path, file: BinaryIO, at: int, size: int, syntax: bytes, meta: b
         else:
             return at, syntax  # no element: what follows is for the reader to refuse
         if length != UNDEFINED and length > size - at:
-            if meta:
-                return size, b""  # for the reader to refuse
+            if not lengths:
+                return size, b""
             raise ValueError(
                 f"{path}: CT slice that cannot be read, element ({tag >> 16:04x},{tag & 0xFFFF:04x}) has {length} "
                 f"bytes where the file has {max(size - at, 0)} left; is it complete?"
