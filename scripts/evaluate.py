@@ -38,6 +38,7 @@ class EvaluateConfig:
         bin_width_hu: Width of a grey level of GLCM and GLRLM.
         seed: The same inputs and seed give the same report.
         workers: Processes for texture features.
+        threads: CPU threads; null takes the default of `foundation.threads`.
         device: "auto", "cpu" or "cuda"; where Inception, LPIPS and the nodule network run.
     """
 
@@ -57,6 +58,7 @@ class EvaluateConfig:
     bin_width_hu: float = 25.0
     seed: int = 0
     workers: int = 1
+    threads: int | None = None
     device: str = "auto"
 
 
@@ -201,7 +203,7 @@ def synthetic_sets(synthetic: str | None) -> dict[str, Path]:
 
 def load_set(label: str, path: Path, split: str, results: Results) -> list[Lesion]:
     """Read a set, and note it and what was left out of it in the results."""
-    lesions, left_out = load_lesions(path, split)
+    lesions, left_out = load_lesions(path, split, stored=True)
     results.left_out += [f"{label}, {sentence}" for sentence in left_out]
     spacings = sorted({tuple(round(s, 4) for s in lesion.spacing_mm) for lesion in lesions})
     results.sets.append(

@@ -103,13 +103,27 @@ LEAST_SHARE = 0.1  # of a drawn lesion, in the lung
 
 
 class Planned(NamedTuple):
-    """A lesion to paint; the row of a mask's label has no place."""
+    """A lesion to paint; the row of a mask's label has no place.
 
-    mask: sitk.Image
+    Attributes:
+        box: Slices (x, y, z) around its mask in the scan.
+        part: The mask in the box; whole masks of a hundred lesions would take more memory than their scan.
+        attributes, seed, center_zyx, diameter_mm: As requested.
+    """
+
+    box: tuple[slice, slice, slice]
+    part: sitk.Image
     attributes: Mapping[str, float | str]
     seed: int
     center_zyx: Sequence[float] | None
     diameter_mm: float | None
+
+    def mask_on(self, ct: sitk.Image) -> sitk.Image:
+        """The mask on the scan's grid, uint8."""
+        mask = sitk.Image(ct.GetSize(), sitk.sitkUInt8)
+        mask.CopyInformation(ct)
+        mask[self.box] = self.part
+        return mask
 
 
 def main(config: InpaintConfig) -> None:
@@ -119,13 +133,12 @@ def main(config: InpaintConfig) -> None:
         pipeline, folder = load_pipeline(config)
         ct, slices, lung = reading.result()
     plan = list(planned(config, pipeline, ct, lung))
-    masks = [lesion.mask for lesion in plan]
-    mask = labelled(masks)
+    mask = labelled(plan, ct)
     image, painted_image, options = ct, None, config.call_options()
     for lesion in plan:
         noise = torch.Generator().manual_seed(lesion.seed)
         options["attributes"] = {**config.attributes, **lesion.attributes} or None
-        made = pipeline(image, lesion.mask, generator=noise, **options)
+        made = pipeline(image, lesion.mask_on(ct), generator=noise, **options)
         image = made.ct
         painted_image = made.paint_mask if painted_image is None else sitk.Or(painted_image, made.paint_mask)
     headers = read_headers(slices, ct) if slices else []
@@ -142,6 +155,7 @@ def main(config: InpaintConfig) -> None:
         sha256 = weights["pipeline_sha256"]
         text = f"Synthetic lung nodule painted by latent diffusion, seed {config.seed}; not for diagnosis"
         derived = write_dicom_series(result, headers, config.out / "ct", text, config.keep_patient, sha256)
+        masks = [lesion.mask_on(ct) for lesion in plan]
         write_dicom_seg(derived, masks, config.out / "lesions_seg.dcm", painted_image, sha256)
         written += ["ct/", "lesions_seg.dcm"]
     if not slices or config.output_format in ("nifti", "both"):
@@ -189,7 +203,8 @@ def planned(
         for label, mask in enumerate(masks):
             with named(f"{config.mask}, label {label + 1}" if len(masks) > 1 else ""):
                 check_fit(config, pipeline, mask)
-            yield Planned(mask, {}, config.seed + label, None, None)
+            box = bounding_box(mask)
+            yield Planned(box, mask[box], {}, config.seed + label, None, None)
         return
     rows = [LesionRow(config.diameter_mm, config.center)] if config.diameter_mm is not None else []
     rows += read_lesion_table(config.lesions) if config.lesions else []
@@ -213,7 +228,8 @@ def planned(
                 center = index_of_point(ct, site)
             mask = drawn_mask(config, row, ct, center, seed, lung)
             check_fit(config, pipeline, mask)
-        yield Planned(mask, row.attributes, seed, center, row.diameter_mm)
+        box = bounding_box(mask)
+        yield Planned(box, mask[box], row.attributes, seed, center, row.diameter_mm)
 
 
 def drawn_mask(
@@ -267,16 +283,16 @@ def check_requests(pipeline: "LesionInpaintPipeline", attributes: Mapping[str, f
             pipeline.guide.plan({name: value}, torch.ones(1, 1, 8, 8, 8), pipeline.vae, 1.0, None)
 
 
-def labelled(masks: Sequence[sitk.Image]) -> sitk.Image:
+def labelled(plan: Sequence[Planned], ct: sitk.Image) -> sitk.Image:
     """k where the k-th mask is; where two overlap, the later. ValueError where nothing is left of one."""
-    labels = np.zeros(masks[0].GetSize()[::-1], np.uint8 if len(masks) < 256 else np.uint16)
-    for number, mask in enumerate(masks, 1):
-        labels[sitk.GetArrayViewFromImage(mask) > 0] = number
-    hidden = sorted(set(range(1, len(masks) + 1)) - set(np.unique(labels).tolist()))
+    labels = np.zeros(ct.GetSize()[::-1], np.uint8 if len(plan) < 256 else np.uint16)
+    for number, lesion in enumerate(plan, 1):
+        labels[lesion.box[::-1]][sitk.GetArrayViewFromImage(lesion.part) > 0] = number
+    hidden = sorted(set(range(1, len(plan) + 1)) - set(np.unique(labels).tolist()))
     if hidden:
-        raise ValueError(f"lesion {hidden[0]} of {len(masks)}: later ones cover all of it; move them apart")
+        raise ValueError(f"lesion {hidden[0]} of {len(plan)}: later ones cover all of it; move them apart")
     image = sitk.GetImageFromArray(labels)
-    image.CopyInformation(masks[0])
+    image.CopyInformation(ct)
     return image
 
 

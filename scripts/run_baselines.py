@@ -46,6 +46,7 @@ class BaselinesConfig:
         inception: Weights for the FID: fid or torchvision (downloaded once), a local state dict, or none.
         seed: Seed of all randomness.
         workers: Processes for texture features.
+        threads: CPU threads; null takes the default of `foundation.threads`.
     """
 
     data: ExistingFolder
@@ -66,6 +67,7 @@ class BaselinesConfig:
     inception: WeightsSource = "fid"
     seed: int = 0
     workers: int = 1
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.budget_minutes) and self.budget_minutes > 0):
@@ -374,7 +376,7 @@ def compare(config: BaselinesConfig, names: list[str]) -> None:
         made = json.loads((report / "report.json").read_text())["settings"]
         if all(made[name] == (str(value) if isinstance(value, Path) else value) for name, value in wanted.items()):
             return
-    options = wanted | {"workers": config.workers}
+    options = wanted | {"workers": config.workers, "threads": config.threads}
     write_atomically(report, lambda temporary: run_script("evaluate", options | {"out": temporary}))
 
 

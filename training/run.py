@@ -22,8 +22,8 @@ from tqdm.auto import tqdm
 from foundation.atomic import recover, write_atomically
 from foundation.claimed_folder import changed_settings
 from foundation.config import config_dict
-from foundation.device import use_all_cores
 from foundation.draws import generator
+from foundation.threads import use_threads
 from training.checkpoint import load_checkpoint, read_progress, save_checkpoint
 from training.config import MixedPrecision, TrainingConfig
 from training.curves import plot_curves
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 MOST_SKIPPED = 20  # steps in a row that are left out because they are not finite
 FREE_ON_RESUME = (
-    *("out", "max_minutes", "workers", "log_every", "checkpoint_every", "evaluate_every"),
+    *("out", "max_minutes", "workers", "threads", "log_every", "checkpoint_every", "evaluate_every"),
     *("push_to_hub", "hub_private"),
 )
 
@@ -62,7 +62,7 @@ class TrainingRun:
         if config.budget_minutes is not None and not config.budget_minutes > 0:
             raise ValueError(f"budget_minutes {config.budget_minutes}: expected a time above 0, or none")
         self.config = config
-        use_all_cores()
+        use_threads(config.threads)
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # else torchrun's processes would not find one another there
             mixed_precision=config.mixed_precision,

@@ -35,7 +35,7 @@ from imaging.window import to_hu, to_norm
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-    from diffusion.sampling.scan_crop import ScanCrop
+    from diffusion.sampling.scan_crop import ScanCrop, ScanCrops
 
 OUTPUT_TYPES = ("input", "pt", "np", "latent")
 Generators = torch.Generator | list[torch.Generator] | None
@@ -188,8 +188,10 @@ class LesionInpaintPipeline(DiffusionPipeline):
 
         Args:
             ct: HU. Either a whole scan as a `SimpleITK.Image` (any spacing, direction and size; the model works on a
-                grid of `crop_size` voxels around the mask), or crops on the model's grid, (B, 1, D, H, W).
-            mask: The lesion: 0 and one positive value, which is taken as 1; geometry or shape of `ct`.
+                grid of `crop_size` voxels around the mask), or a list of scans, or crops on the model's grid,
+                (B, 1, D, H, W).
+            mask: The lesion: 0 and one positive value, which is taken as 1; geometry or shape of `ct`; of a list of
+                scans, a list.
             attributes, guidance_scale, guidance_range, cfg_scale, hu_scale, time_shift, draw_appearance,
             paint_margin_mm, blend_mm, match_noise: As :class:`InpaintRequest`.
             num_inference_steps: Its `steps`.
@@ -356,20 +358,23 @@ class LesionInpaintPipeline(DiffusionPipeline):
         spacing_mm: Any,
         semantic_map: Any,
         valid_mask: Any,
-    ) -> "TensorCrops | ScanCrop":
+    ) -> "TensorCrops | ScanCrop | ScanCrops":
         """What the model sees of a scan, or of crops on its grid."""
         own_mm, margin_mm = self.config["spacing_mm"], request.paint_margin_mm
         if isinstance(ct, np.ndarray | Tensor):
             multiple = self.unet.size_multiple
             return crops_of_tensors(ct, mask, margin_mm, own_mm, multiple, spacing_mm, semantic_map, valid_mask)
-        if not hasattr(ct, "GetSpacing"):
+        scans = ct if isinstance(ct, list | tuple) else [ct]
+        if not all(hasattr(scan, "GetSpacing") for scan in scans):
             raise ValueError(f"ct is a {type(ct).__name__}, expected a SimpleITK.Image (see read_ct), array or tensor")
         if spacing_mm is not None or semantic_map is not None or valid_mask is not None:
             raise ValueError(
                 "spacing_mm, semantic_map and valid_mask go with crops; a scan has its spacing and is mapped here"
             )
-        from diffusion.sampling.scan_crop import crop_of_scan  # SimpleITK is needed for scans only
+        from diffusion.sampling.scan_crop import crop_of_scan, crops_of_scans  # SimpleITK is needed for scans only
 
+        if scans is ct:
+            return crops_of_scans(ct, mask, self.config["crop_size"], own_mm, margin_mm)
         return crop_of_scan(ct, mask, self.config["crop_size"], own_mm, margin_mm)
 
     def _completing(

@@ -25,7 +25,7 @@ class FeatureSet:
     """One kind of features of one set of lesions.
 
     Attributes:
-        values: (N, rows, F) float64, finite; rows is 3 for slice features, else 1.
+        values: (N, rows, F), finite, float64, or float32 of Inception; rows is 3 for slice features, else 1.
         lesions: The N measured lesions, in the order of the rows; those that could not be measured are missing.
         names: (F,) of the features, or empty where they have none.
     """
