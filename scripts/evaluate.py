@@ -64,6 +64,8 @@ class EvaluateConfig:
 
 ARGUMENTS = read_arguments(EvaluateConfig, __name__)
 
+from itertools import chain
+
 import numpy as np
 import torch
 
@@ -173,14 +175,13 @@ def detect_sets(
     pairs = {label: paired_by_mask(real, lesions) for label, lesions in methods.items()}
     shared = {label: pair for label, pair in pairs.items() if pair[0]}
     results.left_out += [f"{label}: no detector, no mask is also in the real set" for label in pairs.keys() - shared]
-    if shared:
-        vae = None if config.autoencoder is None else load_autoencoder(config.autoencoder).to(device)
-        shared |= {label: (real, lesions) for label, lesions in control_sets(real, vae).items()}
-    network = config.detector == "both"
+    vae = None if config.autoencoder is None else load_autoencoder(config.autoencoder).to(device)
+    controls = ((label, (real, lesions)) for label, lesions in control_sets(real, vae)) if shared else ()
     try:
-        results.detections = [
-            detect(label, *pair, config.seed, config.workers, network) for label, pair in shared.items()
-        ]
+        for label, (originals, made) in chain(shared.items(), controls):
+            results.detections.append(
+                detect(label, originals, made, config.seed, config.workers, network=config.detector == "both")
+            )
         results.real_against_real = real_against_real(real, config.seed, config.workers)
     except ValueError as error:
         results.left_out.append(f"detector: {error}")

@@ -4,8 +4,7 @@ Each control changes a real lesion and its rim and keeps its surroundings, as in
 on a control whose fault can be seen is not good enough to judge synthetic lesions.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,8 +23,8 @@ BLEND_MM = 3.0  # outside the mask, over which the change fades out: the pipelin
 RECONSTRUCTED = "real, encoded and decoded"
 
 
-def control_sets(real: Sequence[Lesion], vae: Any = None) -> dict[str, list[Lesion]]:
-    """Label -> the real lesions with one fault each: blurred, without noise and, with an autoencoder, reconstructed.
+def control_sets(real: Sequence[Lesion], vae: Any = None) -> Iterator[tuple[str, list[Lesion]]]:
+    """Label and the real lesions with one fault each: reconstructed, blurred, without noise; one set at a time.
 
     Args:
         real: The lesions; each control has them in the same order.
@@ -36,10 +35,8 @@ def control_sets(real: Sequence[Lesion], vae: Any = None) -> dict[str, list[Lesi
         changes[RECONSTRUCTED] = partial(reconstructed, vae=vae)
     changes |= {f"real, blurred {sigma_mm:g} mm": partial(blurred, sigma_mm=sigma_mm) for sigma_mm in BLURS_MM}
     changes["real, without noise"] = without_noise
-    return {
-        label: [changed_lesion(lesion, change(lesion)) for lesion in tqdm(real, label, leave=False)]
-        for label, change in changes.items()
-    }
+    for label, change in changes.items():
+        yield label, [changed_lesion(lesion, change(lesion)) for lesion in tqdm(real, label, leave=False)]
 
 
 def changed_lesion(lesion: Lesion, changed_hu: np.ndarray) -> Lesion:
@@ -49,9 +46,11 @@ def changed_lesion(lesion: Lesion, changed_hu: np.ndarray) -> Lesion:
         lesion: Real.
         changed_hu: (D, H, W).
     """
-    outside_mm = distance_transform_edt(~lesion.lesion_mask, sampling=lesion.spacing_mm)
-    weight = np.clip(1 - outside_mm / BLEND_MM, 0, 1) * lesion.valid_mask
-    return replace(lesion, ct_hu=(lesion.ct_hu + weight * (changed_hu - lesion.ct_hu)).astype(np.float32))
+    ct_hu, lesion_mask, valid_mask = lesion.ct_hu, lesion.lesion_mask, lesion.valid_mask
+    outside_mm = distance_transform_edt(~lesion_mask, sampling=lesion.spacing_mm)
+    weight = np.clip(1 - outside_mm / BLEND_MM, 0, 1) * valid_mask
+    made_hu = (ct_hu + weight * (changed_hu - ct_hu)).astype(np.float32)
+    return Lesion(lesion.name, lesion.patient_id, made_hu, lesion_mask, valid_mask, lesion.spacing_mm)
 
 
 def blurred(lesion: Lesion, sigma_mm: float) -> np.ndarray:

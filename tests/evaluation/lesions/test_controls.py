@@ -31,7 +31,7 @@ def test_noise_is_removed_and_what_is_smooth_stays(make_lesion):
 def test_the_reconstruction_is_the_autoencoders_whatever_the_crops_size(make_lesion):
     real = [make_lesion(n) for n in range(2)]
     vae = IdentityAutoencoder()
-    made = control_sets(real, vae)[RECONSTRUCTED]
+    made = dict(control_sets(real, vae))[RECONSTRUCTED]
     for lesion, copy in zip(real, made, strict=True):
         assert copy.ct_hu.shape == lesion.ct_hu.shape
         window_hu = np.clip(lesion.ct_hu, -1150, 350)
@@ -40,8 +40,7 @@ def test_the_reconstruction_is_the_autoencoders_whatever_the_crops_size(make_les
 
 def test_more_blur_is_more_easily_found_and_real_lesions_are_not(make_lesion):
     real = [make_lesion(n, patient=f"p{n // 2}") for n in range(24)]
-    controls = control_sets(real)
-    found = {label: detect(label, real, made).auroc for label, made in controls.items()}
+    found = {label: detect(label, real, made).auroc for label, made in control_sets(real)}
     assert found["real, blurred 1 mm"] > 0.9
     assert found["real, blurred 1 mm"] > found["real, blurred 0.3 mm"]
     mean, low, high = real_against_real(real, halves=6)
