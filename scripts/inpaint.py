@@ -46,6 +46,9 @@ class InpaintConfig(SamplingConfig):
         series_uid: Which series, where a DICOM folder holds several.
         output_format: "nifti"; "dicom", a derived series and a segmentation, of a DICOM folder; "both"; or "auto", the
             kind of the input.
+        least_dice: Of a solid lesion's own outline with its label. A lesion with less, or one that leaves much of its
+            label empty, is painted again with another seed, twice at most, and then left out. null is 0.8 for a
+            pipeline with detailed maps, whose masks end where the lesion does, and else 0, which takes any lesion.
         keep_patient: Copy patient, study, dates and private attributes into the DICOM output.
     """
 
@@ -59,10 +62,13 @@ class InpaintConfig(SamplingConfig):
     spiculation: float = 1.5
     series_uid: str | None = None
     output_format: Literal["auto", "nifti", "dicom", "both"] = "auto"
+    least_dice: float | None = None
     keep_patient: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.least_dice is not None and not 0 <= self.least_dice <= 1:
+            raise ValueError(f"least_dice {self.least_dice}, expected a share from 0 to 1")
         sources = [value is not None for value in (self.mask, self.lesions, self.diameter_mm)]
         placed = self.center is not None
         if sum(sources) != 1 or (self.diameter_mm is not None) != (placed or (self.site == "auto" and sources[2])):
@@ -87,6 +93,8 @@ import torch
 
 from diffusion.attributes import check_attribute, requestable
 from diffusion.sampling.scan_crop import check_lesion_fits
+from evaluation.lesions.acceptance import agreement_in_scan, least_dice_of
+from evaluation.lesions.label_agreement import label_fault
 from evaluation.lesions.noise_ratio import lesion_noise
 from evaluation.reports.slices import save_overview
 from foundation.atomic import write_atomically
@@ -99,6 +107,7 @@ from imaging.lesions.sites import FreeLung, free_lung, free_lung_sites
 from imaging.lesions.table import LesionRow, read_lesion_table
 
 APART_MM = 10.0  # lung between two lesions whose places are chosen
+RETRIES, SEED_STEP = 2, 1_000_003  # further seeds for a lesion that is refused; far from those of other lesions
 LEAST_SHARE = 0.1  # of a drawn lesion, in the lung
 
 
@@ -133,20 +142,30 @@ def main(config: InpaintConfig) -> None:
         pipeline, folder = load_pipeline(config)
         ct, slices, lung = reading.result()
     plan = list(planned(config, pipeline, ct, lung))
-    mask = labelled(plan, ct)
-    image, painted_image, options = ct, None, config.call_options()
-    for lesion in plan:
-        noise = torch.Generator().manual_seed(lesion.seed)
-        options["attributes"] = {**config.attributes, **lesion.attributes} or None
-        made = pipeline(image, lesion.mask_on(ct), generator=noise, **options)
+    labelled(plan, ct)  # refused before anything is painted
+    image, painted_image, refused, kept = ct, None, [], []
+    for number, lesion in enumerate(plan, 1):
+        made, lesion, reason = painted_lesion(config, pipeline, image, lesion)
+        if made is None:
+            print(f"lesion {number} of {len(plan)} is left out, {reason}")
+            refused.append({"number": number, "reason": reason})
+            continue
+        kept.append(lesion)
         image = made.ct
         painted_image = made.paint_mask if painted_image is None else sitk.Or(painted_image, made.paint_mask)
+    if not kept:
+        raise ValueError(
+            f"no lesion was accepted: {reason}; choose another seed, place or character, or a lower least_dice"
+        )
+    plan = kept
+    mask = labelled(plan, ct)
     headers = read_headers(slices, ct) if slices else []
     result = on_stored_steps(image, headers) if slices else image  # so that every format holds the same HU
 
     weights = weights_of(config, pipeline, folder)
     before, after, lesion_labels, painted = map(sitk.GetArrayViewFromImage, (ct, result, mask, painted_image))
     record = record_of(config, weights, before, after, lesion_labels, painted, ct.GetSpacing()[::-1])
+    record["refused"] = refused
     for lesion, entry in zip(plan, record["lesions"], strict=True):
         entry |= {"seed": lesion.seed, "center": lesion.center_zyx, "diameter_mm": lesion.diameter_mm}
         entry["attributes"] = {**config.attributes, **lesion.attributes}
@@ -174,6 +193,25 @@ def main(config: InpaintConfig) -> None:
         f"{record['changed_outside_paint']} voxels changed outside it"
     )
     print(f"results: {config.out} ({', '.join(written)}, overview.png, record.json)")
+
+
+def painted_lesion(
+    config: InpaintConfig, pipeline: "LesionInpaintPipeline", image: sitk.Image, lesion: Planned
+) -> tuple[Any, Planned, str]:
+    """Paint a lesion until it is where its label says: the output, the lesion with the seed that gave it, and "".
+
+    Without such a lesion, None, the lesion as it was, and why the last was refused.
+    """
+    options, least_dice = config.call_options(), least_dice_of(pipeline, config.least_dice)
+    options["attributes"] = {**config.attributes, **lesion.attributes} or None
+    mask, grid = lesion.mask_on(image), (pipeline.config["crop_size"], pipeline.config["spacing_mm"])
+    for attempt in range(1 + RETRIES):
+        tried = lesion._replace(seed=lesion.seed + attempt * SEED_STEP)
+        made = pipeline(image, mask, generator=torch.Generator().manual_seed(tried.seed), **options)
+        fault = label_fault(agreement_in_scan(made.ct, mask, *grid), least_dice) if least_dice else None
+        if fault is None:
+            return made, tried, ""
+    return None, lesion, f"{fault[0]} after {1 + RETRIES} seeds ({fault[1]})"
 
 
 def read_scan(config: InpaintConfig) -> tuple[sitk.Image, list[Path], FreeLung | None]:

@@ -45,6 +45,9 @@ class SynthesizeConfig(SamplingConfig):
         least_lung: Share of a mask that must lie in the lung.
         hu_tolerance: How far a lesion's mean may be from the one that was requested; null lets all pass.
         least_plausibility: Share of real lesions that are as unlike the others; 0 lets all pass.
+        least_dice: Of a solid lesion's own outline with its label; also lets nothing pass that leaves much of its label
+            empty. null is 0.8 for a pipeline with detailed maps, whose masks end where the lesion does, and else 0,
+            which lets all pass.
         write: "scans", "crops" or "both".
         shard: i/n, the i-th of n parts of the work, from 1/n to n/n.
         batch_size: Lesions that are painted at a time, of one scan or of several. Another size rounds differently, so
@@ -63,6 +66,7 @@ class SynthesizeConfig(SamplingConfig):
     least_lung: float = 0.98
     hu_tolerance: float | None = 150.0
     least_plausibility: float = 0.05
+    least_dice: float | None = None
     write: Literal["scans", "crops", "both"] = "scans"
     shard: str = "1/1"
     batch_size: int = 1
@@ -79,9 +83,10 @@ class SynthesizeConfig(SamplingConfig):
                 f"lesions {self.lesions}, lesions_per_scan {self.lesions_per_scan}: expected a multiple of the second, "
                 f"which is at most {MOST_PER_SCAN}, so that every scan has as many"
             )
-        for name in ("least_lung", "least_plausibility"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} {getattr(self, name)}, expected a share from 0 to 1")
+        for name in ("least_lung", "least_plausibility", "least_dice"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} {value}, expected a share from 0 to 1")
         if self.hu_tolerance is not None and not self.hu_tolerance > 0:
             raise ValueError(f"hu_tolerance {self.hu_tolerance}, expected HU above 0, or null")
         parse_shard(self.shard)
@@ -102,7 +107,7 @@ import SimpleITK as sitk
 from filelock import Timeout
 from tqdm.auto import tqdm
 
-from evaluation.lesions.acceptance import Acceptance
+from evaluation.lesions.acceptance import Acceptance, least_dice_of
 from evaluation.lesions.characters import characters_of
 from evaluation.lesions.real_lesions import SHIPPED, load_real_lesions
 from evaluation.lesions.synthesis import (
@@ -135,7 +140,8 @@ def main(config: SynthesizeConfig) -> None:
     pipeline.set_progress_bar_config(disable=True)
     check_requests(pipeline, config.attributes, characters)
     grid = (pipeline.config["crop_size"], pipeline.config["spacing_mm"])
-    acceptance = Acceptance(real, *grid, config.hu_tolerance, config.least_plausibility)
+    least_dice = least_dice_of(pipeline, config.least_dice)
+    acceptance = Acceptance(real, *grid, config.hu_tolerance, config.least_plausibility, least_dice)
     synthesis = Synthesis(
         pipeline, config.call_options(), characters, acceptance, config.least_lung, config.attempts, config.seed
     )

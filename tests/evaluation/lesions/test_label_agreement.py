@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from evaluation.lesions.label_agreement import label_agreement
+from evaluation.lesions.label_agreement import LabelAgreement, label_agreement, label_fault
 
 MM = (1.0, 1.0, 1.0)
 
@@ -40,4 +40,22 @@ def test_where_there_is_no_lesion_nothing_agrees():
 
 def test_a_lesion_without_lung_around_is_not_judged():
     ct_hu, label = ball()
-    assert np.isnan(label_agreement(np.where(label, ct_hu, 40.0), label, MM)).all()
+    found = label_agreement(np.where(label, ct_hu, 40.0), label, MM)
+    assert np.isnan(found[:3]).all() and label_fault(found) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        ((0.9, 0.02, 800.0, 20.0), None),
+        ((0.0, 1.0, 30.0, -840.0), "not visible"),
+        ((0.85, 0.15, 800.0, 20.0), "label partly empty"),
+        ((0.7, 0.05, 800.0, 20.0), "not where its label is"),
+        ((0.7, 0.25, 250.0, -600.0), None),  # of ground glass the border is no sharp one
+        ((0.7, 0.35, 250.0, -600.0), "label partly empty"),
+    ],
+)
+def test_each_fault_has_its_reason(found, reason):
+    fault = label_fault(LabelAgreement(*found))
+    assert (fault and fault[0]) == reason
+    assert label_fault(LabelAgreement(*found), least_dice=0) is None
