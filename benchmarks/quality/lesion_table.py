@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ SHOWN = (
     *("Gabor WD", "Gabor WD, standardised", "GLCM WD", "GLCM WD, standardised", "GLRLM WD", "GLRLM WD, standardised"),
     *("Spectrum WD, standardised", "Fréchet 3D", "Core deviation WD", "Coverage WD", "Seam WD", "Mean HU WD"),
 )
+PAINTED = {"own": "over the real lesion of the mask", "free": "into lesion-free lung of another patient"}
 TIMED = 5  # lesions, one at a time
 
 
@@ -62,6 +63,8 @@ class LesionTableConfig:
         out: Folder for the sets and the table.
         pipelines: name=DIR,name=DIR; tests are against the first, whose autoencoder is the ceiling.
         split: Whose masks are painted and whose lesions are compared with.
+        site: "own" paints each lesion over the real one of its mask, whose rim shows through; "free" paints it into
+            lesion-free lung of another patient, which is what users get.
         samples: Lesions for each mask.
         lesions: Masks of the split, evenly spaced; null takes all.
         steps: Denoising steps of those that are not named in `one_step`.
@@ -78,6 +81,7 @@ class LesionTableConfig:
     out: Path
     pipelines: Annotated[str, MustExist("folder", or_remote=True, listed=True)]
     split: str = "test"
+    site: Literal["own", "free"] = "own"
     samples: int = 3
     lesions: int | None = None
     steps: int = 16
@@ -123,6 +127,7 @@ def made(config: LesionTableConfig, name: str, source: str) -> tuple[float, int]
     wanted = SyntheticSetConfig(
         data=config.data,
         split=config.split,
+        site=config.site,
         lesions=config.lesions,
         samples=config.samples,
         pipeline=source,
@@ -251,10 +256,10 @@ def document(
     """The table in Markdown."""
     short = [name.replace(", standardised", " std").replace(" WD", "") for name in SHOWN]
     lines = [
-        f"{real} real lesions ({config.split}), {config.samples} seeds a mask. Ratio to real vs real, 95 % interval in "
-        "brackets (jackknife over patients), ≠ 1 where it does not hold 1. Detector: AUROC by figures of one lesion a "
-        "mask against the real ones, 0.5 is a perfect generator; its interval over patients. MSE against the real "
-        "lesion of the mask, ×10⁻²; s: one lesion by itself.",
+        f"{real} real lesions ({config.split}), {config.samples} seeds a mask, painted {PAINTED[config.site]}. Ratio to "
+        "real vs real, 95 % interval in brackets (jackknife over patients), ≠ 1 where it does not hold 1. Detector: AUROC "
+        "by figures of one lesion a mask against the real ones, 0.5 is a perfect generator; its interval over patients. "
+        "MSE against the real lesion of the mask, ×10⁻²; s: one lesion by itself.",
         "",
         f"| set | detector | {' | '.join(short)} | MSE | near copies | calls | s |",
         "|---|" + "---:|" * (len(SHOWN) + 5),
