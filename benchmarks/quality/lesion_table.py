@@ -256,10 +256,10 @@ def document(
     """The table in Markdown."""
     short = [name.replace(", standardised", " std").replace(" WD", "") for name in SHOWN]
     lines = [
-        f"{real} real lesions ({config.split}), {config.samples} seeds a mask, painted {PAINTED[config.site]}. Ratio to "
-        "real vs real, 95 % interval in brackets (jackknife over patients), ≠ 1 where it does not hold 1. Detector: AUROC "
-        "by figures of one lesion a mask against the real ones, 0.5 is a perfect generator; its interval over patients. "
-        "MSE against the real lesion of the mask, ×10⁻²; s: one lesion by itself.",
+        f"{real} real lesions ({config.split}), {config.samples} seeds a mask, painted {PAINTED[config.site]}. Ratio "
+        "to real vs real, 95 % interval in brackets (jackknife over patients), ≠ 1 where it does not hold 1. Detector: "
+        "AUROC by figures of one lesion a mask against the real ones, 0.5 is a perfect generator; its interval over "
+        "patients. MSE against the real lesion of the mask, ×10⁻²; s: one lesion by itself.",
         "",
         f"| set | detector | {' | '.join(short)} | MSE | near copies | calls | s |",
         "|---|" + "---:|" * (len(SHOWN) + 5),
