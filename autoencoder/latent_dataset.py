@@ -25,6 +25,7 @@ def latent_features(latent_shape: tuple[int, int, int, int], crop_size: int, lat
     - `mean_hu`, `p10_hu`, `p50_hu`, `p90_hu` of the lesion (`imaging.lesions.measured_attributes`).
     - `paint_margin_mm`, the usual one; `spacing_mm` and `diameter_mm` of the variant; the ratings as in the prepared
       dataset.
+    - `detailed_map`: whether the semantic map shows the painted margin (`imaging.semantic_map.inpainting_map`).
     - `AUGMENTATION` (`imaging.dataset.augmentation`): how the variant was changed, 0 where it was not.
 
     Args:
@@ -34,7 +35,7 @@ def latent_features(latent_shape: tuple[int, int, int, int], crop_size: int, lat
     """
     crop = (crop_size,) * 3
     columns: dict[str, Any] = {name: Value("string") for name in ("nodule_id", "patient_id", "source", "split")}
-    columns["variant"] = Value("int32")
+    columns |= {"variant": Value("int32"), "detailed_map": Value("bool")}
     columns |= {name: Array4D(latent_shape, latent_type) for name in LATENTS}
     columns |= {"ct_hu": Array3D(crop, "int16")} | {name: Array3D(crop, "uint8") for name in MASKS}
     columns["spacing_mm"] = Sequence(Value("float32"), length=3)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from diffusion.option_types import Attributes
 from imaging.dataset.augmentation import AUGMENTATION
+from imaging.lesions.composition import SOLID_HU
 
 
 class Scale(NamedTuple):
@@ -111,6 +112,32 @@ def forgotten(attributes: Tensor, draws: Tensor, none_share: float, names: Seque
     order = torch.where(known, draws[:, 2:], 2.0).argsort(dim=1).argsort(dim=1)
     keep = known & (order < kept[:, None]) & (draws[:, :1] >= none_share)
     return torch.where(keep | always, attributes, math.nan)
+
+
+def composition_of(attributes: Tensor, names: Sequence[str]) -> list[tuple[float, float]]:
+    """Texture, and the share of the voxels that are solid, of each lesion; NaN where they are not known.
+
+    The share follows from the percentiles of HU: their quantile function, linear between them, at `SOLID_HU`.
+
+    Args:
+        attributes: In their units, (B, number of `names`), NaN where unknown.
+        names: Of the columns.
+    """
+    columns = {name: attributes[:, index].tolist() for index, name in enumerate(names)}
+    nothing = [math.nan] * len(attributes)
+    texture = columns.get("texture", nothing)
+    percentiles = [columns.get(name, nothing) for name in ("p10_hu", "p50_hu", "p90_hu")]
+    return [(kind, _solid_share(hu)) for kind, *hu in zip(texture, *percentiles, strict=True)]
+
+
+def _solid_share(percentiles_hu: Sequence[float]) -> float:
+    """Share above `SOLID_HU`, from the 10th, 50th and 90th percentile; beyond them it goes on as steeply."""
+    low, middle, high = percentiles_hu
+    if any(math.isnan(hu) for hu in percentiles_hu):
+        return math.nan
+    first, second = max(middle - low, 1.0), max(high - middle, 1.0)
+    below = 0.5 + 0.4 * (SOLID_HU - middle) / (first if middle > SOLID_HU else second)
+    return min(max(1 - below, 0.0), 1.0)
 
 
 class AttributeEmbedding(nn.Module):

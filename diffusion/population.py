@@ -1,8 +1,9 @@
-"""Real lesions, one of which gives a lesion its appearance if nothing is requested.
+"""Real lesions, one of which gives a lesion the appearance that is not requested.
 
 Without any attribute, a denoiser predicts an average of solid and ground-glass lesions where it is uncertain. Such a
-lesion is neither. So one real lesion of about the same volume is drawn, and its appearance is requested. The drawn
-values belong together, because they were measured in one lesion. The shape is not drawn, because the mask gives it.
+lesion is neither. So one real lesion of about the same volume, and of about the requested character, is drawn, and its
+texture and HU are requested where the call does not. The drawn values belong together, because they were measured in
+one lesion. The shape is not drawn, because the mask gives it.
 """
 
 from collections.abc import Sequence
@@ -14,10 +15,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoencoder.aligned_model import AlignedModel
+from imaging.dataset.augmentation import AUGMENTATION
 from imaging.lesions.measured_attributes import MEASURED
 
 APPEARANCE = ("texture", *MEASURED)  # attributes that a mask does not already decide
+CHARACTER = ("malignancy", "lobulation", "spiculation")  # ratings that a lesion is chosen by
+UNITS = dict.fromkeys(MEASURED, 100.0)  # HU that count as much as 1 of a rating
+DIAMETER_UNIT = 0.25  # as much of a natural logarithm
 NEAREST = 40  # lesions of which one is drawn: a twentieth of some hundreds
+NEAREST_REQUESTED = 15  # where a character is requested, which few have
 AROUND = 3  # voxels: what the eye compares a lesion with
 
 
@@ -25,7 +31,7 @@ class LesionPopulation(AlignedModel, ModelMixin, ConfigMixin):
     """Size and appearance of the lesions that a pipeline was trained on; made by :meth:`of`.
 
     Args:
-        attributes: Names of the A columns, from `APPEARANCE`.
+        attributes: Names of the A columns, from `APPEARANCE` and `CHARACTER`.
         lesions: Number N of lesions.
     """
 
@@ -51,25 +57,39 @@ class LesionPopulation(AlignedModel, ModelMixin, ConfigMixin):
         population.appearance.copy_(appearance)
         return population
 
-    def draw(self, diameter_mm: Tensor, surroundings_hu: Tensor, uniform: Tensor) -> Tensor:
-        """The appearance of one of the `NEAREST` lesions in log diameter that are denser than the surroundings.
+    def draw(
+        self, diameter_mm: Tensor, surroundings_hu: Tensor, uniform: Tensor, requests: Tensor | None = None
+    ) -> Tensor:
+        """One of the `NEAREST` lesions (with requests `NEAREST_REQUESTED`) that are denser than the surroundings.
 
-        Each of them is equally likely. If none is denser, it is the densest, because a less dense lesion looks like a
-        hole.
+        Near is near in log diameter (`DIAMETER_UNIT` is one step) and in each requested attribute (a rating of 1, or
+        100 HU, is one step). Each of them is equally likely. If none is denser, it is the densest, because a less
+        dense lesion looks like a hole.
 
         Args:
             diameter_mm: Of the sphere that has the mask's volume, (B,), above 0.
             surroundings_hu: Mean HU around the lesion, (B,).
             uniform: Which one, in [0, 1), (B,).
+            requests: (B, A), NaN where nothing is requested; None requests nothing.
         Returns: (B, A), NaN where it is not known.
         """
-        own = self.diameter_mm.to(diameter_mm)
-        near = (own.log() - diameter_mm.log()[:, None]).abs().argsort(dim=1, stable=True)[:, :NEAREST]
-        candidates = self.appearance.to(diameter_mm)[near]  # (B, lesions, A)
+        own, names = self.diameter_mm.to(diameter_mm), list(self.config["attributes"])
+        appearance = self.appearance.to(diameter_mm)
+        apart = ((own.log() - diameter_mm.log()[:, None]) / DIAMETER_UNIT) ** 2  # (B, N)
+        if requests is not None:
+            units = torch.tensor([UNITS.get(name, 1.0) for name in names]).to(diameter_mm)
+            steps = (appearance - requests[:, None]) / units
+            unknown = torch.where(requests.isnan()[:, None], 0.0, torch.inf)  # unrated: not of the requested rating
+            apart = apart + torch.where(steps.isnan(), unknown, steps**2).sum(2)
+        near = apart.argsort(dim=1, stable=True)[:, :NEAREST]
+        candidates = appearance[near]  # (B, lesions, A)
         suits = torch.ones_like(near, dtype=torch.bool)
-        if "mean_hu" in self.config["attributes"]:
-            density = candidates[..., list(self.config["attributes"]).index("mean_hu")].nan_to_num(-torch.inf)
-            suits = (density > surroundings_hu[:, None]) | (density == density.amax(1, keepdim=True))
+        if requests is not None:
+            suits[:, NEAREST_REQUESTED:] = requests.isnan().all(1, keepdim=True)
+        if "mean_hu" in names:
+            density = candidates[..., names.index("mean_hu")].nan_to_num(-torch.inf)
+            density = torch.where(suits, density, -torch.inf)
+            suits &= (density > surroundings_hu[:, None]) | (density == density.amax(1, keepdim=True))
         count = suits.sum(1)
         number = (uniform * count).long().clamp(max=count - 1)
         chosen = (suits.cumsum(1) > number[:, None]).int().argmax(1)
@@ -78,18 +98,30 @@ class LesionPopulation(AlignedModel, ModelMixin, ConfigMixin):
     def completed(
         self, requests: Tensor, names: Sequence[str], diameter_mm: Tensor, surroundings_hu: Tensor, uniform: Tensor
     ) -> Tensor:
-        """Requests; a volume without any request gets a drawn appearance.
+        """Requests, with the appearance of a drawn lesion where nothing is requested of it.
+
+        A requested HU that differs from the drawn lesion's moves its other HU by as much. A volume whose request names
+        what the population does not know stays as it is: no lesion could be chosen by it.
 
         Args:
             requests: (B, number of `names`), NaN where nothing is requested.
-            names: The U-Net's attributes, those of the population among them.
+            names: The U-Net's attributes.
             diameter_mm, surroundings_hu, uniform: As for :meth:`draw`.
         Returns: As `requests`, the attributes that the U-Net receives.
         """
-        drawn = self.draw(diameter_mm, surroundings_hu, uniform)
-        told = torch.full_like(requests, torch.nan)
-        told[:, [names.index(name) for name in self.config["attributes"]]] = drawn.to(told)
-        return torch.where(requests.isnan().all(1, keepdim=True), told, requests)
+        own = list(self.config["attributes"])
+        columns = [names.index(name) for name in own]
+        requested, told = requests[:, columns], requests.clone()
+        drawn = self.draw(diameter_mm, surroundings_hu, uniform, requested.to(diameter_mm)).to(requests)
+        hu = [index for index, name in enumerate(own) if name in MEASURED]
+        if hu:
+            drawn[:, hu] += (requested - drawn)[:, hu].nanmean(1, keepdim=True).nan_to_num(0.0)
+        foreign = [index for index, name in enumerate(names) if name not in (*own, "diameter_mm", *AUGMENTATION)]
+        known = requests[:, foreign].isnan().all(1)
+        for place, (column, name) in enumerate(zip(columns, own, strict=True)):
+            if name in APPEARANCE:
+                told[:, column] = torch.where(requested[:, place].isnan() & known, drawn[:, place], requested[:, place])
+        return told
 
 
 def equivalent_diameter_mm(lesion_mask: Tensor, spacing_mm: float) -> Tensor:

@@ -29,8 +29,12 @@ from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeVar, get_a
 import jsonargparse
 import yaml
 
+from foundation.threads import use_threads
+
 ConfigT = TypeVar("ConfigT")
 SHIPPED_PIPELINE = "lung-nodule-small"  # in `models`: what scripts take where no other pipeline is named
+LARGEST = 2**18  # bytes of a config file
+LONGEST = 800  # characters of a message; a damaged file may hold a key of a million
 NUMBER_LIST = re.compile(r"^-?[\d.]+(e-?\d+)?(,\s*-?[\d.]+(e-?\d+)?)+$")
 
 
@@ -101,8 +105,10 @@ def parse_config(config_type: type[ConfigT], argv: Sequence[str] | None = None) 
                 _refuse(f"unknown option --{key}; known: {', '.join(known)}")
     try:
         namespace = parser.parse_args(arguments)
-    except jsonargparse.ArgumentError as error:
-        _refuse(re.sub(r'Parser key "([\w.]+)":', r"--\1:", str(error)))
+    except (jsonargparse.ArgumentError, RecursionError) as error:
+        message = re.sub(r'Parser key "([\w.]+)":', r"--\1:", str(error))
+        files = ", ".join(map(str, _config_files(arguments)))
+        _refuse(f"{files}: {message}" if files and not message.startswith("--") else message)
     namespace.pop("config", None)
     try:
         config = config_type(**vars(parser.instantiate(namespace)))
@@ -115,6 +121,8 @@ def parse_config(config_type: type[ConfigT], argv: Sequence[str] | None = None) 
 def launch(main: Callable[[ConfigT], None], config: ConfigT | None) -> None:
     """Run a script's `main` on its config; bad input (ValueError, OSError) ends in one line instead of a traceback.
 
+    A config with a field `threads` sets how many this process computes with (`foundation.threads`).
+
     Args:
         main: What the script does.
         config: From `read_arguments` or `parse_config`.
@@ -122,9 +130,21 @@ def launch(main: Callable[[ConfigT], None], config: ConfigT | None) -> None:
     """
     assert config is not None, "read_arguments gives a config to the script that is run"
     try:
+        if hasattr(config, "threads"):
+            use_threads(config.threads)
         main(config)
     except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+        raise SystemExit(f"error: {shortened(str(error))}") from error
+
+
+def shortened(message: str) -> str:
+    """A message as it is shown: what cannot be printed is left out, and no line is longer than `LONGEST` characters.
+
+    Args:
+        message: It may quote a damaged file, for example a cell of a million characters.
+    """
+    lines = ["".join(filter(str.isprintable, line)) for line in message.split("\n")]
+    return "\n".join(line if len(line) <= LONGEST else f"{line[:LONGEST]} ..." for line in lines)
 
 
 def config_dict(config: Any) -> dict[str, Any]:
@@ -142,7 +162,7 @@ def config_dict(config: Any) -> dict[str, Any]:
 
 def _refuse(message: str) -> NoReturn:
     """End with status 2 and one line, whoever found the mistake; the usage of thirty options would hide it."""
-    print(f"error: {' '.join(message.split())}; --help explains every option", file=sys.stderr)
+    print(f"error: {shortened(' '.join(message.split()))}; --help explains every option", file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -163,10 +183,12 @@ def _check_file(config_type: type, path: Path) -> None:
     """Refuse a config file that is missing, no YAML mapping, or has an unknown key."""
     if not path.is_file():
         _refuse(f"--config {path}: no such file")
+    if path.stat().st_size > LARGEST:
+        _refuse(f"{path}: {path.stat().st_size} bytes, expected a config of at most {LARGEST}")
     try:
         content = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        _refuse(f"{path}: not YAML ({error})")
+    except Exception as error:  # PyYAML raises many kinds on damaged files
+        _refuse(f"{path}: not YAML ({type(error).__name__}: {error})")
     if not isinstance(content, Mapping):
         _refuse(f"{path}: expected `key: value` lines, got {type(content).__name__}")
     for key, known in _unknown_keys(config_type, content):

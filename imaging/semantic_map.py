@@ -32,6 +32,7 @@ SMALLEST_SHARE = 0.1  # of the largest air space: below it is bowel gas, an airw
 OPEN_AIR_HU = -950.0  # mean of air outside the body lies below it, of lung above
 THRESHOLD_RANGE_HU = (-600.0, -300.0)  # k-means means nothing on a crop of lung alone or of tissue alone
 KMEANS_SAMPLES = 50_000
+KNOWN_FROM_MM = 1.5  # from the lesion: its own blurred border is nearer
 
 
 def tissue_threshold_hu(ct_hu: np.ndarray, valid_mask: np.ndarray | None = None) -> float:
@@ -138,23 +139,34 @@ def inpainting_map(
     valid_mask: np.ndarray | None = None,
     *,
     solid_mask: np.ndarray | None = None,
+    detailed_map: bool = False,
 ) -> np.ndarray:
-    """The semantic map of a crop that is painted; it does not reveal what the painted region held.
+    """The semantic map of a crop that is painted; it does not reveal what the lesion's place held.
 
     The lung is found on the crop, in training as in use. The painted region around the lesion gets the label of the
     nearest voxel outside it.
+
+    With `detailed_map`, what lies in the painted region `KNOWN_FROM_MM` from the lesion keeps its own label, and
+    what is dense in the lung (vessels, from -400 HU) is labelled by its HU, not as lung. So the denoiser can lead
+    vessels and the wall through the painted margin to the lesion.
 
     Args:
         ct_hu: (D, H, W), HU.
         lesion_mask, paint_mask: Same shape, 0 or 1.
         spacing_mm: (z, y, x).
         valid_mask, solid_mask: As :func:`lung_mask` and :func:`semantic_map`.
+        detailed_map: Whether the map shows vessels, and the painted margin.
     Returns: uint8 (D, H, W), index into `LABELS`.
     """
-    labels = semantic_map(ct_hu, lung_mask(ct_hu, spacing_mm, whole_scan=False, valid_mask=valid_mask))
+    lung = lung_mask(ct_hu, spacing_mm, whole_scan=False, valid_mask=valid_mask)
+    labels = semantic_map(ct_hu, lung & (ct_hu < HU_EDGES[0]) if detailed_map else lung)
     hidden = (np.asarray(paint_mask) > 0) | (np.asarray(lesion_mask) > 0)
     if hidden.all():
         raise ValueError("all of the crop is painted, and nothing is left to map; pass semantic_map")
+    if detailed_map:
+        sampling = [float(mm) for mm in spacing_mm]
+        hidden &= ndimage.distance_transform_edt(np.asarray(lesion_mask) == 0, sampling=sampling) <= KNOWN_FROM_MM
+        hidden |= np.asarray(lesion_mask) > 0
     nearest = ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
     labels = labels[tuple(nearest)]
     label_lesion(labels, lesion_mask, solid_mask)

@@ -38,6 +38,7 @@ class EncodeConfig:
         variants_in_context: Variants of each training nodule whose crop lies inside its scan. They teach the
             surroundings; such nodules are rare in data sets of boxes around lesions.
         paint_margin_mm: Margin around the lesion that is blanked and painted.
+        detailed_map: Whether the semantic map shows vessels, and what is dense in the painted margin.
         unspecified_share: Share of the variants whose semantic map does not say what the lesion is made of, because
             most users have no such map.
         seed: Seed of the variants.
@@ -56,6 +57,7 @@ class EncodeConfig:
     variants: int = 8
     variants_in_context: int = 8
     paint_margin_mm: float = 3.0
+    detailed_map: bool = True
     unspecified_share: float = 0.5
     seed: int = 0
     float16: bool = False
@@ -266,7 +268,9 @@ def variant_rows(config: EncodeConfig, split: str, index: int) -> list[dict[str,
                     own_mm,
                     variant["valid_mask"],
                     solid_mask=None if unspecified < config.unspecified_share else solid_mask,
+                    detailed_map=config.detailed_map,
                 ),
+                "detailed_map": config.detailed_map,
                 "variant": number,
                 "spacing_mm": own_mm,
                 "diameter_mm": nodule["diameter_mm"] * deformation.zoom,

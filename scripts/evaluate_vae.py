@@ -30,6 +30,7 @@ class EvaluateVaeConfig:
         bin_width_hu: Width of a grey level of GLCM and GLRLM.
         seed: The same inputs and seed give the same report.
         workers: Processes for texture features.
+        threads: CPU threads; null takes the default of `foundation.threads`.
         device: "auto", "cpu" or "cuda"; where autoencoders and LPIPS run.
     """
 
@@ -43,6 +44,7 @@ class EvaluateVaeConfig:
     bin_width_hu: float = 25.0
     seed: int = 0
     workers: int = 1
+    threads: int | None = None
     device: str = "auto"
 
 

@@ -46,6 +46,9 @@ class InpaintConfig(SamplingConfig):
         series_uid: Which series, where a DICOM folder holds several.
         output_format: "nifti"; "dicom", a derived series and a segmentation, of a DICOM folder; "both"; or "auto", the
             kind of the input.
+        least_dice: Of a solid lesion's own outline with its label. A lesion with less, or one that leaves much of its
+            label empty, is painted again with another seed, twice at most, and then left out. null is 0.8 for a
+            pipeline with detailed maps, whose masks end where the lesion does, and else 0, which takes any lesion.
         keep_patient: Copy patient, study, dates and private attributes into the DICOM output.
     """
 
@@ -59,10 +62,13 @@ class InpaintConfig(SamplingConfig):
     spiculation: float = 1.5
     series_uid: str | None = None
     output_format: Literal["auto", "nifti", "dicom", "both"] = "auto"
+    least_dice: float | None = None
     keep_patient: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.least_dice is not None and not 0 <= self.least_dice <= 1:
+            raise ValueError(f"least_dice {self.least_dice}, expected a share from 0 to 1")
         sources = [value is not None for value in (self.mask, self.lesions, self.diameter_mm)]
         placed = self.center is not None
         if sum(sources) != 1 or (self.diameter_mm is not None) != (placed or (self.site == "auto" and sources[2])):
@@ -87,6 +93,8 @@ import torch
 
 from diffusion.attributes import check_attribute, requestable
 from diffusion.sampling.scan_crop import check_lesion_fits
+from evaluation.lesions.acceptance import agreement_in_scan, least_dice_of
+from evaluation.lesions.label_agreement import label_fault
 from evaluation.lesions.noise_ratio import lesion_noise
 from evaluation.reports.slices import save_overview
 from foundation.atomic import write_atomically
@@ -99,17 +107,32 @@ from imaging.lesions.sites import FreeLung, free_lung, free_lung_sites
 from imaging.lesions.table import LesionRow, read_lesion_table
 
 APART_MM = 10.0  # lung between two lesions whose places are chosen
+RETRIES, SEED_STEP = 2, 1_000_003  # further seeds for a lesion that is refused; far from those of other lesions
 LEAST_SHARE = 0.1  # of a drawn lesion, in the lung
 
 
 class Planned(NamedTuple):
-    """A lesion to paint; the row of a mask's label has no place."""
+    """A lesion to paint; the row of a mask's label has no place.
 
-    mask: sitk.Image
+    Attributes:
+        box: Slices (x, y, z) around its mask in the scan.
+        part: The mask in the box; whole masks of a hundred lesions would take more memory than their scan.
+        attributes, seed, center_zyx, diameter_mm: As requested.
+    """
+
+    box: tuple[slice, slice, slice]
+    part: sitk.Image
     attributes: Mapping[str, float | str]
     seed: int
     center_zyx: Sequence[float] | None
     diameter_mm: float | None
+
+    def mask_on(self, ct: sitk.Image) -> sitk.Image:
+        """The mask on the scan's grid, uint8."""
+        mask = sitk.Image(ct.GetSize(), sitk.sitkUInt8)
+        mask.CopyInformation(ct)
+        mask[self.box] = self.part
+        return mask
 
 
 def main(config: InpaintConfig) -> None:
@@ -119,21 +142,30 @@ def main(config: InpaintConfig) -> None:
         pipeline, folder = load_pipeline(config)
         ct, slices, lung = reading.result()
     plan = list(planned(config, pipeline, ct, lung))
-    masks = [lesion.mask for lesion in plan]
-    mask = labelled(masks)
-    image, painted_image, options = ct, None, config.call_options()
-    for lesion in plan:
-        noise = torch.Generator().manual_seed(lesion.seed)
-        options["attributes"] = {**config.attributes, **lesion.attributes} or None
-        made = pipeline(image, lesion.mask, generator=noise, **options)
+    labelled(plan, ct)  # refused before anything is painted
+    image, painted_image, refused, kept = ct, None, [], []
+    for number, lesion in enumerate(plan, 1):
+        made, lesion, reason = painted_lesion(config, pipeline, image, lesion)
+        if made is None:
+            print(f"lesion {number} of {len(plan)} is left out, {reason}")
+            refused.append({"number": number, "reason": reason})
+            continue
+        kept.append(lesion)
         image = made.ct
         painted_image = made.paint_mask if painted_image is None else sitk.Or(painted_image, made.paint_mask)
+    if not kept:
+        raise ValueError(
+            f"no lesion was accepted: {reason}; choose another seed, place or character, or a lower least_dice"
+        )
+    plan = kept
+    mask = labelled(plan, ct)
     headers = read_headers(slices, ct) if slices else []
     result = on_stored_steps(image, headers) if slices else image  # so that every format holds the same HU
 
     weights = weights_of(config, pipeline, folder)
     before, after, lesion_labels, painted = map(sitk.GetArrayViewFromImage, (ct, result, mask, painted_image))
     record = record_of(config, weights, before, after, lesion_labels, painted, ct.GetSpacing()[::-1])
+    record["refused"] = refused
     for lesion, entry in zip(plan, record["lesions"], strict=True):
         entry |= {"seed": lesion.seed, "center": lesion.center_zyx, "diameter_mm": lesion.diameter_mm}
         entry["attributes"] = {**config.attributes, **lesion.attributes}
@@ -142,6 +174,7 @@ def main(config: InpaintConfig) -> None:
         sha256 = weights["pipeline_sha256"]
         text = f"Synthetic lung nodule painted by latent diffusion, seed {config.seed}; not for diagnosis"
         derived = write_dicom_series(result, headers, config.out / "ct", text, config.keep_patient, sha256)
+        masks = [lesion.mask_on(ct) for lesion in plan]
         write_dicom_seg(derived, masks, config.out / "lesions_seg.dcm", painted_image, sha256)
         written += ["ct/", "lesions_seg.dcm"]
     if not slices or config.output_format in ("nifti", "both"):
@@ -160,6 +193,25 @@ def main(config: InpaintConfig) -> None:
         f"{record['changed_outside_paint']} voxels changed outside it"
     )
     print(f"results: {config.out} ({', '.join(written)}, overview.png, record.json)")
+
+
+def painted_lesion(
+    config: InpaintConfig, pipeline: "LesionInpaintPipeline", image: sitk.Image, lesion: Planned
+) -> tuple[Any, Planned, str]:
+    """Paint a lesion until it is where its label says: the output, the lesion with the seed that gave it, and "".
+
+    Without such a lesion, None, the lesion as it was, and why the last was refused.
+    """
+    options, least_dice = config.call_options(), least_dice_of(pipeline, config.least_dice)
+    options["attributes"] = {**config.attributes, **lesion.attributes} or None
+    mask, grid = lesion.mask_on(image), (pipeline.config["crop_size"], pipeline.config["spacing_mm"])
+    for attempt in range(1 + RETRIES):
+        tried = lesion._replace(seed=lesion.seed + attempt * SEED_STEP)
+        made = pipeline(image, mask, generator=torch.Generator().manual_seed(tried.seed), **options)
+        fault = label_fault(agreement_in_scan(made.ct, mask, *grid), least_dice) if least_dice else None
+        if fault is None:
+            return made, tried, ""
+    return None, lesion, f"{fault[0]} after {1 + RETRIES} seeds ({fault[1]})"
 
 
 def read_scan(config: InpaintConfig) -> tuple[sitk.Image, list[Path], FreeLung | None]:
@@ -189,7 +241,8 @@ def planned(
         for label, mask in enumerate(masks):
             with named(f"{config.mask}, label {label + 1}" if len(masks) > 1 else ""):
                 check_fit(config, pipeline, mask)
-            yield Planned(mask, {}, config.seed + label, None, None)
+            box = bounding_box(mask)
+            yield Planned(box, mask[box], {}, config.seed + label, None, None)
         return
     rows = [LesionRow(config.diameter_mm, config.center)] if config.diameter_mm is not None else []
     rows += read_lesion_table(config.lesions) if config.lesions else []
@@ -213,7 +266,8 @@ def planned(
                 center = index_of_point(ct, site)
             mask = drawn_mask(config, row, ct, center, seed, lung)
             check_fit(config, pipeline, mask)
-        yield Planned(mask, row.attributes, seed, center, row.diameter_mm)
+        box = bounding_box(mask)
+        yield Planned(box, mask[box], row.attributes, seed, center, row.diameter_mm)
 
 
 def drawn_mask(
@@ -267,16 +321,16 @@ def check_requests(pipeline: "LesionInpaintPipeline", attributes: Mapping[str, f
             pipeline.guide.plan({name: value}, torch.ones(1, 1, 8, 8, 8), pipeline.vae, 1.0, None)
 
 
-def labelled(masks: Sequence[sitk.Image]) -> sitk.Image:
+def labelled(plan: Sequence[Planned], ct: sitk.Image) -> sitk.Image:
     """k where the k-th mask is; where two overlap, the later. ValueError where nothing is left of one."""
-    labels = np.zeros(masks[0].GetSize()[::-1], np.uint8 if len(masks) < 256 else np.uint16)
-    for number, mask in enumerate(masks, 1):
-        labels[sitk.GetArrayViewFromImage(mask) > 0] = number
-    hidden = sorted(set(range(1, len(masks) + 1)) - set(np.unique(labels).tolist()))
+    labels = np.zeros(ct.GetSize()[::-1], np.uint8 if len(plan) < 256 else np.uint16)
+    for number, lesion in enumerate(plan, 1):
+        labels[lesion.box[::-1]][sitk.GetArrayViewFromImage(lesion.part) > 0] = number
+    hidden = sorted(set(range(1, len(plan) + 1)) - set(np.unique(labels).tolist()))
     if hidden:
-        raise ValueError(f"lesion {hidden[0]} of {len(masks)}: later ones cover all of it; move them apart")
+        raise ValueError(f"lesion {hidden[0]} of {len(plan)}: later ones cover all of it; move them apart")
     image = sitk.GetImageFromArray(labels)
-    image.CopyInformation(masks[0])
+    image.CopyInformation(ct)
     return image
 
 

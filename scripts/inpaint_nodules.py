@@ -7,15 +7,19 @@ soon as it is made: the same command continues. A lesion that fails costs itself
 """
 
 from evaluation.lesions.synthetic_set_config import SyntheticSetConfig
-from foundation.config import launch, read_arguments
+from foundation.config import config_dict, launch, read_arguments
 
 ARGUMENTS = read_arguments(SyntheticSetConfig, __name__)
 
+from evaluation.lesions.openings import open_test_split
 from evaluation.lesions.synthetic_sets import load_and_make_set
 
 
 def main(config: SyntheticSetConfig) -> None:
     """Make the set, or what is missing of it."""
+    openings = open_test_split(config.data, config.split, "inpaint_nodules", config_dict(config))
+    if openings:
+        print(openings)
     load_and_make_set(config)
 
 

@@ -21,10 +21,12 @@ class MeasureConfig:
     Attributes:
         data: Prepared dataset, on the grid of the pipeline that will paint.
         out: safetensors file to write.
+        threads: CPU threads; null takes the default of `foundation.threads`.
     """
 
     data: ExistingFolder
     out: Path
+    threads: int | None = None
 
 
 ARGUMENTS = read_arguments(MeasureConfig, __name__)

@@ -86,7 +86,11 @@ def main(config: PrepareNodulesConfig) -> None:
         if row["patient_id"] not in torn or row["split"] == given[row["patient_id"]]
     ]
     extra: dict[str, Any] = {name: kind for table in tables.values() for name, kind in table.extra.items()}
-    extra |= {"solid_mask": Array3D((config.crop_size,) * 3, "uint8"), "outline_fallback": "string"}
+    extra |= {
+        "solid_mask": Array3D((config.crop_size,) * 3, "uint8"),
+        "slice_mm": "float32",
+        "outline_fallback": "string",
+    }
     cut: list[str] = []
     dataset = save_nodule_dataset(read_rows(config, kept, cut), config.out, config.crop_size, extra, config.overwrite)
     print(summary(dataset))

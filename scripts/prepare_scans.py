@@ -20,11 +20,13 @@ class PrepareScansConfig:
         scans: Folder in which scans are looked for, at any depth.
         out: Folder to create.
         spacing_mm: Isotropic spacing; that of the nodule crops trained on beside them.
+        threads: CPU threads; null takes the default of `foundation.threads`.
     """
 
     scans: ExistingFolder
     out: Path
     spacing_mm: float = 1.0
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if not self.spacing_mm > 0:

@@ -24,6 +24,7 @@ class ReconstructConfig:
         tile_cells: Edge of a tile without its margin, latent cells; smaller tiles need less memory and more time.
         series_uid: The DICOM series to read, if a folder has several.
         device: "auto", "cpu" or "cuda".
+        threads: CPU threads; null takes the default of `foundation.threads`.
     """
 
     ct: ExistingPath
@@ -32,6 +33,7 @@ class ReconstructConfig:
     tile_cells: int = TILE_CELLS
     series_uid: str | None = None
     device: str = "auto"
+    threads: int | None = None
 
 
 ARGUMENTS = read_arguments(ReconstructConfig, __name__)

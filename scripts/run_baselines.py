@@ -40,11 +40,13 @@ class BaselinesConfig:
         split: Split whose masks are inpainted and whose lesions they are compared with; use "validation" for tests.
         lesions: Number of masks of the split to use, evenly spaced; null takes all.
         steps: Denoising steps; a GAN takes one.
+        time_shift: Of the diffusion models, the same for all; see `InpaintRequest`.
         scheduler: Sampler of the diffusion models, see `diffusion.sampling.samplers`.
         batch_size: Lesions inpainted at a time.
         inception: Weights for the FID: fid or torchvision (downloaded once), a local state dict, or none.
         seed: Seed of all randomness.
         workers: Processes for texture features.
+        threads: CPU threads; null takes the default of `foundation.threads`.
     """
 
     data: ExistingFolder
@@ -59,11 +61,13 @@ class BaselinesConfig:
     split: Literal["test", "validation"] = "test"
     lesions: int | None = None
     steps: int = 16
+    time_shift: float = 0.0
     scheduler: SamplerName = "dpm-solver++"
     batch_size: int = 8
     inception: WeightsSource = "fid"
     seed: int = 0
     workers: int = 1
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.budget_minutes) and self.budget_minutes > 0):
@@ -306,7 +310,7 @@ def sampling_of(config: BaselinesConfig, method: Method) -> dict[str, Any]:
     """Network calls for a lesion, and the sampler: a GAN's one step is the training scheduler's."""
     if method.settings["objective"] == "gan":
         return {"steps": 1, "scheduler": "default"}
-    return {"steps": config.steps, "scheduler": config.scheduler}
+    return {"steps": config.steps, "scheduler": config.scheduler, "time_shift": config.time_shift}
 
 
 def claim_sampling(config: BaselinesConfig, name: str, method: Method) -> None:
@@ -372,7 +376,7 @@ def compare(config: BaselinesConfig, names: list[str]) -> None:
         made = json.loads((report / "report.json").read_text())["settings"]
         if all(made[name] == (str(value) if isinstance(value, Path) else value) for name, value in wanted.items()):
             return
-    options = wanted | {"workers": config.workers}
+    options = wanted | {"workers": config.workers, "threads": config.threads}
     write_atomically(report, lambda temporary: run_script("evaluate", options | {"out": temporary}))
 
 

@@ -32,6 +32,7 @@ class ServeConfig:
         max_queue: Most requests that wait; beyond it the answer is 503 with Retry-After.
         dtype: Type in which the model computes: float32, float16 or bfloat16.
         device: "auto", "cpu" or "cuda".
+        threads: CPU threads; null takes the default of `foundation.threads`.
         revision: Branch, tag or commit of a Hub repository.
         verbose: Log one line per request.
     """
@@ -47,6 +48,7 @@ class ServeConfig:
     max_queue: int = 64
     dtype: str = "float32"
     device: str = "auto"
+    threads: int | None = None
     revision: str | None = None
     verbose: bool = False
 

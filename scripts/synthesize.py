@@ -45,8 +45,13 @@ class SynthesizeConfig(SamplingConfig):
         least_lung: Share of a mask that must lie in the lung.
         hu_tolerance: How far a lesion's mean may be from the one that was requested; null lets all pass.
         least_plausibility: Share of real lesions that are as unlike the others; 0 lets all pass.
+        least_dice: Of a solid lesion's own outline with its label; also lets nothing pass that leaves much of its label
+            empty. null is 0.8 for a pipeline with detailed maps, whose masks end where the lesion does, and else 0,
+            which lets all pass.
         write: "scans", "crops" or "both".
         shard: i/n, the i-th of n parts of the work, from 1/n to n/n.
+        batch_size: Lesions that are painted at a time, of one scan or of several. Another size rounds differently, so
+            that a few voxels are 1 HU off.
         threads: Of each process on a CPU; more processes use a machine better than more threads.
         max_minutes: Ends a process cleanly after its output in hand; null never does.
     """
@@ -61,14 +66,16 @@ class SynthesizeConfig(SamplingConfig):
     least_lung: float = 0.98
     hu_tolerance: float | None = 150.0
     least_plausibility: float = 0.05
+    least_dice: float | None = None
     write: Literal["scans", "crops", "both"] = "scans"
     shard: str = "1/1"
-    threads: int = 1
+    batch_size: int = 1
+    threads: int | None = 1
     max_minutes: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, low in (("lesions", 1), ("lesions_per_scan", 1), ("attempts", 1), ("threads", 1)):
+        for name, low in (("lesions", 1), ("lesions_per_scan", 1), ("attempts", 1), ("batch_size", 1)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} {getattr(self, name)}, expected at least {low}")
         if self.lesions % self.lesions_per_scan or self.lesions_per_scan > MOST_PER_SCAN:
@@ -76,9 +83,10 @@ class SynthesizeConfig(SamplingConfig):
                 f"lesions {self.lesions}, lesions_per_scan {self.lesions_per_scan}: expected a multiple of the second, "
                 f"which is at most {MOST_PER_SCAN}, so that every scan has as many"
             )
-        for name in ("least_lung", "least_plausibility"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} {getattr(self, name)}, expected a share from 0 to 1")
+        for name in ("least_lung", "least_plausibility", "least_dice"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} {value}, expected a share from 0 to 1")
         if self.hu_tolerance is not None and not self.hu_tolerance > 0:
             raise ValueError(f"hu_tolerance {self.hu_tolerance}, expected HU above 0, or null")
         parse_shard(self.shard)
@@ -90,18 +98,29 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 import SimpleITK as sitk
-import torch
 from filelock import Timeout
 from tqdm.auto import tqdm
 
-from evaluation.lesions.acceptance import Acceptance
+from evaluation.lesions.acceptance import Acceptance, least_dice_of
 from evaluation.lesions.characters import characters_of
 from evaluation.lesions.real_lesions import SHIPPED, load_real_lesions
-from evaluation.lesions.synthesis import Row, Synthesis, check_requests, generator, read_scan, scan_with_lesions
+from evaluation.lesions.synthesis import (
+    Row,
+    Sample,
+    ScanSteps,
+    Synthesis,
+    check_requests,
+    generator,
+    paint,
+    read_scan,
+    scan_with_lesions,
+)
 from foundation.atomic import write_atomically
 from foundation.claimed_folder import claim_shared_folder, folder_lock
 from imaging.dataset.manifest import join_manifests
@@ -112,8 +131,6 @@ from imaging.files.scan_folder import find_scans
 def main(config: SynthesizeConfig) -> None:
     """Check everything, make this process's outputs, and the manifest when all are there."""
     started = time.monotonic()
-    torch.set_num_threads(config.threads)
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(config.threads)
     if config.out.resolve().is_relative_to(config.scans.resolve()):
         raise ValueError(f"--out {config.out}: lies below --scans {config.scans}, where it would be taken for a source")
     scans = find_scans(config.scans)
@@ -123,7 +140,8 @@ def main(config: SynthesizeConfig) -> None:
     pipeline.set_progress_bar_config(disable=True)
     check_requests(pipeline, config.attributes, characters)
     grid = (pipeline.config["crop_size"], pipeline.config["spacing_mm"])
-    acceptance = Acceptance(real, *grid, config.hu_tolerance, config.least_plausibility)
+    least_dice = least_dice_of(pipeline, config.least_dice)
+    acceptance = Acceptance(real, *grid, config.hu_tolerance, config.least_plausibility, least_dice)
     synthesis = Synthesis(
         pipeline, config.call_options(), characters, acceptance, config.least_lung, config.attempts, config.seed
     )
@@ -132,14 +150,17 @@ def main(config: SynthesizeConfig) -> None:
     source = {number: scans[scan_of(config, number, len(scans))] for number in range(outputs(config))}
     mine = own_part(sorted(source, key=lambda number: (source[number], number)), config.shard)  # each scan is read once
     made = there = 0
-    for number in tqdm(mine, desc=config.out.name, unit="scan", disable=os.environ.get("LOCAL_RANK", "0") != "0"):
-        if config.max_minutes is not None and time.monotonic() - started > 60 * config.max_minutes:
-            print(f"time limit of {config.max_minutes:g} minutes: run the same command to go on")
-            break
-        if make_output(config, number, source[number], synthesis):
-            made += 1
-        else:
-            there += 1
+    together = -(-config.batch_size // config.lesions_per_scan)
+    batches = [mine[start : start + together] for start in range(0, len(mine), together)]
+    hidden = os.environ.get("LOCAL_RANK", "0") != "0"
+    with tqdm(total=len(mine), desc=config.out.name, unit="scan", disable=hidden) as bar:
+        for numbers in batches:
+            if config.max_minutes is not None and time.monotonic() - started > 60 * config.max_minutes:
+                print(f"time limit of {config.max_minutes:g} minutes: run the same command to go on")
+                break
+            new = make_outputs(config, {number: source[number] for number in numbers}, synthesis)
+            made, there = made + new, there + len(numbers) - new
+            bar.update(len(numbers))
     print(f"this process's share: {made} of {len(mine)} scans made, {there} there already or in other hands")
     finish(config)
 
@@ -178,28 +199,50 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return generator(seed, "scan", epoch).permutation(count)
 
 
-def make_output(config: SynthesizeConfig, number: int, path: Path, synthesis: Synthesis) -> bool:
-    """Make an output unless it is there, or another process is at it; whether it was made."""
-    folder = output_folder(config, number)
-    lesions = range(number * config.lesions_per_scan, (number + 1) * config.lesions_per_scan)
-    try:
-        with folder_lock(config.out, folder.name, timeout_s=0):
+def make_outputs(config: SynthesizeConfig, sources: Mapping[int, Path], synthesis: Synthesis) -> int:
+    """Make the outputs that are not there and not in another process's hands, side by side; how many were made."""
+    with ExitStack() as locks:
+        running: dict[int, ScanSteps] = {}
+        waiting: dict[int, list[Sample]] = {}
+        made = 0
+        for number, path in sources.items():
+            folder = output_folder(config, number)
+            try:
+                locks.enter_context(folder_lock(config.out, folder.name, timeout_s=0))
+            except Timeout:
+                continue
             if folder.exists():
-                return False
-            ct, labels = None, None
+                continue
+            made += 1
+            lesions = range(number * config.lesions_per_scan, (number + 1) * config.lesions_per_scan)
             try:
                 scan = read_scan(path)
             except ValueError as error:
                 failed = {"attempt": 0, "accepted": False, "reason": "scan not usable", "detail": str(error)}
-                rows: list[Row] = [{**failed, "lesion": lesion} for lesion in lesions]
+                write_output(config, number, path, ([{**failed, "lesion": lesion} for lesion in lesions], None, None))
             else:
-                rows, ct, labels = scan_with_lesions(synthesis, scan, lesions)
-            known = {"output": folder.name, "scan": str(path.relative_to(config.scans))}
-            rows = [{**row, **known} for row in rows]
-            write_atomically(folder, lambda temporary: write_synthetic_scan(temporary, rows, ct, labels, config.write))
-            return True
-    except Timeout:
-        return False
+                running[number] = scan_with_lesions(synthesis, scan, lesions)
+                waiting[number] = next(running[number])
+        while running:
+            samples = [sample for number in running for sample in waiting[number]]
+            painted = iter(paint(synthesis, samples, config.batch_size))
+            for number, steps in list(running.items()):
+                try:
+                    waiting[number] = steps.send(list(islice(painted, len(waiting[number]))))
+                except StopIteration as end:
+                    write_output(config, number, sources[number], end.value)
+                    del running[number]
+        return made
+
+
+def write_output(
+    config: SynthesizeConfig, number: int, path: Path, made: tuple[list[Row], sitk.Image | None, sitk.Image | None]
+) -> None:
+    """Write the rows, the CT and the labels of an output; its folder appears complete or not at all."""
+    folder, (rows, ct, labels) = output_folder(config, number), made
+    known = {"output": folder.name, "scan": str(path.relative_to(config.scans))}
+    rows = [{**row, **known} for row in rows]
+    write_atomically(folder, lambda temporary: write_synthetic_scan(temporary, rows, ct, labels, config.write))
 
 
 def finish(config: SynthesizeConfig) -> None:

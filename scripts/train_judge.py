@@ -29,6 +29,7 @@ class TrainJudgeConfig:
         weight_decay: Weight decay of the weights.
         repeats: Resamples of the figures' intervals.
         seed: Seed of weights and dropout; differs from the guide's.
+        threads: CPU threads; null takes the default of `foundation.threads`.
     """
 
     data: ExistingFolder
@@ -42,6 +43,7 @@ class TrainJudgeConfig:
     weight_decay: float = 0.1
     repeats: int = 500
     seed: int = 1000
+    threads: int | None = None
 
 
 ARGUMENTS = read_arguments(TrainJudgeConfig, __name__)

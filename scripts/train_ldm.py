@@ -109,7 +109,7 @@ from diffusion.attributes import forgotten
 from diffusion.conditioning import BLANK, blank, blank_whole, condition_channels
 from diffusion.losses.time_weights import weights_over_time
 from diffusion.one_step_gan import OneStepGAN
-from diffusion.population import APPEARANCE, LesionPopulation, equivalent_diameter_mm
+from diffusion.population import APPEARANCE, CHARACTER, LesionPopulation, equivalent_diameter_mm
 from diffusion.process import alphas_of, training_scheduler
 from diffusion.sampling.samplers import usual_sampler
 from diffusion.stage_two import stage_two_of
@@ -220,8 +220,8 @@ def logged(run: TrainingRun, losses: dict[str, Tensor], t: Tensor, scheduler) ->
 def pipeline_of(vae, unet, sampler, row: dict, population: LesionPopulation | None) -> LesionInpaintPipeline:
     """The pipeline on the grid of the encoded dataset."""
     grid = {"crop_size": row["ct_hu"].shape[0], "spacing_mm": float(row["spacing_mm"][0])}
-    margin_mm = float(row["paint_margin_mm"])
-    return LesionInpaintPipeline(vae, unet, sampler, population=population, paint_margin_mm=margin_mm, **grid)
+    grid |= {"paint_margin_mm": float(row["paint_margin_mm"]), "detailed_map": bool(row.get("detailed_map", False))}
+    return LesionInpaintPipeline(vae, unet, sampler, population=population, **grid)
 
 
 def population_of(
@@ -231,8 +231,8 @@ def population_of(
 
     A calcified one reaches above it, and cannot be painted as it is. None if the U-Net is told no appearance.
     """
-    names = [name for name in attributes if name in APPEARANCE]
-    if not names:
+    names = [name for name in attributes if name in (*APPEARANCE, *CHARACTER)]
+    if not set(names) & set(APPEARANCE):
         return None
     width, level = window
     known = latents.select(np.unique(latents["nodule_id"][:], return_index=True)[1])  # one of each lesion's variants

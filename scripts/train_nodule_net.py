@@ -24,6 +24,7 @@ class TrainNoduleNetConfig:
         batch_size: Nodules per step.
         learning_rate: Peak of the one-cycle schedule.
         seed: Seed of the weights, the order, the augmentation and the held-out patients.
+        threads: CPU threads; null takes the default of `foundation.threads`.
     """
 
     dataset: ExistingFolder
@@ -32,6 +33,7 @@ class TrainNoduleNetConfig:
     batch_size: int = 16
     learning_rate: float = 4e-3
     seed: int = 0
+    threads: int | None = None
 
 
 ARGUMENTS = read_arguments(TrainNoduleNetConfig, __name__)

@@ -50,7 +50,11 @@ def chain(phantom_dataset, tmp_path_factory) -> Chain:
             **SHORT,
         )
     )
-    encode_latents.main(encode_latents.EncodeConfig(made.nodules, str(made.vae / "model"), made.latents, device="cpu"))
+    # without detailed maps no lesion is refused: those of an untrained network are nowhere near their labels
+    encode = encode_latents.EncodeConfig(
+        made.nodules, str(made.vae / "model"), made.latents, detailed_map=False, device="cpu"
+    )
+    encode_latents.main(encode)
     train_ldm.main(
         train_ldm.LdmConfig(
             data=made.latents,

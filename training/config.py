@@ -28,6 +28,7 @@ class TrainingConfig:
         ema_decay: Highest decay of the averaged weights, which are the ones that are saved.
         mixed_precision: Type that autocast computes in; "no" is float32.
         workers: Loader processes; 0 loads in the main process.
+        threads: CPU threads; null takes the default of `foundation.threads`.
         log_every: Steps between log lines.
         evaluate_every: Steps between evaluations with pictures.
         checkpoint_every: Steps between checkpoints; `kill -9` loses at most these.
@@ -52,6 +53,7 @@ class TrainingConfig:
     ema_decay: float = 0.999
     mixed_precision: MixedPrecision = "no"
     workers: int = 0
+    threads: int | None = None
     log_every: int = 20
     evaluate_every: int = 500
     checkpoint_every: int = 200

@@ -22,8 +22,8 @@ from tqdm.auto import tqdm
 from foundation.atomic import recover, write_atomically
 from foundation.claimed_folder import changed_settings
 from foundation.config import config_dict
-from foundation.device import use_all_cores
 from foundation.draws import generator
+from foundation.threads import use_threads
 from training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from training.config import MixedPrecision, TrainingConfig
 from training.curves import plot_curves
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 MOST_SKIPPED = 20  # steps in a row that are left out because they are not finite
 FREE_ON_RESUME = (
-    *("out", "max_minutes", "workers", "log_every", "checkpoint_every", "evaluate_every"),
+    *("out", "max_minutes", "workers", "threads", "log_every", "checkpoint_every", "evaluate_every"),
     *("push_to_hub", "hub_private"),
 )
 
@@ -67,7 +67,7 @@ class TrainingRun:
                 f"gradient_accumulation_steps {config.gradient_accumulation_steps}: expected a number of batches from 1"
             )
         self.config = config
-        use_all_cores()
+        use_threads(config.threads)
         self.accelerator = open_accelerator(
             mixed_precision=config.mixed_precision, log_with="tensorboard", project_dir=str(config.out)
         )

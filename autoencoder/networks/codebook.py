@@ -70,11 +70,12 @@ class EmaCodebook(nn.Module):
             self._place(cells)
         self.updates += 1
         # nearest() wants (B, C, d, h, w): N cells of one voxel each
-        assigned = F.one_hot(self.nearest(cells[..., None, None, None]).flatten(), len(self.vectors)).to(cells.dtype)
-        counts = assigned.sum(0)
+        assigned = self.nearest(cells[..., None, None, None]).flatten()
+        counts = torch.bincount(assigned, minlength=len(self.vectors)).to(cells.dtype)
+        # not by a one-hot matrix (N, K), which takes more memory and time than all else here
+        sums = torch.zeros_like(self.sums, dtype=cells.dtype).index_add_(0, assigned, cells)
         self.usage.lerp_(counts, 1 - self.decay)
-        with torch.autocast(cells.device.type, enabled=False):
-            self.sums.lerp_(assigned.T @ cells, 1 - self.decay)
+        self.sums.lerp_(sums, 1 - self.decay)
         share = len(cells) / len(self.vectors)
         dead = (self.usage < self.dead_below * share).nonzero().flatten()
         if len(dead):

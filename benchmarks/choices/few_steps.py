@@ -18,6 +18,7 @@ from scipy.stats import t as student_t
 
 from diffusion.sampling.loading import load_pipeline, weights_of
 from diffusion.sampling.samplers import fitting_samplers, sampler_of
+from evaluation.lesions.detector import detect, paired_by_mask
 from evaluation.lesions.features import FeatureSet, measure_features
 from evaluation.lesions.lesion_sets import Lesion, load_lesions
 from evaluation.lesions.openings import open_test_split
@@ -87,6 +88,7 @@ class Row:
         apart_hu: From the same sampler's lesions with the most calls, see `apart_hu`.
         distances: To the real lesions, by metric.
         ratios: Of the distance to that of the most calls: ratio, lower and upper end of its 95 % interval.
+        detector: How well figures tell its lesions from the real ones: AUROC, lower and upper end.
     """
 
     sampler: str
@@ -94,6 +96,7 @@ class Row:
     apart_hu: float
     distances: Mapping[str, DistanceRow]
     ratios: Mapping[str, tuple[float, float, float]]
+    detector: tuple[float, float | None, float | None]
 
 
 def main(config: FewStepsConfig) -> None:
@@ -105,7 +108,7 @@ def main(config: FewStepsConfig) -> None:
     real = load_lesions(config.data, config.split)[0]
     features, problems = measure_features(real, "real", config.workers)
     metrics = [metric for metric in set_metrics(features) if metric.name in SHOWN]
-    rows = [row for sampler in samplers for row in measured(config, sampler, features, metrics, problems)]
+    rows = [row for sampler in samplers for row in measured(config, sampler, real, features, metrics, problems)]
     if not shown(rows):
         raise ValueError(f"{config.data}: too few lesions or patients for real vs real; give more lesions")
     text = document(config, rows, [*([openings] if openings else []), *dict.fromkeys(problems)])
@@ -155,6 +158,7 @@ def set_config(config: FewStepsConfig, sampler: str, calls: int) -> SyntheticSet
 def measured(
     config: FewStepsConfig,
     sampler: str,
+    real_lesions: Sequence[Lesion],
     real: Mapping[str, FeatureSet],
     metrics: Sequence[SetMetric],
     problems: list[str],
@@ -181,7 +185,9 @@ def measured(
             for metric in metrics
             if metric.name in distances and metric.kind in reference
         }
-        rows.append(Row(sampler, calls, apart_hu(lesions, reference_lesions), distances, ratios))
+        found_out = detect(label, *paired_by_mask(real_lesions, lesions), config.seed, config.workers)
+        detector = (found_out.auroc, found_out.low, found_out.high)
+        rows.append(Row(sampler, calls, apart_hu(lesions, reference_lesions), distances, ratios, detector))
     return rows[::-1]
 
 
@@ -266,6 +272,12 @@ def shown(rows: Sequence[Row]) -> list[str]:
     return [name for name in SHOWN if all(name in row.ratios for row in rows)]
 
 
+def detected(row: Row) -> str:
+    """The detector's AUROC with its interval."""
+    value, low, high = row.detector
+    return f"{value:.2f}" + ("" if low is None else f" ({low:.2f} … {high:.2f})")
+
+
 def document(config: FewStepsConfig, rows: Sequence[Row], notes: Sequence[str]) -> str:
     """The tables in Markdown."""
     metrics = shown(rows)
@@ -276,16 +288,17 @@ def document(config: FewStepsConfig, rows: Sequence[Row], notes: Sequence[str]) 
         "",
         f"{first.synthetic_lesions} synthetic and {first.real_lesions} real lesions ({config.split}). Wasserstein "
         "distance to the real lesions of other patients, and in brackets its ratio to real vs real in the same splits "
-        "(1 for a perfect generator). HU: mean absolute difference inside the mask from the same sampler's lesions "
+        "(1 for a perfect generator). Detector: AUROC by figures against the real lesions of the same masks, 0.5 for a "
+        "perfect generator. HU: mean absolute difference inside the mask from the same sampler's lesions "
         f"with {most} calls.",
         "",
-        f"| sampler | calls | HU | {' | '.join(short)} |",
-        "|---|" + "---:|" * (2 + len(metrics)),
-        f"| real vs real | | | {' | '.join(number(real_vs_real(rows[0].distances[name])) for name in metrics)} |",
+        f"| sampler | calls | HU | detector | {' | '.join(short)} |",
+        "|---|" + "---:|" * (3 + len(metrics)),
+        f"| real vs real | | | | {' | '.join(number(real_vs_real(rows[0].distances[name])) for name in metrics)} |",
     ]
     for row in rows:
         cells = [f"{number(row.distances[name].value)} ({row.distances[name].ratio:.2f})" for name in metrics]
-        lines.append(f"| {row.sampler} | {row.calls} | {row.apart_hu:.1f} | {' | '.join(cells)} |")
+        lines.append(f"| {row.sampler} | {row.calls} | {row.apart_hu:.1f} | {detected(row)} | {' | '.join(cells)} |")
     lines += [
         "",
         f"Ratio to the same sampler with {most} calls, 95 % interval (jackknife over patients):",
@@ -310,10 +323,18 @@ def real_vs_real(row: DistanceRow) -> float | None:
 
 
 def draw(path: Path, rows: Sequence[Row]) -> None:
-    """A column for each distance, a line for each sampler: above over real vs real, below over the most calls."""
+    """The detector, then a column for each distance: above over real vs real, below over the most calls."""
     metrics, samplers = shown(rows), list(dict.fromkeys(row.sampler for row in rows))
-    figure = Figure(figsize=(2.6 * len(metrics), 5.6), layout="constrained")
-    axes = figure.subplots(2, len(metrics), sharex=True, squeeze=False)
+    figure = Figure(figsize=(2.6 * (len(metrics) + 1), 5.6), layout="constrained")
+    all_axes = figure.subplots(2, len(metrics) + 1, sharex=True, squeeze=False)
+    all_axes[1, 0].set_axis_off()
+    axes = all_axes[:, 1:]
+    for index, sampler in enumerate(samplers):
+        line = [row for row in rows if row.sampler == sampler]
+        values, style = [row.detector[0] for row in line], {"color": COLOURS[index % len(COLOURS)], "ms": 3}
+        all_axes[0, 0].plot([row.calls for row in line], values, "o-", **style)
+    all_axes[0, 0].axhline(0.5, color="black", linewidth=0.7)
+    all_axes[0, 0].set_title("detector, AUROC", fontsize=9)
     for column, metric in enumerate(metrics):
         above, below = axes[:, column]
         for index, sampler in enumerate(samplers):

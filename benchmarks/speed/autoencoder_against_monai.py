@@ -38,6 +38,7 @@ from tqdm import tqdm
 from autoencoder import AutoencoderKL3D
 from autoencoder.losses.basic import kl_loss, l1_loss
 from evaluation.image_quality import psnr
+from evaluation.lesions.openings import open_test_split
 from foundation.config import launch, parse_config
 from imaging.dataset.nodules import load_nodules, read_nodule
 from imaging.window import to_norm
@@ -190,6 +191,7 @@ def main(config: Config) -> None:
     patches = {patch: split_patches(config, patch) for patch in config.patches}
     train, validation = load_nodules(config.data, "train"), range(-VALIDATION_NODULES, 0)
     validation_crops = [crop(train, len(train) + i) for i in validation]
+    results["test_openings"] = open_test_split(config.data, "test", "autoencoder_against_monai", results["config"])
     test = load_nodules(config.data, "test")
     test_crops = [crop(test, i) for i in range(len(test))]
 

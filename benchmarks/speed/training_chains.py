@@ -34,7 +34,8 @@ from diffusion.conditioning import blank, condition_channels, condition_of
 from diffusion.process import add_noise, target_of, training_scheduler
 from foundation.command import run_script, script_settings
 from foundation.config import ExistingFolder, ModelSource, launch, parse_config
-from foundation.device import torch_device, use_all_cores
+from foundation.device import torch_device
+from foundation.threads import use_threads
 from training import draws, run
 from training.run import TrainingRun
 
@@ -196,7 +197,7 @@ def ldm_options(config: ChainConfig) -> dict[str, Any]:
 def monai_loop(config: ChainConfig, turns: Turns) -> None:
     """A plain PyTorch loop over MONAI's dataset, of images or of stored posteriors."""
     set_seed(0)
-    use_all_cores()
+    use_threads()
     monai.data.set_track_meta(False)  # faster than MONAI's default
     device = torch_device("auto")
     vae = load_autoencoder(config.vae).to(device).requires_grad_(False)

@@ -29,6 +29,7 @@ class SamplingConfig(InpaintRequest):
         seed: Of everything random.
         revision: Branch, tag or commit of a Hub repository.
         device: "auto", "cpu" or "cuda".
+        threads: CPU threads; null takes the default of `foundation.threads`.
     """
 
     out: Path
@@ -41,6 +42,7 @@ class SamplingConfig(InpaintRequest):
     seed: int = 0
     revision: str | None = None
     device: str = "auto"
+    threads: int | None = None
 
     def call_options(self) -> dict[str, Any]:
         """The request as the arguments of `LesionInpaintPipeline.__call__`."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from autoencoder.latents import standardise, unstandardise
 from autoencoder.pretrained import resolve_folder
+from diffusion.attributes import composition_of
 from diffusion.conditioning import blank, condition_of
 from diffusion.option_types import Attributes, Scales
 from diffusion.population import equivalent_diameter_mm, surroundings_hu
@@ -26,6 +27,7 @@ from diffusion.sampling.crops import Crops, TensorCrops, check_batch, check_crop
 from diffusion.sampling.request import STEPS, InpaintRequest, ResolvedRequest
 from diffusion.sampling.samplers import check_fits, saved_scheduler, set_steps
 from diffusion.sampling.steering import steering_of
+from imaging.lesions.composition import composed
 from imaging.noise import noise_like
 from imaging.semantic_map import FIRST_NODULE, LABELS, inpainting_map
 from imaging.window import to_hu, to_norm
@@ -33,7 +35,7 @@ from imaging.window import to_hu, to_norm
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-    from diffusion.sampling.scan_crop import ScanCrop
+    from diffusion.sampling.scan_crop import ScanCrop, ScanCrops
 
 OUTPUT_TYPES = ("input", "pt", "np", "latent")
 Generators = torch.Generator | list[torch.Generator] | None
@@ -74,6 +76,9 @@ class LesionInpaintPipeline(DiffusionPipeline):
         spacing_mm: Spacing of the model's grid, isotropic, used for whole scans.
         paint_margin_mm: Margin that the U-Net was trained with.
         time_shift: Of its calls, where they name none.
+        detailed_map: Whether its semantic maps show vessels and the painted margin
+            (`imaging.semantic_map.inpainting_map`), and the composition of a lesion whose texture is known
+            (`imaging.lesions.composition.composed`).
     """
 
     model_cpu_offload_seq = "vae->unet->vae"
@@ -92,11 +97,16 @@ class LesionInpaintPipeline(DiffusionPipeline):
         spacing_mm: float = 1.0,
         paint_margin_mm: float = 2.0,
         time_shift: float = 0.0,
+        detailed_map: bool = False,
     ) -> None:
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, guide=guide, population=population)
         self.register_to_config(
-            crop_size=crop_size, spacing_mm=spacing_mm, paint_margin_mm=paint_margin_mm, time_shift=time_shift
+            crop_size=crop_size,
+            spacing_mm=spacing_mm,
+            paint_margin_mm=paint_margin_mm,
+            time_shift=time_shift,
+            detailed_map=detailed_map,
         )
         self._trained_scheduler = scheduler  # another that takes its place must fit it
 
@@ -178,8 +188,10 @@ class LesionInpaintPipeline(DiffusionPipeline):
 
         Args:
             ct: HU. Either a whole scan as a `SimpleITK.Image` (any spacing, direction and size; the model works on a
-                grid of `crop_size` voxels around the mask), or crops on the model's grid, (B, 1, D, H, W).
-            mask: The lesion: 0 and one positive value, which is taken as 1; geometry or shape of `ct`.
+                grid of `crop_size` voxels around the mask), or a list of scans, or crops on the model's grid,
+                (B, 1, D, H, W).
+            mask: The lesion: 0 and one positive value, which is taken as 1; geometry or shape of `ct`; of a list of
+                scans, a list.
             attributes, guidance_scale, guidance_range, cfg_scale, hu_scale, time_shift, draw_appearance,
             paint_margin_mm, blend_mm, match_noise: As :class:`InpaintRequest`.
             num_inference_steps: Its `steps`.
@@ -293,7 +305,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         if request.draw_appearance and self.population is not None:
             complete = self._completing(crops, lesion_mask, paint_mask, valid_mask, generator)
         steering = steering_of(self, request, lesion_mask, complete)
-        modulation = self.unet.modulate(self._map_of(crops).to(device))
+        modulation = self.unet.modulate(self._map_of(crops, steering.attributes, generator).to(device))
         ct_norm = to_norm(crops.ct_hu.to(device, torch.float32), *window).to(self.unet.dtype)
         blanked = self.vae.encode(blank(ct_norm, paint_mask)).latent_dist.mode()
         condition = condition_of(standardise(blanked, config), lesion_mask, paint_mask, valid_mask, factor)
@@ -346,20 +358,23 @@ class LesionInpaintPipeline(DiffusionPipeline):
         spacing_mm: Any,
         semantic_map: Any,
         valid_mask: Any,
-    ) -> "TensorCrops | ScanCrop":
+    ) -> "TensorCrops | ScanCrop | ScanCrops":
         """What the model sees of a scan, or of crops on its grid."""
         own_mm, margin_mm = self.config["spacing_mm"], request.paint_margin_mm
         if isinstance(ct, np.ndarray | Tensor):
             multiple = self.unet.size_multiple
             return crops_of_tensors(ct, mask, margin_mm, own_mm, multiple, spacing_mm, semantic_map, valid_mask)
-        if not hasattr(ct, "GetSpacing"):
+        scans = ct if isinstance(ct, list | tuple) else [ct]
+        if not all(hasattr(scan, "GetSpacing") for scan in scans):
             raise ValueError(f"ct is a {type(ct).__name__}, expected a SimpleITK.Image (see read_ct), array or tensor")
         if spacing_mm is not None or semantic_map is not None or valid_mask is not None:
             raise ValueError(
                 "spacing_mm, semantic_map and valid_mask go with crops; a scan has its spacing and is mapped here"
             )
-        from diffusion.sampling.scan_crop import crop_of_scan  # SimpleITK is needed for scans only
+        from diffusion.sampling.scan_crop import crop_of_scan, crops_of_scans  # SimpleITK is needed for scans only
 
+        if scans is ct:
+            return crops_of_scans(ct, mask, self.config["crop_size"], own_mm, margin_mm)
         return crop_of_scan(ct, mask, self.config["crop_size"], own_mm, margin_mm)
 
     def _completing(
@@ -383,14 +398,25 @@ class LesionInpaintPipeline(DiffusionPipeline):
         volumes = zip(residual_hu[:, 0], known[:, 0].cpu().numpy(), white[:, 0].cpu().numpy(), strict=True)
         return torch.from_numpy(np.stack([noise_like(*volume) for volume in volumes])[:, None]).to(white)
 
-    def _map_of(self, crops: Crops) -> Tensor:
+    def _map_of(self, crops: Crops, attributes: Tensor | None, generator: Generators) -> Tensor:
         """The labels that the U-Net knows: background and lesion, or the semantic map of each crop."""
         if crops.semantic_map is not None:
             return crops.semantic_map
         if self.unet.config["num_labels"] == 2:
             return crops.lesion_mask
         given = (crops.ct_hu, crops.lesion_mask, crops.paint_mask, crops.valid_mask)
-        volumes = zip(*(one[:, 0].cpu().numpy() for one in given), strict=True)
-        own_mm = 3 * (self.config["spacing_mm"],)
-        maps = [inpainting_map(ct, lesion, paint, own_mm, valid) for ct, lesion, paint, valid in volumes]
+        volumes: list[Any] = list(zip(*(one[:, 0].cpu().numpy() for one in given), strict=True))
+        own_mm, detailed = 3 * (self.config["spacing_mm"],), self.config["detailed_map"]
+        solid_masks: list[np.ndarray | None] = [None] * len(crops)
+        if detailed and attributes is not None:
+            white = randn_tensor(crops.ct_hu.shape, generator=generator, device=attributes.device)[:, 0].cpu().numpy()
+            told = composition_of(attributes, self.unet.config["attributes"])
+            solid_masks = [
+                composed(ct, lesion, own_mm, texture, solid_share, noise)
+                for (ct, lesion, *_), (texture, solid_share), noise in zip(volumes, told, white, strict=True)
+            ]
+        maps = [
+            inpainting_map(ct, lesion, paint, own_mm, valid, solid_mask=solid_mask, detailed_map=detailed)
+            for (ct, lesion, paint, valid), solid_mask in zip(volumes, solid_masks, strict=True)
+        ]
         return torch.from_numpy(np.stack(maps))[:, None]

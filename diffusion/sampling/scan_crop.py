@@ -1,5 +1,6 @@
 """A lesion into a whole scan: native geometry -> model grid -> paint -> the difference back, only where painted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +84,37 @@ def crop_of_scan(ct: sitk.Image, mask: sitk.Image, crop_size: int, spacing_mm: f
     arrays = (ct_hu, lesion_mask, paint_mask, valid_mask)
     given, lesion, paint, valid = (torch.from_numpy(np.ascontiguousarray(array))[None, None] for array in arrays)
     return ScanCrop(given, lesion, paint, valid, scan=ct, grid=grid, region=region)
+
+
+@dataclass(frozen=True)
+class ScanCrops(Crops):
+    """Crops of several scans, or of several places in one, which are painted together and pasted each into its own.
+
+    Attributes:
+        parts: One of each scan.
+    """
+
+    parts: tuple[ScanCrop, ...] = ()
+
+    def paste(self, made_hu: Tensor, blend_mm: float, output_type: str) -> list[Any]:
+        """What :meth:`ScanCrop.paste` gives for each scan; made_hu is (B n, 1, D, H, W), n versions of each."""
+        versions = made_hu.split(len(made_hu) // len(self.parts))
+        return [part.paste(made, blend_mm, output_type) for part, made in zip(self.parts, versions, strict=True)]
+
+    def painted(self, output_type: str) -> list[sitk.Image]:
+        """The painted region on each scan's grid."""
+        return [part.region for part in self.parts]
+
+
+def crops_of_scans(
+    cts: Sequence[sitk.Image], masks: Sequence[sitk.Image], crop_size: int, spacing_mm: float, margin_mm: float
+) -> ScanCrops:
+    """:func:`crop_of_scan` for B scans with a lesion each. Raises ValueError as it does, or for unequal numbers."""
+    if len(cts) != len(masks) or not cts:
+        raise ValueError(f"{len(cts)} scans and {len(masks)} masks, expected a mask for each scan, and at least one")
+    parts = tuple(crop_of_scan(ct, mask, crop_size, spacing_mm, margin_mm) for ct, mask in zip(cts, masks, strict=True))
+    names = ("ct_hu", "lesion_mask", "paint_mask", "valid_mask")
+    return ScanCrops(*(torch.cat([getattr(part, name) for part in parts]) for name in names), parts=parts)
 
 
 def check_lesion_fits(mask: sitk.Image, crop_size: int, spacing_mm: float, margin_mm: float) -> None:

@@ -50,8 +50,12 @@ class CostRow:
 
 
 def is_beyond(row: DistanceRow) -> bool:
-    """Whether a distance is above 97.5 % of the splits of real vs real at the same sizes."""
-    return row.floor is not None and row.value is not None and row.value > row.floor.high
+    """Whether a distance is above 97.5 % of the splits of real vs real at the same sizes, or its ratio surely above 1.
+
+    A ratio whose whole interval lies above 1 is no chance, although single splits of real vs real reach as far.
+    """
+    above = row.floor is not None and row.value is not None and row.value > row.floor.high
+    return above or (row.low is not None and row.low > 1)
 
 
 def goal_sentences(classes: Sequence[ClassRow], ranks: Sequence[RankRow], costs: Sequence[CostRow]) -> list[str]:

@@ -5,6 +5,7 @@ Measurements of one lesion:
 - texture: Gabor-64; radiomics: GLCM-24 and GLRLM-16; spectrum: power by spatial frequency
 - appearance: about forty figures of the image, the input of a judge
 - hu_and_seam: HU, core deviation, coverage of the mask, the step at its border
+- label_agreement: whether the lesion is where its label says
 - noise_ratio: noise in the lesion and in similar tissue around it
 
 Sets of lesions:
@@ -17,7 +18,9 @@ Sets of lesions:
 - shared_masks: which synthetic lesions share a mask or a patient with a real one
 - pair_comparison: a synthetic lesion against the real one of the same mask
 - method_tests: paired tests between methods
-- detector, detector_figures: how well a classifier tells synthetic lesions from real ones
+- detector, detector_figures: how well a classifier tells synthetic lesions from real ones; controls: real lesions with
+  a known fault
+- spreads: medians and quartiles
 - memorisation: copies of training lesions; variety over masks and seeds
 - real_lesions: how plausible a lesion is; characters: the attributes that a synthesis requests
 """

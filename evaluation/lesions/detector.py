@@ -6,7 +6,7 @@ that shape, size and patient say nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -18,9 +18,10 @@ from evaluation.lesions.detector_figures import FIGURES, detector_figures
 from evaluation.lesions.lesion_sets import Lesion
 from evaluation.statistics.agreement import auroc, patient_interval
 
+LEAST = 10  # lesions of each kind
 FOLDS, REPEATS = 5, 5  # folds of patients; repetitions with other folds, whose scores are averaged
 RESAMPLES = 1000
-SMALL_MM, LARGE_MM = 8.0, 14.0  # diameters at which the figure is split
+SIZES = (("below 8 mm", 0.0, 8.0), ("8 to 14 mm", 8.0, 14.0), ("from 14 mm", 14.0, np.inf))  # diameters
 TELLTALES = 5
 
 
@@ -32,19 +33,22 @@ class Detection:
         label: Of the set.
         pairs: Masks that are in both sets.
         patients: Of these masks.
-        auroc, low, high: Of scores on patients not seen in training, with a 95 % interval over patients.
+        auroc, low, high: Of scores on patients not seen in training, with a 95 % interval over patients; None if they
+            are too few.
         by_diameter: (text, pairs, AUROC) for small, middle and large masks.
         telltales: (figure, AUROC of this figure alone), the most telling first; above 0.5 it is larger in made lesions.
+        network: (AUROC, low, high) of the small 3D network; None if it was not trained.
     """
 
     label: str
     pairs: int
     patients: int
     auroc: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     by_diameter: list[tuple[str, int, float]]
     telltales: list[tuple[str, float]]
+    network: tuple[float, float | None, float | None] | None = None
 
 
 def paired_by_mask(real: Sequence[Lesion], made: Sequence[Lesion]) -> tuple[list[Lesion], list[Lesion]]:
@@ -66,7 +70,14 @@ def measure_figures(lesions: Sequence[Lesion], workers: int = 1) -> np.ndarray:
     return np.stack(list(rows))
 
 
-def detect(label: str, real: Sequence[Lesion], made: Sequence[Lesion], seed: int = 0, workers: int = 1) -> Detection:
+def detect(
+    label: str,
+    real: Sequence[Lesion],
+    made: Sequence[Lesion],
+    seed: int = 0,
+    workers: int = 1,
+    network: bool = False,
+) -> Detection:
     """Tell made lesions from real ones by interpretable figures and gradient boosting.
 
     Args:
@@ -74,10 +85,44 @@ def detect(label: str, real: Sequence[Lesion], made: Sequence[Lesion], seed: int
         real, made: N lesions each, made[i] in the mask of real[i]; see :func:`paired_by_mask`.
         seed: Of the folds, the classifier and the resamples.
         workers: Processes that measure.
+        network: Whether a small 3D network is trained as well, which takes a minute for a hundred pairs.
     Raises: ValueError: If there are fewer than ten pairs or five patients.
     """
     figures = np.concatenate([measure_figures(real, workers), measure_figures(made, workers)])
-    return detection_of(label, real, figures, held_out_scores(figures, patients_of(real), seed), seed)
+    made_rows = np.arange(2 * len(real)) >= len(real)
+    scores = held_out_scores(figures, made_rows, patients_of(real), seed)
+    found = detection_of(label, real, figures, scores, seed)
+    if not network:
+        return found
+    from evaluation.networks.detector_net import network_scores
+
+    seen = detection_of(label, real, None, network_scores(real, made, seed), seed)
+    return replace(found, network=(seen.auroc, seen.low, seen.high))
+
+
+def real_against_real(
+    real: Sequence[Lesion], seed: int = 0, workers: int = 1, halves: int = 20
+) -> tuple[float, float, float]:
+    """What the detector finds where there is nothing to find: half of the patients are called made, drawn anew.
+
+    Args:
+        real: N lesions.
+        seed, workers: As :func:`detect`.
+        halves: How often it is drawn.
+    Returns: Mean AUROC and the 2.5 and 97.5 % of the halves. Half as many lesions of each kind as in
+        :func:`detect`, and not in the same masks.
+    Raises: ValueError: If there are fewer than twenty lesions or ten patients.
+    """
+    figures = measure_figures(real, workers)
+    patients = [lesion.patient_id for lesion in real]
+    random = np.random.default_rng(seed)
+    found = []
+    for half in range(halves):
+        names = random.permutation(np.unique(patients))
+        called_made = np.isin(patients, names[: len(names) // 2])
+        found.append(auroc(held_out_scores(figures, called_made, patients, seed + half), called_made))
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(np.mean(found)), float(low), float(high)
 
 
 def patients_of(real: Sequence[Lesion]) -> list[str]:
@@ -85,22 +130,24 @@ def patients_of(real: Sequence[Lesion]) -> list[str]:
     return 2 * [lesion.patient_id for lesion in real]
 
 
-def held_out_scores(figures: np.ndarray, patients: Sequence[str], seed: int) -> np.ndarray:
-    """Probability of "made" for each row by classifiers that were trained without its patient, (2 N,).
+def held_out_scores(figures: np.ndarray, made: np.ndarray, patients: Sequence[str], seed: int) -> np.ndarray:
+    """Probability of "made" for each row by classifiers that were trained without its patient, (N,).
 
     Args:
-        figures: (2 N, F), N real lesions and then N made ones; NaN where a figure is not defined.
-        patients: (2 N,).
+        figures: (N, F); NaN where a figure is not defined.
+        made: (N,) bool.
+        patients: (N,).
         seed: Of folds and classifiers.
-    Raises: ValueError: If there are fewer than ten pairs or five patients.
+    Raises: ValueError: If there are fewer than ten lesions of a kind or five patients.
     """
-    count, groups = len(figures) // 2, np.unique(patients, return_inverse=True)[1]
-    if count < 10 or groups.max() + 1 < FOLDS:
+    groups = np.unique(patients, return_inverse=True)[1]
+    fewest = int(min(made.sum(), (~made).sum()))
+    if fewest < LEAST or groups.max() + 1 < FOLDS:
         raise ValueError(
-            f"{count} pairs of {groups.max() + 1} patients, expected at least 10 pairs of {FOLDS} patients"
+            f"{fewest} lesions of {groups.max() + 1} patients, expected at least {LEAST} of each kind and {FOLDS} "
+            "patients"
         )
-    made = np.arange(2 * count) >= count
-    scores = np.zeros(2 * count)
+    scores = np.zeros(len(figures))
     for repeat in range(REPEATS):
         order = np.random.default_rng((seed, repeat)).permutation(groups.max() + 1)
         for train, test in GroupKFold(FOLDS, shuffle=True, random_state=seed + repeat).split(
@@ -109,7 +156,9 @@ def held_out_scores(figures: np.ndarray, patients: Sequence[str], seed: int) -> 
             model = HistGradientBoostingClassifier(
                 max_iter=60, learning_rate=0.1, max_leaf_nodes=8, min_samples_leaf=5, random_state=seed
             )
-            scores[test] += model.fit(figures[train], made[train]).predict_proba(figures[test])[:, 1] / REPEATS
+            known = ~np.isnan(figures[train]).all(axis=0)  # no small lesion has a core, for example
+            model.fit(figures[train][:, known], made[train])
+            scores[test] += model.predict_proba(figures[test][:, known])[:, 1] / REPEATS
     return scores
 
 
@@ -130,14 +179,10 @@ def detection_of(
     interval = patient_interval(
         lambda rows: auroc(scores[rows], made[rows]), patients, RESAMPLES, np.random.default_rng(seed)
     )
-    low, high = interval or (float("nan"), float("nan"))
+    low, high = interval or (None, None)
     diameters = 2 * np.array([_diameter_mm(lesion) for lesion in real]).tolist()
     by_diameter = []
-    for text, smallest, largest in (
-        (f"below {SMALL_MM:g} mm", 0.0, SMALL_MM),
-        (f"{SMALL_MM:g} to {LARGE_MM:g} mm", SMALL_MM, LARGE_MM),
-        (f"from {LARGE_MM:g} mm", LARGE_MM, np.inf),
-    ):
+    for text, smallest, largest in SIZES:
         rows = np.array([smallest <= d < largest for d in diameters])
         if rows.any():
             by_diameter.append((text, int(rows.sum() // 2), auroc(scores[rows], made[rows])))

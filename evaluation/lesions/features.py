@@ -10,6 +10,7 @@ from torch import nn
 from tqdm import tqdm
 
 from evaluation.lesions.hu_and_seam import core_deviation, hu_statistics, seam_score, tissue_coverage
+from evaluation.lesions.label_agreement import label_agreement
 from evaluation.lesions.lesion_sets import Lesion
 from evaluation.lesions.radiomics import BIN_WIDTH_HU, radiomics_available, radiomics_features
 from evaluation.lesions.spectrum import SPECTRUM_NAMES, lesion_spectrum
@@ -24,7 +25,7 @@ class FeatureSet:
     """One kind of features of one set of lesions.
 
     Attributes:
-        values: (N, rows, F) float64, finite; rows is 3 for slice features, else 1.
+        values: (N, rows, F), finite, float64, or float32 of Inception; rows is 3 for slice features, else 1.
         lesions: The N measured lesions, in the order of the rows; those that could not be measured are missing.
         names: (F,) of the features, or empty where they have none.
     """
@@ -98,9 +99,10 @@ def measure_features(
         inception: From `load_inception`; None leaves "Inception" out.
         nodule_net: From `load_nodule_net`; None leaves "Nodule net" out.
         device: Where the two networks run.
-    Returns: Kind -> features, for the kinds Gabor, GLCM, GLRLM (if pyradiomics is there), Spectrum, HU, Core, Coverage,
-        Seam, Inception and Nodule net that could be measured for at least one lesion; and a sentence for each lesion
-        and kind left out, but for Core, which large solid lesions alone have.
+    Returns: Kind -> features, for the kinds Gabor, GLCM, GLRLM (if pyradiomics is there), Spectrum, HU, Core, Label,
+        Coverage, Seam, Inception and Nodule net that could be measured for at least one lesion; and a sentence for each
+        lesion and kind left out, but for Core, which large solid lesions alone have, and
+        Label, which needs lung around.
     """
     with_radiomics = radiomics_available()
     jobs = (delayed(_measure_one)(lesion, bin_width_hu, with_radiomics) for lesion in lesions)
@@ -132,6 +134,9 @@ def _measure_one(
     uneven = core_deviation(lesion.ct_hu, lesion.lesion_mask, lesion.spacing_mm)
     if uneven is not None:
         found["Core"] = {"log deviation": float(np.log(max(uneven, 1.0)))}  # a factor: some real cores have cavities
+    agreement = label_agreement(lesion.ct_hu, lesion.lesion_mask, lesion.spacing_mm, lesion.valid_mask)
+    if not np.isnan(agreement.dice):
+        found["Label"] = {"Dice of own outline": agreement.dice, "empty share": agreement.empty_share}
     failed = []
     if std == 0:
         failed.append("constant inside the mask; its texture features are those of a flat region")

@@ -2,18 +2,24 @@
 
 import csv
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import binary_dilation, map_coordinates
 from tqdm import tqdm
 
-from imaging.dataset.nodules import load_nodules, read_nodule
-from imaging.dataset.rows import SPLITS
+from imaging.dataset.nodules import load_nodules
+from imaging.dataset.rows import SPLITS, RowReader
 from imaging.window import to_norm
 
 SEED_SUFFIX = re.compile(r"_seed(\d+)$")
+KEPT = 128  # lesions whose voxels stay in memory when they are read again and again; 200 MB of crops of 64 voxels
+VOXELS = ("ct_hu", "lesion_mask", "valid_mask")
+Voxels = tuple[np.ndarray, np.ndarray, np.ndarray, tuple[float, float, float]]  # VOXELS and the spacing
+Candidate = tuple[str, str, Callable[[], Voxels]]  # name, patient
 CUBE_SIDE = 32  # voxels of 1 mm: holds a nodule by definition (at most 30 mm)
 
 
@@ -43,7 +49,26 @@ class Lesion:
         return SEED_SUFFIX.sub("", self.name)
 
 
-def load_lesions(path: Path, split: str) -> tuple[list[Lesion], list[str]]:
+@dataclass(frozen=True)
+class StoredLesion(Lesion):
+    """A lesion whose voxels stay on disk: they are read when they are looked at, so a set may be larger than memory.
+
+    Attributes:
+        read: Reads `VOXELS`. The last `KEPT` lesions that were read stay in memory.
+    """
+
+    ct_hu: np.ndarray = field(init=False, repr=False, compare=False)
+    lesion_mask: np.ndarray = field(init=False, repr=False, compare=False)
+    valid_mask: np.ndarray = field(init=False, repr=False, compare=False)
+    read: Callable[[], Voxels]
+
+    def __getattr__(self, name: str) -> np.ndarray:  # of what is no attribute: the voxels
+        if name not in VOXELS:
+            raise AttributeError(name)
+        return self.read()[VOXELS.index(name)]
+
+
+def load_lesions(path: Path, split: str, stored: bool = False) -> tuple[list[Lesion], list[str]]:
     """Read a set, leaving out lesions that cannot be measured at all.
 
     Args:
@@ -51,24 +76,32 @@ def load_lesions(path: Path, split: str) -> tuple[list[Lesion], list[str]]:
             HU. Such a folder may hold `nodules.csv` with the columns `nodule`, `patient_id` (or `patient_id_approx`)
             and `split`; without it each mask name counts as a patient and `split` is not looked at.
         split: "train", "validation", "test" or "all".
+        stored: Give lesions whose voxels stay on disk (`StoredLesion`), for sets of any size.
     Returns: The lesions sorted by name, and a sentence for each one left out (unreadable, empty mask, NaN, shapes).
     Raises: ValueError: If the folder is neither of the two, or no usable lesion is in the split.
     """
     if split not in (*SPLITS, "all"):
         raise ValueError(f"split {split!r}, expected one of {', '.join((*SPLITS, 'all'))}")
     if (path / "dataset_dict.json").is_file():
-        candidates, left_out = _read_dataset(path, split)
+        candidates: Iterator[Candidate] = _in_dataset(path, split)
     elif path.is_dir() and any(path.glob("*_ct.nii.gz")):
-        candidates, left_out = _read_folder(path, split)
+        candidates = _in_folder(path, split)
     else:
         raise ValueError(f"{path}: expected a prepared dataset or a folder of <name>_ct.nii.gz + <name>_mask.nii.gz")
-    lesions = []
-    for lesion in candidates:
+    lesions: list[Lesion] = []
+    left_out = []
+    for name, patient, read in candidates:
+        try:
+            *voxels, spacing_mm = read()
+        except ValueError as error:
+            left_out.append(f"{name}: {error}")
+            continue
+        lesion = Lesion(name, patient, *voxels, spacing_mm)
         reason = _unusable(lesion)
         if reason:
-            left_out.append(f"{lesion.name}: {reason}")
+            left_out.append(f"{name}: {reason}")
         else:
-            lesions.append(lesion)
+            lesions.append(StoredLesion(name, patient, spacing_mm, read) if stored else lesion)
     if not lesions:
         raise ValueError(f"{path}: no usable lesion in split {split!r}; {'; '.join(left_out) or 'the split is empty'}")
     return sorted(lesions, key=lambda lesion: lesion.name), left_out
@@ -145,33 +178,29 @@ def _unusable(lesion: Lesion) -> str | None:
     return None
 
 
-def _read_dataset(path: Path, split: str) -> tuple[list[Lesion], list[str]]:
+def _in_dataset(path: Path, split: str) -> Iterator[Candidate]:
     present = [name for name in SPLITS if (path / name).is_dir()]
-    lesions = []
     for name in present if split == "all" else [split]:
         dataset = load_nodules(path, name)
+        nodules, patients = dataset["nodule_id"], dataset["patient_id"]
         for index in tqdm(range(len(dataset)), desc=f"{path.name} {name}", leave=False):
-            row = read_nodule(dataset, index)
-            valid = row["valid_mask"].astype(bool)
-            z, y, x = (float(s) for s in row["spacing_mm"])
-            lesions.append(
-                Lesion(
-                    name=row["nodule_id"],
-                    patient_id=row["patient_id"],
-                    ct_hu=row["ct_hu"].astype(np.float32),
-                    lesion_mask=row["lesion_mask"].astype(bool) & valid,
-                    valid_mask=valid,
-                    spacing_mm=(z, y, x),
-                )
-            )
-    return lesions, []
+            yield nodules[index], patients[index], partial(_voxels_of_row, path, name, index)
 
 
-def _read_folder(path: Path, split: str) -> tuple[list[Lesion], list[str]]:
-    import SimpleITK as sitk  # only here: a prepared dataset is compared without it
+@lru_cache(maxsize=KEPT)
+def _voxels_of_row(path: Path, split: str, index: int) -> Voxels:
+    row = _rows(path, split)[index]
+    valid = row["valid_mask"].astype(bool)
+    z, y, x = (float(s) for s in row["spacing_mm"])
+    return row["ct_hu"].astype(np.float32), row["lesion_mask"].astype(bool) & valid, valid, (z, y, x)
 
-    from imaging.files.ct import read_ct, read_mask
 
+@lru_cache(maxsize=8)
+def _rows(path: Path, split: str) -> RowReader:
+    return RowReader(load_nodules(path, split).select_columns(["ct_hu", "lesion_mask", "valid_mask", "spacing_mm"]))
+
+
+def _in_folder(path: Path, split: str) -> Iterator[Candidate]:
     names = sorted(file.name.removesuffix("_ct.nii.gz") for file in path.glob("*_ct.nii.gz"))
     table = _read_table(path / "nodules.csv")
     if table:
@@ -182,28 +211,22 @@ def _read_folder(path: Path, split: str) -> tuple[list[Lesion], list[str]]:
             )
         if split != "all":
             names = [name for name in names if table[SEED_SUFFIX.sub("", name)][1] in (split, "")]
-    lesions, left_out = [], []
     for name in tqdm(names, desc=path.name, leave=False):
-        try:
-            ct = read_ct(path / f"{name}_ct.nii.gz", crop=True)
-            mask = read_mask(path / f"{name}_mask.nii.gz", ct)
-        except ValueError as error:
-            left_out.append(f"{name}: {error}")
-            continue
-        ct_hu = sitk.GetArrayFromImage(ct).astype(np.float32)
-        x, y, z = ct.GetSpacing()
         mask_name = SEED_SUFFIX.sub("", name)
-        lesions.append(
-            Lesion(
-                name=name,
-                patient_id=table[mask_name][0] if table else mask_name,
-                ct_hu=ct_hu,
-                lesion_mask=sitk.GetArrayFromImage(mask) > 0,
-                valid_mask=np.ones(ct_hu.shape, bool),
-                spacing_mm=(z, y, x),
-            )
-        )
-    return lesions, left_out
+        yield name, table[mask_name][0] if table else mask_name, partial(_voxels_of_pair, path, name)
+
+
+@lru_cache(maxsize=KEPT)
+def _voxels_of_pair(path: Path, name: str) -> Voxels:
+    import SimpleITK as sitk  # only here: a prepared dataset is compared without it
+
+    from imaging.files.ct import read_ct, read_mask
+
+    ct = read_ct(path / f"{name}_ct.nii.gz", crop=True)
+    mask = read_mask(path / f"{name}_mask.nii.gz", ct)
+    ct_hu = sitk.GetArrayFromImage(ct).astype(np.float32)
+    x, y, z = ct.GetSpacing()
+    return ct_hu, sitk.GetArrayFromImage(mask) > 0, np.ones(ct_hu.shape, bool), (z, y, x)
 
 
 def _read_table(file: Path) -> dict[str, tuple[str, str]]:

@@ -1,17 +1,22 @@
 """Whether synthetic lesions are copies of training lesions, and how much seeds differ for one mask."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 from scipy.ndimage import gaussian_filter
 from scipy.stats import mannwhitneyu
+from tqdm import tqdm
 
 from evaluation.lesions.features import FeatureSet
 from evaluation.lesions.lesion_sets import Lesion, lesion_cube
 from imaging.window import to_norm
 
 COPY_FACTOR = 0.5  # of the smallest distance between two patients, which a new lesion may undercut by chance
+BLOCK = 256  # lesions whose cubes are in memory at a time
+PAIRS, BLOCK_PAIRS = 2**20, 2**16  # of lesions in a mean distance: its error is then below 0.1 %
 SMOOTHING_MM = 1.0  # forgives shifts below a voxel and fresh noise over a copied lesion
 
 
@@ -63,10 +68,43 @@ def pairwise_distances(first: list[Lesion], second: list[Lesion]) -> np.ndarray:
         first, second: N and M lesions.
     Returns: (N, M), `ct_norm` units.
     """
-    (a, mask_a), (b, mask_b) = foreground_rows(first), foreground_rows(second)
-    squares = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
-    union = mask_a.sum(1)[:, None] + mask_b.sum(1)[None] - mask_a @ mask_b.T
-    return np.sqrt(np.maximum(squares, 0) / union)
+    return np.concatenate([rows for _, rows in _distance_blocks(first, second)])
+
+
+def _distance_blocks(first: list[Lesion], second: list[Lesion]) -> Iterator[tuple[slice, np.ndarray]]:
+    """The distances of some of the first lesions to all of the second, (n, M), with their slice of the first.
+
+    Of `first` a block is in memory, of `second` all the voxels that lie in a mask.
+    """
+    columns = [
+        (sparse.csr_array(rows), sparse.csr_array(masks), (rows**2).sum(1), masks.sum(1))
+        for rows, masks in (_foreground64(second[start : start + BLOCK]) for start in range(0, len(second), BLOCK))
+    ]
+    for start in tqdm(range(0, len(first), BLOCK), "nearest lesions", leave=False, disable=len(first) <= BLOCK):
+        rows, masks = (np.ascontiguousarray(one.T) for one in _foreground64(first[start : start + BLOCK]))
+        square, size = (rows**2).sum(0)[:, None], masks.sum(0)[:, None]
+        parts = []
+        for b, mask_b, square_b, size_b in columns:
+            squares, union = square + square_b - 2 * (b @ rows).T, size + size_b - (mask_b @ masks).T
+            parts.append(np.sqrt(np.maximum(squares, 0) / union))
+        yield slice(start, start + len(size)), np.concatenate(parts, axis=1)
+
+
+def _foreground64(lesions: list[Lesion]) -> list[np.ndarray]:
+    """`foreground_rows` in float64: the differences of equal lesions' squares are then 0 to the ninth digit."""
+    return [rows.astype(np.float64) for rows in foreground_rows(lesions)]
+
+
+def _nearest(first: list[Lesion], second: list[Lesion], not_of_patient: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Distance to the nearest of the second lesions and its row, (N,) each; if wanted, of those of other patients."""
+    patients = np.array([lesion.patient_id for lesion in second])
+    distance, row = np.empty(len(first)), np.empty(len(first), int)
+    for block, distances in _distance_blocks(first, second):
+        if not_of_patient:
+            own = np.array([lesion.patient_id for lesion in first[block]])
+            distances[own[:, None] == patients[None]] = np.inf
+        distance[block], row[block] = distances.min(1), distances.argmin(1)
+    return distance, row
 
 
 def check_memorisation(synthetic: list[Lesion], train: list[Lesion], test: list[Lesion]) -> Memorisation:
@@ -81,16 +119,13 @@ def check_memorisation(synthetic: list[Lesion], train: list[Lesion], test: list[
     shared = {lesion.patient_id for lesion in train} & {lesion.patient_id for lesion in test}
     if shared:
         raise ValueError(f"patients {sorted(shared)[:3]} are in both real and train; give disjoint splits")
-    to_train = pairwise_distances(synthetic, train)
-    test_to_train = pairwise_distances(test, train).min(1)
-    within = pairwise_distances(train, train)
-    patients = np.array([lesion.patient_id for lesion in train])
-    within[patients[:, None] == patients[None]] = np.inf
+    closest, nearest = _nearest(synthetic, train)
+    test_to_train, _ = _nearest(test, train)
+    within, _ = _nearest(train, train, not_of_patient=True)
     threshold = COPY_FACTOR * min(test_to_train.min(), within.min())
-    closest = to_train.min(1)
     return Memorisation(
         synthetic=closest,
-        nearest=to_train.argmin(1),
+        nearest=nearest,
         test=test_to_train,
         threshold=float(threshold),
         duplicates=np.flatnonzero(closest < threshold),
@@ -134,12 +169,22 @@ def feature_variety(synthetic: FeatureSet, real: FeatureSet) -> tuple[float | No
 
 
 def _mean_distance(values: np.ndarray, masks: list[str], same: bool) -> float | None:
-    first, second = np.triu_indices(len(values), 1)
-    names = np.array(masks)
-    chosen = (names[first] == names[second]) == same
+    """Mean over the pairs of rows of the same mask, or of different ones; over `PAIRS` of them where there are more."""
+    ids = np.unique(np.array(masks), return_inverse=True)[1]
+    if same:
+        groups = (np.flatnonzero(ids == mask) for mask in np.flatnonzero(np.bincount(ids) > 1))
+        pairs = [group[np.stack(np.triu_indices(len(group), 1))] for group in groups]
+        first, second = np.concatenate(pairs, axis=1) if pairs else np.empty((2, 0), int)
+    elif len(ids) * (len(ids) - 1) // 2 <= PAIRS:
+        first, second = np.triu_indices(len(ids), 1)
+    else:
+        first, second = np.random.default_rng(0).integers(len(ids), size=(2, PAIRS))
+    chosen = (first != second) & ((ids[first] == ids[second]) == same)
     if not chosen.any():
         return None
-    return float(np.linalg.norm(values[first[chosen]] - values[second[chosen]], axis=1).mean())
+    pairs_at_a_time = np.array_split(np.stack([first[chosen], second[chosen]]), -(-chosen.sum() // BLOCK_PAIRS), axis=1)
+    sums = [np.linalg.norm(values[a] - values[b], axis=1).sum() for a, b in pairs_at_a_time]
+    return float(sum(sums) / chosen.sum())
 
 
 def _seed_groups(lesions: list[Lesion]) -> dict[str, list[int]]:

@@ -23,7 +23,7 @@ PairValues = dict[str, dict[str, float]]  # metric -> synthetic lesion's name ->
 
 @dataclass(frozen=True)
 class PairedRow:
-    """Mean of a per-pair figure of one method, its standard deviation over pairs and 95 % bootstrap interval."""
+    """Mean of a per-pair figure of one method, its deviation over pairs, 95 % bootstrap interval, and quartiles."""
 
     method: str
     metric: str
@@ -32,6 +32,8 @@ class PairedRow:
     std: float
     low: float
     high: float
+    median: float
+    quartiles: tuple[float, float]
 
 
 def pair_values(
@@ -124,5 +126,7 @@ def paired_rows(
         patients = [patient_of[name] for name in by_name]
         low, high = mean_interval(numbers, patients, repeats, np.random.default_rng(seed))
         std = float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0
-        rows.append(PairedRow(method, metric, len(numbers), float(numbers.mean()), std, low, high))
+        lower, median, upper = map(float, np.quantile(numbers, (0.25, 0.5, 0.75)))
+        mean = float(numbers.mean())
+        rows.append(PairedRow(method, metric, len(numbers), mean, std, low, high, median, (lower, upper)))
     return rows

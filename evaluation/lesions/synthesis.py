@@ -4,7 +4,7 @@ The character of lesion i is drawn from (seed, i), its mask, site and noise from
 row of `imaging.dataset.manifest`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -62,12 +62,23 @@ class Scan(NamedTuple):
     lung: FreeLung
 
 
-class _Sample(NamedTuple):
-    """A sample that has a place."""
+class Sample(NamedTuple):
+    """A sample that has a place and is to be painted; `row` then says what came of it."""
 
     row: Row
     requested: Mapping[str, float]
     place: Place
+
+
+class Painted(NamedTuple):
+    """The part of a scan with a lesion that was accepted, and where it was painted."""
+
+    ct: sitk.Image
+    paint_mask: sitk.Image
+
+
+Made = tuple[list[Row], sitk.Image, sitk.Image]
+ScanSteps = Generator[list[Sample], list[Painted | None], Made]
 
 
 def generator(seed: int, stream: str, *numbers: int) -> np.random.Generator:
@@ -106,11 +117,12 @@ def read_scan(path: Path) -> Scan:
         raise ValueError(f"{path}: {error}") from error
 
 
-def scan_with_lesions(synthesis: Synthesis, scan: Scan, lesions: range) -> tuple[list[Row], sitk.Image, sitk.Image]:
-    """Put lesions into a scan.
+def scan_with_lesions(synthesis: Synthesis, scan: Scan, lesions: range) -> ScanSteps:
+    """Put lesions into a scan; whoever runs this generator paints what it yields, together with that of other scans.
 
     The samples of an attempt are placed first, so that none touches another, and then painted, each into the scan's own
-    voxels. With a rejected one its place is free again.
+    voxels. With a rejected one its place is free again. It yields the samples of each attempt, and is sent what
+    :func:`paint` made of them.
 
     Args:
         synthesis: What lesions are made with.
@@ -133,9 +145,8 @@ def scan_with_lesions(synthesis: Synthesis, scan: Scan, lesions: range) -> tuple
             samples.append(sample)
             claimed[sample.place.box] |= sample.place.claimed
             room = room.without(sample.place.site_mm, sample.row["mask_diameter_mm"] / 2 + APART_MM)
-        for sample in samples:
+        for sample, made in zip(samples, (yield samples), strict=True):
             row, place = sample.row, sample.place
-            made = _painted(synthesis, sample)
             if made is None:
                 claimed[place.box] &= ~place.claimed
                 failed.append(row)
@@ -158,7 +169,7 @@ def scan_with_lesions(synthesis: Synthesis, scan: Scan, lesions: range) -> tuple
 
 def _placed(
     synthesis: Synthesis, lesion: int, attempt: int, ct: sitk.Image, lung: FreeLung, claimed: np.ndarray
-) -> _Sample | Row:
+) -> Sample | Row:
     """Draw a sample's mask, noise and site; the row of a rejected one where there is no place for it."""
     asks = requestable_attributes(synthesis.pipeline)
     character = _drawn_character(synthesis, lesion, asks)
@@ -197,7 +208,7 @@ def _placed(
     except NoPlace as error:
         return _rejected(row, error.reason, str(error))
     row |= {"box_zyx": place.mask_box_zyx, "volume_mm3": place.volume_mm3}
-    return _Sample(row, requested, place)
+    return Sample(row, requested, place)
 
 
 def _drawn_character(synthesis: Synthesis, lesion: int, asks: Sequence[str]) -> Character:
@@ -209,21 +220,56 @@ def _drawn_character(synthesis: Synthesis, lesion: int, asks: Sequence[str]) -> 
     return replace(drawn, requested=requested)
 
 
-def _painted(synthesis: Synthesis, sample: _Sample) -> Any:
-    """The pipeline's output where it is accepted, else None; the row says what came of it."""
-    row, place = sample.row, sample.place
-    options = {**synthesis.options, "attributes": sample.requested or None}
-    noise = torch.Generator().manual_seed(row["noise_seed"])
+def paint(synthesis: Synthesis, samples: Sequence[Sample], batch_size: int) -> list[Painted | None]:
+    """Paint samples, some at a time, and judge them.
+
+    Every call of the pipeline has `batch_size` lesions, the last one repeated where there are fewer: rounding depends
+    on the size of a batch, not on which lesions are in it.
+
+    Args:
+        synthesis: What lesions are made with.
+        samples: Of one scan or several; their rows then hold what was measured, and why they were rejected.
+        batch_size: Lesions in a call; all of a call have the same attributes requested.
+    Returns: What was made of each; None where it was rejected.
+    """
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for index, sample in enumerate(samples):
+        alike.setdefault(tuple(sorted(sample.requested)), []).append(index)
+    made: list[Painted | None] = [None] * len(samples)
+    for indices in alike.values():
+        for start in range(0, len(indices), batch_size):
+            some = indices[start : start + batch_size]
+            painted = _painted(synthesis, [samples[index] for index in some], batch_size)
+            for index, one in zip(some, painted, strict=True):
+                made[index] = one
+    return made
+
+
+def _painted(synthesis: Synthesis, samples: Sequence[Sample], batch_size: int) -> list[Painted | None]:
+    """What one call of the pipeline made; where it refuses one of several, each is painted by itself."""
+    filled = [*samples, *[samples[-1]] * (batch_size - len(samples))]
+    requested = {name: [sample.requested[name] for sample in filled] for name in samples[0].requested}
+    options = {**synthesis.options, "attributes": requested or None}
+    noise = [torch.Generator().manual_seed(sample.row["noise_seed"]) for sample in filled]
+    scans, masks = [sample.place.ct for sample in filled], [sample.place.mask for sample in filled]
     try:
-        made: Any = synthesis.pipeline(place.ct, place.mask, generator=noise, **options)
+        made: Any = synthesis.pipeline(scans, masks, generator=noise, **options)
     except ValueError as error:
-        _rejected(row, "not painted", str(error))
-        return None
-    measured = synthesis.acceptance.measure(made.ct, place.mask)
-    row |= measured
+        if len(samples) > 1:
+            return [_painted(synthesis, [sample], batch_size)[0] for sample in samples]
+        _rejected(samples[0].row, "not painted", str(error))
+        return [None]
+    found = zip(samples, made.ct, made.paint_mask, strict=False)  # without the repeated ones
+    return [_judged(synthesis, sample, Painted(ct, painted)) for sample, ct, painted in found]
+
+
+def _judged(synthesis: Synthesis, sample: Sample, made: Painted) -> Painted | None:
+    """The lesion where it is accepted, else None; the row says what was measured and why."""
+    measured = synthesis.acceptance.measure(made.ct, sample.place.mask)
+    sample.row.update(measured)
     fault = synthesis.acceptance.fault(measured, sample.requested)
     if fault is not None:
-        _rejected(row, *fault)
+        _rejected(sample.row, *fault)
         return None
     return made
 

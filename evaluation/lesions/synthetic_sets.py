@@ -103,7 +103,8 @@ def settings_of(config: SyntheticSetConfig) -> dict[str, Any]:
 
     The batch size is among them, as a lesion depends on its batch by rounding.
     """
-    return {name: value for name, value in config_dict(config).items() if name not in ("out", "vae", "device")}
+    free = ("out", "vae", "device", "threads")
+    return {name: value for name, value in config_dict(config).items() if name not in free}
 
 
 def left_out_file(out: Path) -> Path:

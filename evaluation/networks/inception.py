@@ -82,14 +82,16 @@ def inception_features(
     The slice is 32 x 32 mm around the lesion's centroid, windowed to [-1, 1] (-1150 ... 350 HU); voxels outside the
     mask are -1, because the texture-loss proposal measures the foreground only.
 
-    Returns: (N, 3, 2048) float64.
+    Returns: (N, 3, 2048) float32, as the network computes: of 50,000 lesions they take 1.2 GB.
     """
-    slices = np.stack([centre_slices(lesion_cube(lesion, rim=0)[0]) for lesion in lesions])
-    flat = torch.from_numpy(slices).reshape(-1, 1, *slices.shape[2:])
     network = network.to(device)
+    rows = []
     with torch.inference_mode():
-        rows = [network(part.to(device)).double().cpu() for part in flat.split(batch)]
-    return torch.cat(rows).reshape(len(lesions), 3, -1).numpy()
+        for start in range(0, len(lesions), batch):
+            slices = [centre_slices(lesion_cube(lesion, rim=0)[0]) for lesion in lesions[start : start + batch]]
+            flat = torch.from_numpy(np.concatenate(slices)).unsqueeze(1)
+            rows.append(network(flat.to(device)).cpu().numpy())
+    return np.concatenate(rows).reshape(len(lesions), 3, -1)
 
 
 def load_lpips(backbone: str) -> nn.Module:

@@ -196,7 +196,11 @@ def _cost_blocks(costs: Sequence[CostRow]) -> list[Block]:
             rows.append([metric, floor_cell, *map(_distance_cell, found)])
         header = ["distance", "real vs real (95 % of splits)", *(f"scale {row.scale:g}" for row in own)]
         blocks += [Heading(f"Lesions requested {attribute}, all values together", 3), Table(header, rows)]
-        blocks.append(Paragraph("ratio to real vs real in brackets with its 95 % interval; * is above the range."))
+        blocks.append(
+            Paragraph(
+                "ratio to real vs real in brackets with its 95 % interval; * is above the range or surely above 1."
+            )
+        )
     return blocks
 
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evaluation.lesions.detector import SIZES, Detection
 from evaluation.lesions.method_tests import PairedTest
 from evaluation.lesions.pair_comparison import PairedRow
 from evaluation.lesions.set_comparison import DistanceRow, FloorRow
+from evaluation.lesions.spreads import SpreadRow
 from evaluation.reports.report import report_document, save_report
 from foundation.document import Block, Bullets, Paragraph, Picture, Table
 
@@ -28,6 +30,12 @@ READING = (
     "p (differs): the same exchange, with the distance of the two whole sets, which sees too little spread as well. "
     "Where no patient is in both sets, patients change sets instead, and there is no p (farther). These p-values are "
     "not adjusted for the number of distances.",
+    "≠ 1 marks a ratio whose interval does not hold 1: such a set is farther from real lesions, or nearer, than real "
+    "lesions are from each other, beyond chance.",
+    "Detector: AUROC of a classifier that tells a set from the real lesions in the same masks, on patients that it has "
+    "not seen; 0.5 is a perfect generator. Brackets: 95 % interval over patients. What gives it away: the figures that "
+    "tell most by themselves; more or less is of synthetic lesions. Controls are real lesions with a known fault. "
+    "Between real lesions, half of the patients are called synthetic; brackets: 95 % of 20 halves.",
     "Gabor: 8 frequencies (0.05 to 0.4 per voxel) x 8 orientations in three planes, foreground only. GLCM and GLRLM: "
     "pyradiomics, HU clipped to -1150 ... 350. FID: Inception-v3 on the three central slices, foreground only; KID is "
     "its counterpart without small-sample bias and may be negative. Fréchet 3D and KID 3D: the same in the features of "
@@ -85,6 +93,9 @@ class Results:
     sets: list[SetSummary] = field(default_factory=list)
     distances: list[DistanceRow] = field(default_factory=list)
     floors: list[FloorRow] = field(default_factory=list)
+    real_against_real: tuple[float, float, float] | None = None
+    detections: list[Detection] = field(default_factory=list)
+    spreads: list[SpreadRow] = field(default_factory=list)
     pairs: list[PairedRow] = field(default_factory=list)
     tests: list[PairedTest] = field(default_factory=list)
     copies: list[CopyCheck] = field(default_factory=list)
@@ -105,8 +116,10 @@ def report_blocks(results: Results) -> list[Block]:
     """The report's sections; those without content are left out, except the list of what is missing."""
     sections: dict[str, list[Block]] = {
         "Summary": [_source_table(results)] if results.distances else [],
+        "Detector": _detector_blocks(results),
         "Distances to the real set": [distance_table(results.distances)] if results.distances else [],
         "Real vs real by number of lesions": [_floor_table(results.floors)] if results.floors else [],
+        "Medians and quartiles": [spread_table(results.spreads)] if results.spreads else [],
         "Paired figures": [pair_table(results.pairs)] if results.pairs else [],
         "Tests between methods": [_test_table(results.tests)] if results.tests else [],
         "Copies of training lesions": _copy_blocks(results.copies),
@@ -176,8 +189,59 @@ def distance_table(distances: Sequence[DistanceRow]) -> Table:
                     f"{row.floor.sizes[0]} : {row.floor.sizes[1]}",
                 ]
             interval = NONE if row.ratio is None else f"{number(row.low)} … {number(row.high)}"
-            rows.append([*cells, number(row.ratio), interval, number(row.p_farther), number(row.p_differs)])
+            ratio = ratio_cell(row.ratio, row.low, row.high)
+            rows.append([*cells, ratio, interval, number(row.p_farther), number(row.p_differs)])
     return Table([*header, "95 % interval", "p (farther)", "p (differs)"], rows)
+
+
+def _detector_blocks(results: Results) -> list[Block]:
+    if not results.detections:
+        return []
+    rows = []
+    if results.real_against_real is not None:
+        rows.append(["real, other patients", NONE, _with_interval(*results.real_against_real), *4 * [NONE], ""])
+    for found in results.detections:
+        by_diameter = {text: f"{value:.2f} ({pairs})" for text, pairs, value in found.by_diameter}
+        rows.append(
+            [
+                found.label,
+                str(found.pairs),
+                _with_interval(found.auroc, found.low, found.high),
+                *(by_diameter.get(text, NONE) for text, _, _ in SIZES),
+                NONE if found.network is None else _with_interval(*found.network),
+                ", ".join(
+                    f"{'more' if alone > 0.5 else 'less'} {name} {max(alone, 1 - alone):.2f}"
+                    for name, alone in found.telltales[:3]
+                ),
+            ]
+        )
+    header = ["set", "masks", "AUROC by figures", *(text for text, _, _ in SIZES), "by network", "what gives it away"]
+    return [Table(header, rows)]
+
+
+def _with_interval(value: float, low: float | None, high: float | None) -> str:
+    return f"{value:.2f}" + ("" if low is None else f" [{low:.2f} … {high:.2f}]")
+
+
+def spread_table(spreads: Sequence[SpreadRow]) -> Table:
+    """Median and quartiles of each figure, a row for each set."""
+    labels = list(dict.fromkeys(row.label for row in spreads))
+    figures = list(dict.fromkeys(row.figure for row in spreads))
+    found = {(row.label, row.figure): row for row in spreads}
+    rows = []
+    for label in labels:
+        cells = [found.get((label, figure)) for figure in figures]
+        rows.append(
+            [label] + [NONE if c is None else f"{number(c.median)} [{number(c.low)} … {number(c.high)}]" for c in cells]
+        )
+    return Table(["median [quartiles]", *figures], rows)
+
+
+def ratio_cell(ratio: float | None, low: float | None, high: float | None) -> str:
+    """A ratio to real vs real, marked where its interval does not hold 1."""
+    if ratio is None or low is None or high is None:
+        return NONE
+    return number(ratio) + ("" if low <= 1 <= high else " ≠ 1")
 
 
 def _floor_table(floors: Sequence[FloorRow]) -> Table:
@@ -196,12 +260,15 @@ def _floor_table(floors: Sequence[FloorRow]) -> Table:
 def pair_table(pairs: Sequence[PairedRow]) -> Table:
     """Every paired figure of every set, with its interval."""
     rows = [
-        [p.metric, p.method, str(p.pairs), number(p.mean), number(p.std), f"{number(p.low)} … {number(p.high)}"]
+        [
+            *(p.metric, p.method, str(p.pairs), number(p.mean), number(p.std), f"{number(p.low)} … {number(p.high)}"),
+            f"{number(p.median)} [{number(p.quartiles[0])} … {number(p.quartiles[1])}]",
+        ]
         for metric in dict.fromkeys(row.metric for row in pairs)
         for p in pairs
         if p.metric == metric
     ]
-    return Table(["figure", "set", "pairs", "mean", "std", "95 % interval"], rows)
+    return Table(["figure", "set", "pairs", "mean", "std", "95 % interval", "median [quartiles]"], rows)
 
 
 def _test_table(tests: Sequence[PairedTest]) -> Table:

@@ -9,6 +9,7 @@ interval nor the p-values count splits: both work on patients.
 All randomness comes from the generator that is passed in.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ from evaluation.statistics.resampling import flat, patient_split
 
 MIN_PATIENTS = 6  # fewer have at most 2⁵ exchanges of two sets, and p < 0.05 is out of reach
 MIN_LEFT = 2  # lesions in a half when its largest patient is left out, so that a variance remains
+STACK_BYTES = 2**28  # of the splits whose distances are taken in one call
+MOST_TESTED = 1000  # masks of each set in a test; a thousand exchanges of more take hours and find no larger difference
+JACKKNIFE_GROUPS = 200  # of patients that are left out together, where there are more patients
 TEST_SPLITS = 20  # of tests and intervals; 60 took three times as long and raised the power of "farther" by a sixth
 
 
@@ -93,10 +97,16 @@ def split_distances(sets: LesionSets, splits: Splits, distance: VectorDistance) 
         distance: On (splits, half·rows, F) stacks of sets.
     Returns: (d(S_A, R_B) + d(S_B, R_A)) / 2 and d(R_A, R_B), each (splits, values of the distance).
     """
-    A, B = (_stack(sets.real[splits.real[:, side]]) for side in (0, 1))
-    made = sets.synthetic[splits.synthetic, splits.samples]
-    made_A, made_B = _stack(made[:, 0]), _stack(made[:, 1])
-    return (distance(made_A, B) + distance(made_B, A)) / 2, distance(A, B)
+    bytes_a_split = 4 * splits.half * sets.real[0].size * sets.real.itemsize
+    together = max(1, STACK_BYTES // bytes_a_split)
+    values, floors = [], []
+    for start in range(0, len(splits.real), together):
+        some = Splits(*(part[start : start + together] for part in (splits.real, splits.synthetic, splits.samples)))
+        A, B = (_stack(sets.real[some.real[:, side]]) for side in (0, 1))
+        made_A, made_B = (_stack(sets.synthetic[some.synthetic[:, side], some.samples[:, side]]) for side in (0, 1))
+        values.append((distance(made_A, B) + distance(made_B, A)) / 2)
+        floors.append(distance(A, B))
+    return np.concatenate(values), np.concatenate(floors)
 
 
 def ratio_interval(
@@ -104,8 +114,9 @@ def ratio_interval(
 ) -> tuple[float, float, float] | None:
     """Mean synthetic-vs-real over mean real-vs-real distance of the splits, with an interval by jackknife.
 
-    The logarithm's standard error comes from leaving out one patient at a time in all splits (Efron & Stein 1981), with
-    Student's t; of two sets of different patients the two variances add up.
+    The logarithm's standard error comes from leaving out one patient at a time in all splits (Efron & Stein 1981), or
+    one of `JACKKNIFE_GROUPS` groups of patients, with Student's t; of two sets of different patients the two variances
+    add up.
 
     Args:
         sets, splits: From `draw_splits`.
@@ -117,7 +128,8 @@ def ratio_interval(
     if min(values.mean(), floors.mean()) <= 0:
         return None
     log_ratio = np.log(values.mean() / floors.mean())
-    real_ids, made_ids = np.asarray(sets.real_patients), np.asarray(sets.synthetic_patients)
+    real_ids = _groups(sets.real_patients)
+    made_ids = real_ids if sets.shared else _groups(sets.synthetic_patients) + JACKKNIFE_GROUPS
     groups = [np.unique(real_ids)] if sets.shared else [np.unique(real_ids), np.unique(made_ids)]
     variance = 0.0
     for patients in groups:
@@ -147,7 +159,8 @@ def exchange_tests(
 
     Of shared patients: with the real lesion of the same mask. For each patient at random, the real lesion and the
     samples change roles, all masks of a patient alike, and both statistics are computed anew. Of different patients:
-    patients change sets, and only the second statistic is computed.
+    patients change sets, and only the second statistic is computed. Of more than `MOST_TESTED` masks, those of patients
+    drawn at random take part, in splits of their own.
 
     - *farther*: d(S_A, R_B) − d(R_A, R_B), averaged over the splits. It answers what the ratio shows, and is blind to
       lesions that are too much alike: a smaller spread brings them nearer to all others.
@@ -162,6 +175,10 @@ def exchange_tests(
         rng: Source of the exchanges.
     Returns: One-sided p of farther (None without shared patients) and of differs.
     """
+    if max(len(sets.real_patients), len(sets.synthetic_patients)) > MOST_TESTED:
+        fewer = _thinned(sets, rng)
+        with contextlib.suppress(ValueError):  # where one patient has most of them, all take part
+            sets, splits = fewer, draw_splits(fewer, len(splits.real), rng)
     if not sets.shared:
         return None, _two_sample_test(sets, distance, permutations, rng)
     _, ids = np.unique(np.asarray(sets.real_patients), return_inverse=True)
@@ -201,6 +218,26 @@ def _share_at_least(observed: np.ndarray, exchanged: list[np.ndarray]) -> np.nda
     """(1 + exchanges at least as large) / (1 + exchanges); equal up to rounding counts as equal."""
     extreme = np.array(exchanged) >= observed - 1e-9 * np.abs(observed)
     return (1 + extreme.sum(axis=0)) / (1 + len(exchanged))
+
+
+def _groups(patients: Sequence[str]) -> np.ndarray:
+    """Number of each lesion's patient, or of its group of patients, below `JACKKNIFE_GROUPS`."""
+    return np.unique(np.asarray(patients), return_inverse=True)[1] % JACKKNIFE_GROUPS
+
+
+def _thinned(sets: LesionSets, rng: np.random.Generator) -> LesionSets:
+    """At most about `MOST_TESTED` masks of each set, of whole patients drawn at random."""
+
+    def rows(patients: Sequence[str]) -> np.ndarray:
+        ids = np.unique(np.asarray(patients), return_inverse=True)[1]
+        order = rng.permutation(ids.max() + 1)
+        counts = np.cumsum(np.bincount(ids)[order])
+        return np.flatnonzero(np.isin(ids, order[: max(MIN_PATIENTS, int(np.searchsorted(counts, MOST_TESTED)) + 1)]))
+
+    real = rows(sets.real_patients)
+    made = real if sets.shared else rows(sets.synthetic_patients)
+    names = ([sets.real_patients[row] for row in real], [sets.synthetic_patients[row] for row in made])
+    return LesionSets(sets.real[real], sets.synthetic[made], *names, sets.shared)
 
 
 def _half(patients: Sequence[str]) -> int:

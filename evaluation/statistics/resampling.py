@@ -159,5 +159,6 @@ def flat(features: np.ndarray) -> np.ndarray:
 
 def patient_rows(patients: Sequence[str]) -> dict[str, np.ndarray]:
     """Patient -> the row numbers of its lesions."""
-    ids = np.asarray(patients)
-    return {patient: np.flatnonzero(ids == patient) for patient in np.unique(ids)}
+    names, ids, counts = np.unique(np.asarray(patients), return_inverse=True, return_counts=True)
+    rows = np.split(np.argsort(ids, kind="stable"), np.cumsum(counts)[:-1])
+    return dict(zip(names, rows, strict=True))

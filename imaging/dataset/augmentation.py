@@ -101,7 +101,8 @@ def resampled(
     What lies outside the nodule's own crop repeats its edge and is not valid.
 
     Args:
-        nodule: `ct_hu`, `valid_mask`, and masks of the lesion, each (N, N, N); `spacing_mm`, isotropic.
+        nodule: `ct_hu`, `valid_mask`, and masks of the lesion, each (N, N, N); `spacing_mm`, isotropic. `slice_mm`, the
+            slice distance of its scan, keeps z from being smoothed more than its slices did.
         deformation: `Deformation()` resamples only.
         size: S, edge of the model's crop.
         spacing_mm: Of the model's grid, not finer than the nodule's.
@@ -109,9 +110,10 @@ def resampled(
     """
     own_mm = float(nodule["spacing_mm"][0])
     step = spacing_mm / own_mm / deformation.zoom  # source voxels per voxel of the model's grid
-    sigma = np.sqrt(max(step**2 - 1, 0)) / FWHM_PER_SIGMA
-    source_hu = np.asarray(nodule["ct_hu"], np.float32)
-    source_hu = ndimage.gaussian_filter(source_hu, sigma, mode="nearest") if sigma > 0.05 else source_hu
+    slice_mm = np.fmax(nodule.get("slice_mm", np.nan), own_mm)  # what is in thick slices is as wide already
+    own = np.array([slice_mm, own_mm, own_mm]) / own_mm
+    sigma = np.sqrt(np.maximum(step**2 - own**2, 0)) / FWHM_PER_SIGMA
+    source_hu = ndimage.gaussian_filter(np.asarray(nodule["ct_hu"], np.float32), sigma, mode="nearest")
     sample = _sampler(source_hu.shape, deformation, size, spacing_mm, step)
 
     ct_hu = sample(source_hu, 3, "nearest")

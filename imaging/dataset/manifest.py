@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from foundation.atomic import write_atomically
 
+MOST_ROWS, MOST_BYTES = 10**5, 2**26  # of one scan: 255 lesions of some attempts are a thousand rows
 ASKED = (
     "diameter_mm",
     "malignancy",
@@ -49,6 +50,9 @@ SCHEMA = pa.schema(
         ("p90_hu", pa.float64()),
         ("distance", pa.float64()),  # to real lesions
         ("plausibility", pa.float64()),
+        ("label_dice", pa.float64()),  # of the lesion's own outline with its label
+        ("empty_share", pa.float64()),  # of the label
+        ("contrast_hu", pa.float64()),  # of the lesion above the lung around
     ]
 )
 
@@ -75,6 +79,10 @@ def join_manifests(parts: Iterable[Path], path: Path) -> pa.Table:
     tables = []
     for part in parts:
         try:
+            announced = pq.read_metadata(part)
+            size = sum(announced.row_group(index).total_byte_size for index in range(announced.num_row_groups))
+            if size > MOST_BYTES or announced.num_rows > MOST_ROWS:
+                raise OSError(f"it unpacks to {announced.num_rows} rows of {size} bytes, more than any scan's")
             tables.append(pq.read_table(part, schema=SCHEMA))
         except (OSError, pa.ArrowException) as error:
             raise ValueError(

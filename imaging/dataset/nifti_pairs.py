@@ -97,8 +97,8 @@ def read_nodule_pair(
         outline: "union" takes the mask file as it is, and the table's diameter where it gives one. "consensus" is what
             at least half of the readers in `<nodule>_readers.nii.gz` outlined, or the mask file where there is none or
             they share no voxel; "half_maximum" redraws its border (`imaging.dataset.outlined`).
-    Returns: The row, with `solid_mask` beside the fixed columns; whether the whole lesion lies inside the crop; and why
-        the border at half maximum was not taken, None if it was or was not asked for.
+    Returns: The row, with `solid_mask` and `slice_mm` beside the fixed columns; whether the whole lesion lies inside
+        the crop; and why the border at half maximum was not taken, None if it was or was not asked for.
     Raises: ValueError: Naming the file, if one of them cannot be read, they do not fit, or the mask is empty.
     """
     ct_image = read_ct(folder / f"{row['nodule_id']}_ct.nii.gz", crop=True)
@@ -116,6 +116,7 @@ def read_nodule_pair(
         columns, _, whole = crop_nodule(ct_image, mask_image, crop_size, spacing_mm, fill_hu)
     except ValueError as error:
         raise ValueError(f"{mask_path}: {error}") from error
+    columns["slice_mm"] = ct_image.GetSpacing()[2]
     columns["solid_mask"] = solid_part(columns["ct_hu"], columns["lesion_mask"], texture, columns["spacing_mm"])
     if outline == "union" and row.get("diameter_mm") is not None:
         columns["diameter_mm"] = row["diameter_mm"]

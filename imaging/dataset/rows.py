@@ -86,7 +86,10 @@ def load_split(path: Path, split: str, required: Iterable[str], kind: str, remed
     if split not in splits:
         again = "; patients for it are set aside when the dataset is prepared: do that again" * (split == "validation")
         raise ValueError(f"{path}: no split {split!r}; it has {', '.join(map(repr, splits))}{again}")
-    dataset = Dataset.load_from_disk(path / split)
+    try:
+        dataset = Dataset.load_from_disk(path / split)
+    except Exception as error:  # of JSON, of Arrow and of Datasets, on damaged files
+        raise ValueError(f"{path}: the split {split!r} cannot be read ({type(error).__name__}: {error})") from error
     missing = [name for name in required if name not in dataset.column_names]
     if missing:
         raise ValueError(f"{path}: not {kind}, lacks the columns {', '.join(missing)}; {remedy}")

@@ -4,13 +4,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
 from foundation.atomic import write_atomically
+from imaging.files.declared_size import check_declared_size
+from imaging.files.dicom_check import check_dicom
 from imaging.files.gzip_file import gzip_file
 from imaging.files.hounsfield import check_hu
+from imaging.files.metaimage_check import check_metaimage
 from imaging.files.nifti_check import check_nifti
 from imaging.geometry import check_same_grid
 from imaging.lesions.mask import binary_mask
@@ -88,6 +92,8 @@ def read_dicom_slices(files: Sequence[str | Path]) -> sitk.Image:
     Returns: 3D scalar image, int16 or float32, HU; slices sorted by position.
     Raises: ValueError: As `read_ct`.
     """
+    for file in files:
+        check_dicom(Path(file))
     header = _header(str(files[0]))
     localizer = "LOCALIZER" in _tag(header, "0008|0008").upper()
     modality = _tag(header, "0008|0060") or "no modality"
@@ -127,7 +133,23 @@ def read_mask(path: str | Path, ct_image: sitk.Image | None = None) -> sitk.Imag
     return mask_image
 
 
-def read_labels(path: str | Path, ct_image: sitk.Image) -> list[sitk.Image]:
+class _Labels(Sequence[sitk.Image]):
+    """The masks of a label image, each made when it is asked for: all at once may take more memory than the scan."""
+
+    def __init__(self, array: np.ndarray, count: int, ct_image: sitk.Image) -> None:
+        self._array, self._count, self._ct_image = array, count, ct_image
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        label = range(1, self._count + 1)[index]
+        mask = sitk.GetImageFromArray((self._array == label).astype(np.uint8))
+        mask.CopyInformation(self._ct_image)
+        return mask
+
+
+def read_labels(path: str | Path, ct_image: sitk.Image) -> Sequence[sitk.Image]:
     """Read a label image as one mask for each label 1, 2, ...; a mask of one positive value is one lesion.
 
     Args:
@@ -141,7 +163,7 @@ def read_labels(path: str | Path, ct_image: sitk.Image) -> list[sitk.Image]:
         return [read_mask(path, ct_image)]
     image = _read_file(path)
     _check_volume(path, image)
-    array = sitk.GetArrayViewFromImage(image)
+    array = sitk.GetArrayFromImage(image)
     values = np.unique(array)
     labels = values[values != 0]
     if len(labels) < 2:
@@ -150,10 +172,7 @@ def read_labels(path: str | Path, ct_image: sitk.Image) -> list[sitk.Image]:
         shown = ", ".join(f"{label:g}" for label in labels[:5]) + (", ..." if len(labels) > 5 else "")
         raise ValueError(f"{path}: labels {shown}, expected one lesion for each of 1, 2, ... without a gap")
     check_same_grid(image, ct_image, str(path))
-    masks = [sitk.GetImageFromArray((array == label).astype(np.uint8)) for label in labels]
-    for mask in masks:
-        mask.CopyInformation(ct_image)
-    return masks
+    return _Labels(array, len(labels), ct_image)
 
 
 def read_agreement(path: str | Path, ct_image: sitk.Image) -> sitk.Image:
@@ -227,8 +246,7 @@ class _Series:
 
 
 def _read_file(path: Path) -> sitk.Image:
-    if path.name.lower().endswith(NIFTI_SUFFIXES):
-        check_nifti(path)
+    (check_nifti if path.name.lower().endswith(NIFTI_SUFFIXES) else check_metaimage)(path)
     try:
         return sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -256,6 +274,8 @@ def _find_series(folder: Path) -> list[_Series]:
     for parent, below, names in os.walk(folder, followlinks=True):
         below.sort()
         left = {str(Path(parent, name)) for name in names}
+        for file in sorted(left):
+            check_dicom(Path(file))
         for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(parent) if names else ():
             files.setdefault(uid, []).extend(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(parent, uid))
             left -= set(files[uid])
@@ -312,10 +332,14 @@ def _read_slices(series: _Series) -> sitk.Image:
             raise ValueError(f"{name}: multi-frame DICOM, expected one file per slice; convert it to NIfTI first")
         if not _tag(header, "0020|0032") or not _tag(header, "0020|0037"):
             raise ValueError(f"{name}: no position or orientation in the header; the slice cannot be placed")
+        for tag, count in (("0020|0032", 3), ("0020|0037", 6)):
+            if len(_numbers(header, tag)) != count or not np.isfinite(_numbers(header, tag)).all():
+                raise ValueError(f"{name}: DICOM tag ({tag.replace('|', ',')}) is not {count} finite numbers")
     if len(headers) < 2:
         raise ValueError(f"{where}: series {series} is a single slice, expected a volume of at least 2 slices")
 
     first = headers[0]
+    check_declared_size(f"{where}: series {series}", (*first.GetSize()[:2], len(headers)))
     orientation = _numbers(first, "0020|0037")
     for header in headers[1:]:
         same = np.allclose(_numbers(header, "0020|0037"), orientation, atol=1e-4)

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from foundation.atomic import write_atomically
+from imaging.files.dicom_check import check_dicom
 from imaging.files.dicom_identity import EMPTY, copied_header, made_uid
 
 SYNTHESIZING = ("109100", "Synthesizing Equipment")  # DICOM PS3.16, context group 7005
@@ -34,7 +35,7 @@ def read_headers(files: Sequence[str | Path], ct: sitk.Image) -> list[Dataset]:
     Returns: One dataset per slice, without pixels.
     Raises: ValueError: If the files are not the slices of `ct`.
     """
-    headers: list[Dataset] = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+    headers = [_read_header(file) for file in files]
     orientation = np.array(headers[0].ImageOrientationPatient, float)
     normal = np.cross(orientation[:3], orientation[3:])
     headers.sort(key=lambda header: float(np.dot(np.array(header.ImagePositionPatient, float), normal)))
@@ -51,6 +52,20 @@ def read_headers(files: Sequence[str | Path], ct: sitk.Image) -> list[Dataset]:
                 f"{name}: its slice lies {apart_mm:.2f} mm from the CT's; expected the series that the CT was read from"
             )
     return headers
+
+
+def _read_header(file: str | Path) -> Dataset:
+    """A header without pixels; its place and size are there and are numbers."""
+    check_dicom(Path(file))
+    try:
+        header: Dataset = pydicom.dcmread(file, stop_before_pixels=True)
+        for keyword, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6)):
+            if np.array(header[keyword].value, float).shape != (count,):
+                raise ValueError(f"{keyword} {header[keyword].value}, expected {count} numbers")
+        int(header.Rows), int(header.Columns)
+        return header
+    except Exception as error:  # pydicom raises many kinds on damaged files
+        raise ValueError(f"{file}: its DICOM header cannot be read ({type(error).__name__}: {error})") from error
 
 
 def on_stored_steps(ct: sitk.Image, headers: Sequence[Dataset]) -> sitk.Image:

@@ -35,12 +35,16 @@ def read_lesion_table(path: Path) -> list[LesionRow]:
 
     Raises: ValueError: Naming the file and the line, if there is no row, a number is none or a place is incomplete.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = list(reader.fieldnames or ())
-        if "diameter_mm" not in columns:
-            raise ValueError(f"{path}: columns {', '.join(columns) or 'none'}, expected diameter_mm among them")
-        rows = [_row(line, f"{path}, line {reader.line_num}") for line in reader]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = list(reader.fieldnames or ())
+            lines = [(line, reader.line_num) for line in reader]
+    except (csv.Error, UnicodeError) as error:
+        raise ValueError(f"{path}: cannot be read as a CSV table ({error})") from error
+    if "diameter_mm" not in columns:
+        raise ValueError(f"{path}: columns {', '.join(columns)[:200] or 'none'}, expected diameter_mm among them")
+    rows = [_row(line, f"{path}, line {number}") for line, number in lines]
     if not rows:
         raise ValueError(f"{path}: no lesion, expected one row for each")
     return rows

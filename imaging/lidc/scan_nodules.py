@@ -4,7 +4,9 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from imaging.lidc.scans import LeftOut, Scan
 from imaging.lidc.xml import RATING_ELEMENTS, Contour, Reading, read_annotation
 from imaging.semantic_map import label_lesion, lung_mask, semantic_map
 
+MOST_UNPACKED = 2**29  # bytes of a result; a nodule of 64 voxels takes 1.6 MB, and few scans have more than 20
 RESULT_VERSION = 2  # raise it when the rows change, so that results of older code are not read
 ARRAYS = ("ct_hu", "lesion_mask", "solid_mask", "valid_mask", "spacing_mm", "semantic_map")
 SLICE_TOLERANCE = 0.25  # of the slice distance: annotations round positions, and a neighbour is off by 1
@@ -257,17 +260,38 @@ def save_result(path: Path, result: ScanResult) -> None:
 
 
 def load_result(path: Path, with_arrays: bool = True) -> ScanResult:
-    """Read what `save_result` wrote; without arrays it is fast, for counting."""
-    with np.load(path, allow_pickle=False) as file:
+    """Read what `save_result` wrote; without arrays it is fast, for counting.
+
+    Raises: ValueError: If the file is damaged, or unpacks to more than a scan's nodules are.
+    """
+    with _opened(path) as file:
         meta = json.loads(str(file["meta"]))
         rows = [_with_arrays(file, row, i) if with_arrays else row for i, row in enumerate(meta["rows"])]
     return ScanResult(rows, [LeftOut(**entry) for entry in meta["left_out"]], meta["facts"])
 
 
 def load_row(path: Path, index: int) -> dict[str, Any]:
-    """One row of what `save_result` wrote, with its arrays."""
-    with np.load(path, allow_pickle=False) as file:
+    """One row of what `save_result` wrote, with its arrays. Raises ValueError as :func:`load_result`."""
+    with _opened(path) as file:
         return _with_arrays(file, json.loads(str(file["meta"]))["rows"][index], index)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The arrays of a result by name; every fault of the file is a ValueError that names it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            announced = sum(member.file_size for member in archive.infolist())  # `zipfile` unpacks no more
+        if announced > MOST_UNPACKED:
+            raise ValueError(f"it unpacks to {announced} bytes, expected at most {MOST_UNPACKED}")
+        with np.load(path, allow_pickle=False) as file:
+            yield file
+    except OSError:
+        raise
+    except Exception as error:  # of zip, deflate, NumPy and JSON
+        raise ValueError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}); delete it, and it is made again"
+        ) from error
 
 
 def _with_arrays(file: Any, row: dict[str, Any], index: int) -> dict[str, Any]:

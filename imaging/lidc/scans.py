@@ -10,6 +10,7 @@ import pandas as pd
 import pydicom
 from pydicom.errors import InvalidDicomError
 
+from imaging.files.dicom_check import check_dicom
 from imaging.lidc.xml import Reading, read_annotation
 
 HEADER_TAGS = (
@@ -172,6 +173,7 @@ def _read_headers(paths: Sequence[Path]) -> list[dict[str, Any] | str | None]:
 def _read_header(path: Path) -> dict[str, Any] | str | None:
     """Header fields; or the reason why a DICOM file cannot be used; or None for a file that is no DICOM image."""
     try:
+        check_dicom(path, lengths=False)
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(HEADER_TAGS))
         if "SeriesInstanceUID" not in header:
             return "a DICOM file without SeriesInstanceUID; is it complete?" if path.suffix.lower() == ".dcm" else None

@@ -94,8 +94,8 @@ def read_annotation(path: Path) -> Reading:
     """
     try:
         root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        raise ValueError(f"{path}: broken XML ({error}); download the file again") from None
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the others are of encodings
+        raise ValueError(f"{path}: broken XML ({str(error)[:200]}); download the file again") from None
     if _local(root) != "LidcReadMessage":
         raise ValueError(f"{path}: root element `{_local(root)}`, expected `LidcReadMessage` (a CT annotation of LIDC)")
     series_uid = next((_text(e) for e in root.iter() if _local(e).lower() == "seriesinstanceuid" and _text(e)), "")
@@ -136,7 +136,7 @@ def _ratings(element: ElementTree.Element) -> dict[str, int | None]:
     ratings: dict[str, int | None] = {}
     for name, (tag, highest) in RATING_ELEMENTS.items():
         text = _text(_child(characteristics, tag))
-        ratings[name] = int(text) if text.isdecimal() and 1 <= int(text) <= highest else None
+        ratings[name] = int(text) if len(text) == 1 and text.isdecimal() and 1 <= int(text) <= highest else None
     return ratings
 
 
@@ -149,15 +149,16 @@ def _contour(roi: ElementTree.Element) -> Contour:
             (int(_text(_child(edge, "xCoord"))), int(_text(_child(edge, "yCoord"))))
             for edge in _children(roi, "edgeMap")
         ]
-    except ValueError as error:
-        raise ValueError(f"unreadable coordinate ({error}), expected integers") from None
+        points_xy = np.array(points, dtype=np.int64)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"unreadable coordinate ({str(error)[:200]}), expected integers") from None
     if not points:
         raise ValueError("a roi without edgeMap points, expected at least one")
     if not sop_uid and not math.isfinite(z_mm):
         raise ValueError("a roi with neither imageSOP_UID nor imageZposition; its slice is unknown")
     if inclusion not in ("TRUE", "FALSE"):
         raise ValueError(f"inclusion `{inclusion}`, expected TRUE or FALSE")
-    return Contour(sop_uid, z_mm, inclusion == "TRUE", np.array(points, dtype=np.int64))
+    return Contour(sop_uid, z_mm, inclusion == "TRUE", points_xy)
 
 
 def _local(element: ElementTree.Element) -> str:

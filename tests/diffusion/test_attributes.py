@@ -7,7 +7,14 @@ import torch
 from tiny_models import pixel_pipeline, tiny_unet
 from torch.testing import assert_close
 
-from diffusion.attributes import SCALES, AttributeEmbedding, check_attribute, forgotten, requested_attributes
+from diffusion.attributes import (
+    SCALES,
+    AttributeEmbedding,
+    check_attribute,
+    composition_of,
+    forgotten,
+    requested_attributes,
+)
 from diffusion.sampling.crops import Crops
 from diffusion.sampling.pipeline import LesionInpaintPipeline
 from diffusion.sampling.request import InpaintRequest
@@ -166,3 +173,35 @@ def test_every_scale_has_its_names_within():
     for name, scale in SCALES.items():
         assert scale.low < scale.high, name
         assert all(scale.low <= value <= scale.high for value in scale.names.values())
+
+
+def test_the_solid_share_is_what_the_percentiles_leave_above_the_threshold():
+    """Solid from -300 HU; between percentiles the quantile function is a line, and beyond them it goes on."""
+    names = ("mean_hu", "p10_hu", "p50_hu", "p90_hu", "texture")
+    rows = [
+        [NAN, -700.0, -300.0, 100.0, 3.0],  # the median is the threshold
+        [NAN, -700.0, -500.0, -100.0, 2.0],  # halfway between the 50th and the 90th percentile
+        [NAN, -400.0, -200.0, 0.0, 4.0],  # halfway between the 10th and the 50th
+        [NAN, -900.0, -800.0, -700.0, 1.0],
+        [NAN, -100.0, 0.0, 50.0, NAN],
+        [-300.0, NAN, -300.0, 100.0, 3.0],
+    ]
+    found = composition_of(torch.tensor(rows), names)
+    expected = [(3.0, 0.5), (2.0, 0.3), (4.0, 0.7), (1.0, 0.0), (NAN, 1.0), (3.0, NAN)]
+    for pair, values in zip(found, expected, strict=True):
+        assert pair == pytest.approx(values, nan_ok=True)
+    assert all(map(math.isnan, composition_of(torch.zeros(1, 1), ("malignancy",))[0]))
+
+
+def test_a_detailed_map_shows_what_the_requested_lesion_is_made_of_and_another_does_not(monkeypatch):
+    unet = {"latent_channels": 1, "condition_channels": 4, "map_factor": 1, "num_labels": 8, "attributes": KNOWN}
+    seen = []
+    for detailed in (False, True):
+        pipe = pixel_pipeline(tiny_unet(**unet), detailed_map=detailed, paint_margin_mm=1.0)
+        modulate = pipe.unet.modulate
+        monkeypatch.setattr(pipe.unet, "modulate", lambda labels, of=modulate: (seen.append(labels), of(labels))[1])
+        pipe(*crops(2), attributes={"texture": ["solid", "ground-glass"]}, num_inference_steps=1)
+    lesion_mask = crops(2)[1] > 0
+    plain, detailed = seen
+    assert (plain[lesion_mask] == 6).all()
+    assert (detailed[0][lesion_mask[0]] == 7).all() and (detailed[1][lesion_mask[1]] == 5).all()

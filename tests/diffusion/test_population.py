@@ -113,6 +113,30 @@ def test_only_where_nothing_at_all_is_requested_something_is_drawn():
     assert told[0, 2].isfinite() == (numbers_of(told[:1, 0])[0] % 2 == 0)
 
 
+def test_a_requested_character_chooses_the_lesions_whose_appearance_is_drawn():
+    """Two hundred lesions of one size; ratings go with the density, and a lesion's HU belong together."""
+    number = torch.arange(200.0)
+    columns = [
+        1 + number / 50,
+        5 - number / 50,
+        number - 600,
+        number - 500,
+    ]  # malignancy, texture, mean, 90th percentile
+    known = ("malignancy", "texture", "mean_hu", "p90_hu")
+    rated = LesionPopulation.of(known, torch.full((200,), 9.0), torch.stack(columns, dim=1))
+    names = ("diameter_mm", "p90_hu", "mean_hu", "malignancy", "texture")
+    requests = torch.full((300, 5), NOTHING)
+    requests[:100, 3], requests[100:200, 4], requests[200:, 2] = 3.0, 4.0, -300.0
+    lesions = torch.full((300,), 9.0), torch.full((300,), LUNG), torch.linspace(0, 0.99, 100).repeat(3)
+    made = rated.completed(requests, names, *lesions)
+    assert_close(made[:, 1] - made[:, 2], torch.full((300,), 100.0))
+    drawn = made[:, 2] + 600  # which lesion it was
+    assert set(drawn[:100].int().tolist()) == set(range(93, 108)) and (made[:100, 3] == 3).all()
+    assert set(drawn[100:200].int().tolist()) == set(range(43, 58)) and (made[100:200, 4] == 4).all()
+    assert (made[200:, 2] == -300).all() and made[200:, 3].isnan().all() and made[:, 0].isnan().all()
+    assert made[200:, 4].isfinite().all()
+
+
 def told(pipe: LesionInpaintPipeline, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Tensor:
     """The attributes that the U-Net was told at the last step, NaN where none."""
     seen = []

@@ -253,3 +253,36 @@ def test_help_explains_every_field(capsys):
     assert end.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "Voxel index z,y,x." in text and "Width of each level." in text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "out: 2001-99-99\n",
+        "seed: " + "9" * 5000,
+        "out: !!timestamp x\n",
+        "out: !!int x\n",
+        "seed: " + "[" * 10_000,
+        "out: " + "x" * 1_000_000,
+        "k" * 100_000 + ": 1\n",
+    ],
+)
+def test_a_damaged_config_file_ends_in_one_short_sentence_that_names_it(tmp_path, capsys, content):
+    path = tmp_path / "run.yaml"
+    path.write_text(content)
+    with pytest.raises(SystemExit) as end:
+        parse_config(Config, ["--config", str(path)])
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert said.startswith(f"error: {path}: ") and said.count("\n") == 1 and len(said) < 1000
+
+
+def test_a_message_that_quotes_a_damaged_file_is_shown_short_and_printable():
+    def main(config):
+        raise ValueError("a.csv: 2 problems\nx '" + "9" * 10_000 + "'\ny \x1b[31m\x00")
+
+    with pytest.raises(SystemExit) as end:
+        launch(main, Config(Path(".")))
+    lines = str(end.value.code).split("\n")
+    assert lines[0] == "error: a.csv: 2 problems" and lines[1].endswith("999 ...") and len(lines[1]) < 1000
+    assert lines[2] == "y [31m"

@@ -79,6 +79,26 @@ def test_an_inpainting_map_has_the_lesions_parts_and_hides_what_is_painted_over(
     assert (made[(paint > 0) & (lesion == 0)] == LUNG).all()
 
 
+def test_a_map_with_its_margin_shows_the_vessel_that_enters_it_and_not_what_the_lesion_held():
+    spacing, lesion = (1.0, 1.0, 1.0), np.zeros((9, 40, 40), np.uint8)
+    lesion[3:6, 17:23, 17:23] = 1
+    apart_mm = ndimage.distance_transform_edt(lesion == 0)
+    paint = (apart_mm <= 4).astype(np.uint8)
+    ct_hu = np.full(lesion.shape, -850.0)
+    ct_hu[:, :, :3] = 40  # the chest wall
+    ct_hu[4, 20, 3:] = 30  # a vessel through the lesion
+    labels = inpainting_map(ct_hu, lesion, paint, spacing, detailed_map=True)
+    vessel = labels[4, 20]
+    assert (vessel[3:15] == LABELS.index("soft_tissue")).all() and (vessel[25:] == LABELS.index("soft_tissue")).all()
+    np.testing.assert_array_equal(labels >= FIRST_NODULE, lesion)
+    assert labels[4, 25, 30] == LUNG
+
+    other = np.where(apart_mm <= 1.5, 200.0, ct_hu)  # a denser lesion, its vessel and blurred border
+    np.testing.assert_array_equal(inpainting_map(other, lesion, paint, spacing, detailed_map=True), labels)
+    without = inpainting_map(ct_hu, lesion, paint, spacing)
+    assert (without[4, 20, 10:36] != LABELS.index("soft_tissue")).all()  # vessels are lung there
+
+
 def test_the_threshold_lies_between_lung_and_tissue():
     ct_hu, _ = make_thorax()
     assert -500 < tissue_threshold_hu(ct_hu) < -300

@@ -9,6 +9,7 @@ import torchvision
 from scipy.ndimage import gaussian_filter
 
 from evaluation.lesions import radiomics
+from evaluation.lesions.features import FeatureSet
 from scripts.evaluate import EvaluateConfig, main, synthetic_sets
 
 pytestmark = pytest.mark.slow
@@ -89,6 +90,31 @@ def test_the_report_has_all_that_its_inputs_allow(report):
     drawn |= {f"copies_{n}{part}" for n in range(3) for part in ("", "_pairs")}
     assert sorted(pictures) == sorted(f"pictures/{name}.png" for name in drawn)
     assert {str(file.relative_to(report)) for file in (report / "pictures").iterdir()} == set(pictures)
+
+
+def test_the_detector_judges_each_set_beside_its_controls(tmp_path, monkeypatch):
+    """Of sets large enough; the report says what gives the blurred ones away."""
+    for n in range(12):
+        ct_hu, mask = _lesion(n)
+        _write(tmp_path / "real", f"nodule{n}", ct_hu, mask)
+        _write(tmp_path / "blurred", f"nodule{n}", np.where(mask, gaussian_filter(ct_hu, 1.0), ct_hu), mask)
+    monkeypatch.setattr("scripts.evaluate.measure_features", lambda lesions, *_: (hu_features(lesions), []))
+    names = {"real": tmp_path / "real", "synthetic": str(tmp_path / "blurred"), "out": tmp_path / "out"}
+    main(EvaluateConfig(**names, **(OFF | {"detector": "figures"})))
+    content = json.loads((tmp_path / "out/report.json").read_text())
+    found = {row["label"]: row for row in content["detections"]}
+    assert found, content["left_out"]
+    assert set(found) == {"blurred", *(f"real, blurred {s} mm" for s in ("0.3", "0.5", "1")), "real, without noise"}
+    assert found["blurred"]["auroc"] > 0.8 and found["blurred"]["pairs"] == 12 and found["blurred"]["network"] is None
+    assert any("6 lesions of 12 patients" in remark for remark in content["left_out"])  # real against real needs 20
+    markdown = (tmp_path / "out/report.md").read_text()
+    assert "what gives it away" in markdown
+
+
+def hu_features(lesions):
+    """The one kind of features that every report has."""
+    values = np.array([[[lesion.ct_hu[lesion.lesion_mask].mean(), 1.0]] for lesion in lesions])
+    return {"HU": FeatureSet(values, lesions), "Nodule net": FeatureSet(values, lesions)}
 
 
 def test_what_is_missing_is_named(report):

@@ -1,13 +1,16 @@
 """Several lesions in one run: rows of a table, labels of a mask, places that are chosen; in files and in the record."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import highdicom as hd
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from dicom_factory import write_dicom_series
+from scipy.ndimage import binary_erosion
 
 from diffusion import LesionInpaintPipeline
 from foundation.config import launch, parse_config
@@ -15,7 +18,7 @@ from imaging.files.ct import read_ct, write_ct
 from imaging.geometry import index_of_point, point_of_index
 from imaging.lesions.sites import free_lung
 from imaging.phantom.chest import chest_phantom
-from scripts.inpaint import InpaintConfig
+from scripts.inpaint import SEED_STEP, InpaintConfig, Planned, painted_lesion
 from scripts.inpaint import main as inpaint_main
 
 TABLE = "diameter_mm,seed\n9,3\n12,\n"
@@ -150,3 +153,39 @@ def test_a_drawn_lesion_at_the_pleura_ends_with_the_lung(scan, chain, tmp_path, 
     assert 0 < segmentation[..., 0].sum() * 4**3 < 0.9 * np.pi / 6 * 16**3
     record = json.loads((out / "record.json").read_text())
     assert record["mean_hu_before"] < -500  # no wall in it
+
+
+class Painter:
+    """A pipeline whose lesion fills its label from the seed `good` on, and is a speck before."""
+
+    config = {"crop_size": 32, "spacing_mm": 1.0, "detailed_map": True}  # noqa: RUF012 - as a pipeline has it
+
+    def __init__(self, good: int) -> None:
+        self.good, self.seeds = good, []
+
+    def __call__(self, ct, mask, generator, **_):
+        self.seeds.append(generator.initial_seed())
+        inside = sitk.GetArrayFromImage(mask) > 0
+        if len(self.seeds) < self.good:
+            inside = binary_erosion(inside, iterations=2)
+        made = sitk.GetImageFromArray(np.where(inside, 30, sitk.GetArrayViewFromImage(ct)).astype(np.int16))
+        made.CopyInformation(ct)
+        return SimpleNamespace(ct=made, paint_mask=mask)
+
+
+@pytest.mark.parametrize(("good", "accepted"), [(1, True), (3, True), (4, False)])
+def test_a_lesion_that_is_not_where_its_label_is_gets_two_more_seeds(good, accepted):
+    ct = sitk.GetImageFromArray(np.random.default_rng(0).normal(-850, 20, (40, 40, 40)).astype(np.int16))
+    part = sitk.GetImageFromArray(np.ones((8, 8, 8), np.uint8))
+    lesion = Planned((slice(16, 24), slice(16, 24), slice(16, 24)), part, {}, 7, None, None)
+    config, painter = InpaintConfig(ct=Path(__file__), mask=Path(__file__), out=Path("out")), Painter(good)
+    made, tried, reason = painted_lesion(config, painter, ct, lesion)
+    tries = min(good, 3)
+    assert painter.seeds == [7 + k * SEED_STEP for k in range(tries)]
+    assert (made is not None) == accepted and tried.seed == (painter.seeds[-1] if accepted else 7)
+    assert reason == "" if accepted else "after 3 seeds" in reason
+
+    anything = replace(config, least_dice=0.0)
+    assert painted_lesion(anything, Painter(9), ct, lesion)[0] is not None
+    with pytest.raises(ValueError, match=r"least_dice 1.5, expected a share from 0 to 1"):
+        replace(config, least_dice=1.5)

@@ -184,6 +184,30 @@ def test_a_run_that_is_killed_goes_on_without_a_lost_or_doubled_lesion(made, opt
     assert contents(out) == contents(made)
 
 
+def test_lesions_of_several_scans_are_painted_together_and_do_not_depend_on_who_is_in_a_batch(
+    made, options, tmp_path, monkeypatch
+):
+    batches = []
+    forward = SPADEUNet3D.forward
+
+    def noted(self, sample, *more, **options):
+        batches.append(len(sample))
+        return forward(self, sample, *more, **options)
+
+    monkeypatch.setattr(SPADEUNet3D, "forward", noted)
+    main(config_of(options, tmp_path / "whole", "--batch-size", "3"))
+    assert set(batches) == {3}
+    for shard in ("2/3", "1/3", "3/3"):
+        main(config_of(options, tmp_path / "shards", "--batch-size", "3", "--shard", shard))
+    assert contents(tmp_path / "shards") == contents(tmp_path / "whole")
+    alone, together = rows(made), rows(tmp_path / "whole")
+    same = [*("lesion", "attempt", "noise_seed", "mask_seed", "requested_mean_hu", "volume_mm3"), "accepted"]
+    pd.testing.assert_frame_equal(alone[same], together[same])
+    for path in made.glob("scans/*/ct.nii.gz"):
+        other = array(tmp_path / "whole" / path.relative_to(made))
+        assert np.abs(array(path).astype(int) - other).max() <= 1  # HU, by rounding
+
+
 def test_more_lesions_are_added_to_those_that_are_there(made, options, tmp_path):
     out = tmp_path / "out"
     main(config_of(options, out, "--lesions", "4"))
@@ -306,6 +330,7 @@ def test_other_settings_are_refused_in_a_folder_that_holds_lesions(made, options
         (["--lesions", "7"], "lesions 7, lesions_per_scan 2: expected a multiple of the second"),
         (["--lesions-per-scan", "400", "--lesions", "400"], "which is at most 255"),
         (["--attempts", "0"], "attempts 0, expected at least 1"),
+        (["--batch-size", "0"], "batch_size 0, expected at least 1"),
         (["--shard", "0/3"], "shard '0/3', expected i/n with i from 1 to n, such as 1/4"),
         (["--shard", "4/3"], "shard '4/3', expected i/n"),
         (["--least-plausibility", "1.5"], "least_plausibility 1.5, expected a share from 0 to 1"),

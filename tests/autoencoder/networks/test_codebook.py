@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from sklearn.cluster import KMeans
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoencoder.networks.codebook import EmaCodebook, perplexity
 
@@ -48,6 +49,37 @@ def test_codes_follow_the_moving_average_of_their_cells():
     code = int(torch.cdist(codebook.vectors, corners[3:]).argmin())
     expected = (0.9 * sums[code] + 0.1 * moved.flatten(2)[0].sum(1)) / (0.9 * usage[code] + 0.1 * moved.shape[2])
     torch.testing.assert_close(codebook.vectors[code], expected)
+
+
+class Sizes(TorchDispatchMode):
+    """Notes (elements, type) of every tensor that is made."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.made.add((tensor.numel(), tensor.dtype))
+        return result
+
+
+def test_the_update_makes_no_matrix_of_cells_by_codes_but_the_distances():
+    codebook = EmaCodebook(50, 3)
+    codebook.updates += 1  # so that no k-means runs
+    latent = torch.randn(1, 3, 4, 5, 7)
+    expected = torch.zeros(50, 3, dtype=torch.float64)
+    for cell, code in zip(latent.flatten(2)[0].T, codebook.nearest(latent).flatten(), strict=True):
+        expected[code] += cell.double()
+    expected = 0.99 * codebook.sums + 0.01 * expected
+    codebook.dead_below = 0.0
+    with Sizes() as sizes:
+        codebook.update(latent)
+    assert (140 * 50, torch.float32) in sizes.made
+    assert (140 * 50, torch.int64) not in sizes.made
+    torch.testing.assert_close(codebook.sums, expected.float())
 
 
 def test_a_dead_code_comes_back_on_a_cell_of_the_batch():

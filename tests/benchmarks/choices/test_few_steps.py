@@ -63,7 +63,9 @@ def test_lesions_are_apart_by_the_mean_over_their_masks():
 
 def test_few_is_enough_only_if_no_larger_number_differs():
     def rows(ratios: dict[int, float]) -> list[Row]:
-        return [Row("ddim", calls, 0.0, {}, {"Gabor": (ratio, 0, 9)}) for calls, ratio in ratios.items()]
+        return [
+            Row("ddim", calls, 0.0, {}, {"Gabor": (ratio, 0, 9)}, (0.5, 0.4, 0.6)) for calls, ratio in ratios.items()
+        ]
 
     assert fewest_calls(rows({4: 1.3, 8: 1.04, 16: 0.96, 250: 1.0}), ["Gabor"]) == 8
     assert fewest_calls(rows({4: 1.0, 8: 1.06, 16: 1.0, 250: 1.0}), ["Gabor"]) == 16

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from evaluation.guided.cost import CostRow, goal_sentences, is_beyond
@@ -26,6 +28,8 @@ def ranks(scale: float, rho: float | None) -> RankRow:
 def test_a_distance_is_beyond_where_it_exceeds_the_splits_of_real_vs_real():
     assert is_beyond(distance("Gabor WD, standardised", 1.21)) and not is_beyond(distance("Gabor WD", 1.2))
     assert not is_beyond(distance("Gabor WD, standardised", None))
+    surely = replace(distance("Gabor WD", 1.1), ratio=1.4, low=1.02, high=1.9)
+    assert is_beyond(surely) and not is_beyond(replace(surely, low=0.98))
     row = cost(2, 1.5)
     assert row.beyond == ["Gabor WD, standardised"] and row.texture_ratio == pytest.approx(1.25)
     assert row.distance("Fréchet 3D").value == 9.0 and row.distance("FID") is None

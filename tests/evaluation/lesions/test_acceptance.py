@@ -38,3 +38,12 @@ def test_each_limit_has_its_reason(acceptance):
     assert acceptance.fault(unlikely, {}) == ("implausible", "0.010, least 0.05")
     free = replace(acceptance, hu_tolerance=None, least_plausibility=0.0)
     assert free.fault(unlikely, {"mean_hu": 300.0}) is None
+
+
+def test_what_does_not_follow_its_label_is_rejected_if_that_is_looked_at(acceptance):
+    measured = {"mean_hu": 0.0, "plausibility": 0.5, "p50_hu": 10.0}
+    measured |= {"label_dice": 0.7, "empty_share": 0.05, "contrast_hu": 800.0}
+    assert acceptance.fault(measured, {}) is None
+    strict = replace(acceptance, least_dice=0.8)
+    assert strict.fault(measured, {}) == ("not where its label is", "Dice of its own outline 0.70, least 0.8")
+    assert strict.fault(measured | {"label_dice": 0.81}, {}) is None

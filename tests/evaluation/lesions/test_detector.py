@@ -68,10 +68,10 @@ def test_scores_of_a_patient_come_from_classifiers_that_have_not_seen_it():
     signature = rng.standard_normal((20, len(FIGURES)))
     sign = np.where(rng.random(20) < 0.5, 1.0, -1.0)[:, None]
     rows = np.concatenate([signature + 0.1 * sign, signature - 0.1 * sign])
-    scores = held_out_scores(rows, 2 * patients, seed=0)
+    scores = held_out_scores(rows, np.arange(40) >= 20, 2 * patients, seed=0)
     assert auroc(scores, np.arange(40) >= 20) < 0.75
-    with pytest.raises(ValueError, match="4 pairs of 4 patients, expected at least 10 pairs of 5 patients"):
-        held_out_scores(rows[:8], 2 * patients[:4], seed=0)
+    with pytest.raises(ValueError, match="4 lesions of 4 patients, expected at least 10 of each kind and 5 patients"):
+        held_out_scores(rows[:8], np.arange(8) >= 4, 2 * patients[:4], seed=0)
 
 
 def test_each_mask_is_taken_once(make_lesion):

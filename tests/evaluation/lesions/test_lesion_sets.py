@@ -1,3 +1,4 @@
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -51,6 +52,15 @@ def test_a_folder_and_a_prepared_dataset_give_the_same_lesions(tmp_path, make_le
             assert (a.name, a.patient_id, a.spacing_mm) == (b.name, b.patient_id, b.spacing_mm)
             np.testing.assert_array_equal(a.ct_hu, b.ct_hu)
             np.testing.assert_array_equal(a.lesion_mask, b.lesion_mask)
+    for path in (folder, tmp_path / "prepared"):
+        for stored, loaded in zip(load_lesions(path, "all", stored=True)[0], load_lesions(path, "all")[0], strict=True):
+            assert not {"ct_hu", "lesion_mask", "valid_mask"} & set(vars(stored))  # no voxel is held
+            moved = pickle.loads(pickle.dumps(replace(stored, patient_id="other")))
+            assert (moved.name, moved.patient_id, moved.mask_name) == (loaded.name, "other", loaded.mask_name)
+            for name in ("ct_hu", "lesion_mask", "valid_mask", "spacing_mm"):
+                np.testing.assert_array_equal(getattr(moved, name), getattr(loaded, name))
+            with pytest.raises(AttributeError):
+                _ = stored.no_such_attribute
 
 
 def test_lesions_that_cannot_be_used_are_named(tmp_path, make_lesion):

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from evaluation.lesions import memorisation
 from evaluation.lesions.features import FeatureSet
 from evaluation.lesions.memorisation import (
     check_memorisation,
@@ -44,6 +45,32 @@ def test_honest_lesions_are_not_closer_than_test_lesions_and_copies_are(sets, ma
     assert honest.p_closer > 0.05 and not len(honest.duplicates)
     copied = check_memorisation(train, train, test)
     assert copied.p_closer < 0.01 and copied.nearest.tolist() == copied.duplicates.tolist() == list(range(8))
+
+
+def test_the_check_holds_a_block_of_lesions_at_a_time(sets, make_lesion, monkeypatch):
+    train, test = sets
+    synthetic = [make_lesion(n) for n in range(50, 57)]
+    distances = pairwise_distances(synthetic, train)
+    blocks = []
+    rows_of = memorisation.foreground_rows
+    monkeypatch.setattr(memorisation, "foreground_rows", lambda some: (blocks.append(len(some)), rows_of(some))[1])
+    monkeypatch.setattr(memorisation, "BLOCK", 3)
+    found = check_memorisation(synthetic, train, test)
+    assert max(blocks) == 3
+    np.testing.assert_allclose(found.synthetic, distances.min(1), rtol=1e-9)
+    assert found.nearest.tolist() == distances.argmin(1).tolist()
+
+
+def test_the_variety_of_many_lesions_is_taken_over_drawn_pairs(make_lesion, monkeypatch):
+    rng = np.random.default_rng(0)
+    lesions = [replace(make_lesion(0), name=f"a{n}") for n in range(60)]
+    made = FeatureSet(2 * rng.normal(size=(60, 1, 4)), lesions)
+    real = FeatureSet(rng.normal(size=(60, 1, 4)), lesions)
+    exact = feature_variety(made, real)[0]
+    monkeypatch.setattr(memorisation, "PAIRS", 1000)
+    monkeypatch.setattr(memorisation, "BLOCK_PAIRS", 300)
+    drawn = feature_variety(made, real)[0]
+    assert drawn != exact and drawn == pytest.approx(exact, rel=0.05)
 
 
 def test_a_shared_patient_is_refused(sets):

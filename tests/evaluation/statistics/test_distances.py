@@ -3,6 +3,7 @@ import pytest
 from scipy.linalg import sqrtm
 from scipy.stats import wasserstein_distance
 
+from evaluation.statistics import distances
 from evaluation.statistics.distances import (
     frechet_distance,
     kernel_distance,
@@ -52,6 +53,29 @@ def test_frechet_distance_of_fewer_rows_than_features_is_exact():
     cross = np.sqrt(np.linalg.eigvalsh(root_x @ covariance_y @ root_x).clip(0)).sum()
     expected = ((X.mean(0) - Y.mean(0)) ** 2).sum() + np.trace(covariance_x) + np.trace(covariance_y) - 2 * cross
     assert frechet_distance(X, Y) == pytest.approx(expected, rel=1e-6)
+
+
+def test_frechet_distance_of_many_rows_takes_no_larger_matrix_than_features_by_features(monkeypatch):
+    rng = np.random.default_rng(1)
+    X, Y = rng.normal(size=(2, 70, 6)), rng.normal(0.3, 1.2, size=(2, 50, 6))
+    A, B = ((Z - Z.mean(1, keepdims=True)) / np.sqrt(Z.shape[1] - 1) for Z in (X, Y))
+    root = np.linalg.svd(A @ B.swapaxes(1, 2), compute_uv=False).sum(1)
+    expected = ((X.mean(1) - Y.mean(1)) ** 2).sum(1) + (A**2).sum((1, 2)) + (B**2).sum((1, 2)) - 2 * root
+    sizes, svd = [], np.linalg.svd
+    monkeypatch.setattr(
+        np.linalg, "svd", lambda matrix, **options: (sizes.append(matrix.shape), svd(matrix, **options))[1]
+    )
+    monkeypatch.setattr(distances, "QR_ROWS", 20)  # several parts
+    np.testing.assert_allclose(frechet_distance(X, Y), expected, rtol=2e-13)
+    assert sizes == [(2, 6, 6)]
+
+
+def test_kernel_distance_of_large_sets_is_the_mean_over_interleaved_parts(monkeypatch):
+    rng = np.random.default_rng(5)
+    X, Y = rng.normal(size=(11, 3)), rng.normal(0.5, 1, size=(7, 3))
+    expected = np.mean([kernel_distance(X[k::3], Y[k::3]) for k in range(3)])
+    monkeypatch.setattr(distances, "KERNEL_ROWS", 4)
+    assert kernel_distance(X, Y) == pytest.approx(expected)
 
 
 def test_frechet_distance_of_a_shift_is_its_square_and_of_identical_sets_0(sets):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
+from evaluation.statistics import exchange
 from evaluation.statistics.distances import frechet_distance, wasserstein_per_feature
 from evaluation.statistics.exchange import LesionSets, draw_splits, exchange_tests, ratio_interval, split_distances
 
@@ -52,6 +53,46 @@ def test_the_distances_are_those_written_out_split_by_split():
         one, other = wasserstein_per_feature(made_a, real_b), wasserstein_per_feature(made_b, real_a)
         np.testing.assert_allclose(values[k], (one + other) / 2)
         np.testing.assert_allclose(floors[k], wasserstein_per_feature(real_a, real_b))
+
+
+def test_splits_are_measured_some_at_a_time(monkeypatch):
+    sets = make_sets(1, masks=9, samples=2)
+    splits = draw_splits(sets, 7, np.random.default_rng(3))
+    expected = split_distances(sets, splits, wasserstein_per_feature)
+    stacks = []
+
+    def distance(X, Y):
+        stacks.append(len(X))
+        return wasserstein_per_feature(X, Y)
+
+    monkeypatch.setattr(exchange, "STACK_BYTES", 2 * 4 * splits.half * 3 * 8)  # two splits of 3 features
+    np.testing.assert_array_equal(split_distances(sets, splits, distance), expected)
+    assert max(stacks) == 2
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_test_of_large_sets_takes_whole_patients_up_to_a_number_of_masks(monkeypatch, shared):
+    sets = make_sets(2, masks=60, samples=2, per_patient=2, bias=3.0)
+    sets = sets if shared else apart(sets)
+    sizes = []
+
+    def distance(X, Y):
+        sizes.append(max(X.shape[-2], Y.shape[-2]))
+        return wasserstein_per_feature(X, Y)
+
+    monkeypatch.setattr(exchange, "MOST_TESTED", 20)
+    assert p_values(sets, distance=distance)[1] <= 2 / 40
+    assert max(sizes) == (40 if shared else 20)  # 10 patients of two masks; of shared ones both samples
+
+
+def test_the_interval_leaves_out_groups_of_many_patients(monkeypatch):
+    sets = make_sets(3, masks=40)
+    splits = draw_splits(sets, 5, np.random.default_rng(0))
+    ratio, low, high = ratio_interval(sets, splits, wasserstein_per_feature)
+    monkeypatch.setattr(exchange, "JACKKNIFE_GROUPS", 10)
+    of_groups = ratio_interval(sets, splits, wasserstein_per_feature)
+    assert of_groups[0] == ratio
+    assert 0.5 < np.log(of_groups[2] / of_groups[1]) / np.log(high / low) < 2
 
 
 @pytest.mark.parametrize("share", [0.0, 0.6, 0.95])

@@ -111,6 +111,19 @@ def test_the_plain_variant_keeps_the_detail_of_sampling_the_scan_itself():
     assert 0.8 < finest(made) / finest(direct) < 1.4
 
 
+@pytest.mark.parametrize("axis", [0, 2])
+def test_thick_slices_are_not_smoothed_once_more(axis):
+    """What a fine grid holds of thick slices is smooth along z already; in the plane it still has to be smoothed."""
+    wave_hu = -800 + 100 * np.sin(2 * np.pi * places_mm(OWN, OWN_MM)[..., axis] / 3.5)
+    rows = [nodule() | {"ct_hu": np.rint(wave_hu), "slice_mm": slice_mm} for slice_mm in (np.nan, OWN_MM, 1.25)]
+    unknown, thin, thick = (resampled(row, Deformation(), SIZE, MM)["ct_hu"].std() / 70.7 for row in rows)
+    variance = ((MM / OWN_MM) ** 2 - 1) / (8 * np.log(2))  # of the Gaussian, in voxels; it has three taps
+    beside = np.exp(-1 / (2 * variance))
+    smoothed = (1 + 2 * beside * np.cos(2 * np.pi * OWN_MM / 3.5)) / (1 + 2 * beside)
+    assert unknown == thin == pytest.approx(smoothed, rel=0.02)
+    assert thick == pytest.approx(1.0 if axis == 0 else smoothed, rel=0.02)
+
+
 def test_a_lesion_of_one_voxel_does_not_vanish():
     row = nodule()
     row["lesion_mask"][:] = 0

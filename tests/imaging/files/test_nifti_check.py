@@ -1,3 +1,6 @@
+import gzip
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -38,3 +41,47 @@ def test_both_versions_and_byte_orders_are_checked(tmp_path, order, header_size,
         write_nifti(path, voxels, order, header_size)
         with pytest.raises(ValueError, match="2 voxels are NaN or infinite"):
             check_nifti(path)
+
+
+def test_a_zipped_file_is_unpacked_no_further_than_its_header_announces(tmp_path):
+    voxels = np.full((3, 4, 5), 1000, np.int16)
+    write_nifti(tmp_path / "ct.nii", voxels, "<", 348)
+    content = (tmp_path / "ct.nii").read_bytes()
+    path = tmp_path / "ct.nii.gz"
+    path.write_bytes(gzip.compress(content + bytes(1000)))  # some files end with a few bytes more
+    check_nifti(path)
+    path.write_bytes(gzip.compress(content + bytes(50_000_000)))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"ct\.nii\.gz: goes on after the 472 bytes that its header announces"):
+        check_nifti(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+@pytest.mark.parametrize("member", [b"", b"second"])
+def test_a_damaged_sum_at_the_end_of_a_zipped_file_is_found(tmp_path, member):
+    write_nifti(tmp_path / "ct.nii", np.full((3, 4, 5), 1000, np.int16), "<", 348)
+    zipped = bytearray(gzip.compress((tmp_path / "ct.nii").read_bytes()))
+    zipped[-6] ^= 1
+    (tmp_path / "ct.nii.gz").write_bytes(bytes(zipped) + gzip.compress(member))
+    with pytest.raises(ValueError, match="cannot be read as an image"):
+        check_nifti(tmp_path / "ct.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fault"),
+    [
+        ((2000, 2000, 2000), "declares 2000 x 2000 x 2000 voxels, expected a volume of 1 to 1073741824"),
+        ((-1, 4, 5), "which is no image"),
+        ((0, 4, 5), "which is no image"),
+    ],
+)
+def test_sizes_that_no_scan_has_are_refused_before_memory_is_taken(tmp_path, sizes, fault):
+    path = tmp_path / "ct.nii"
+    write_nifti(path, np.zeros((3, 4, 5), np.int16), "<", 348)
+    content = bytearray(path.read_bytes())
+    content[42:48] = np.array(sizes, "<i2").tobytes()
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=fault):
+        check_nifti(path)

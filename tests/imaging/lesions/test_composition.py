@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from imaging.lesions.composition import solid_part
+from imaging.lesions.composition import composed, solid_part
 
 SPACING = (0.7, 0.7, 0.7)
 
@@ -51,3 +51,40 @@ def test_single_bright_voxels_are_noise():
     ct_hu[20, 20, 20] = 300
     assert not solid_part(ct_hu, inside, 3, SPACING).any()
     assert not solid_part(ct_hu, np.zeros_like(inside), 3, SPACING).any()
+
+
+def background(vessel_mm=1.5, wall=False):
+    """Lung with a vessel along x through the middle, beside a ball that a lesion will fill."""
+    _, inside, _ = lesion()
+    axis = (np.arange(40) - 19.5) * 0.7
+    z, y, _ = np.meshgrid(axis, axis, axis, indexing="ij")
+    ct_hu = np.where(z**2 + y**2 <= vessel_mm**2, 20.0, -850.0)
+    return np.where(y > 4, 40.0, ct_hu) if wall else ct_hu, inside
+
+
+def made_of(ct_hu, inside, texture, share=np.nan, seed=0):
+    return composed(ct_hu, inside, SPACING, texture, share, np.random.default_rng(seed).standard_normal(inside.shape))
+
+
+def test_a_solid_lesion_is_all_solid_and_ground_glass_leaves_the_vessel_behind_it_but_no_wall():
+    ct_hu, inside = background()
+    np.testing.assert_array_equal(made_of(ct_hu, inside, 5.0), inside)
+    np.testing.assert_array_equal(made_of(ct_hu, inside, 1.0), inside & (ct_hu > -200))
+    walled, _ = background(wall=True)
+    np.testing.assert_array_equal(made_of(walled, inside, 1.0), inside & (ct_hu > -200))
+    assert not made_of(background(vessel_mm=4.0)[0], inside, 1.0).any()  # a nodule that is there already
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.6, 1.0])
+def test_a_core_takes_its_share_from_the_middle_and_differs_by_seed(share):
+    ct_hu, inside = background()
+    made, other = made_of(ct_hu, inside, 3.0, share), made_of(ct_hu, inside, 3.0, share, seed=1)
+    assert made.sum() == pytest.approx(share * inside.sum(), abs=1) and not made[~inside].any()
+    if 0 < share < 1:
+        _, _, far = lesion()
+        assert far[made > 0].mean() < far[inside & (made == 0)].mean() - 1 and (made != other).any()
+
+
+def test_without_a_texture_or_a_share_the_composition_is_open():
+    ct_hu, inside = background()
+    assert made_of(ct_hu, inside, np.nan, 0.5) is None and made_of(ct_hu, inside, 3.0) is None

@@ -79,3 +79,22 @@ def test_a_real_annotation_holds_four_readers_of_one_nodule(real_data_dir):
     assert [mark.ratings["malignancy"] for mark in reading.marks] == [5, 5, 5, 4]
     assert [mark.ratings["lobulation"] for mark in reading.marks] == [3, 5, 3, 1]
     assert reading.unusable == () and reading.non_nodules == 13
+
+
+def test_numbers_that_no_scan_has_cost_their_mark_alone(tmp_path):
+    huge = nodule("huge", [roi([(3, 10**30), (4, 4)], -12.5, "1.2.3")])
+    write_annotation(tmp_path / "a.xml", "1.2.3", [[huge, nodule("good", [roi(SQUARE, -12.5, "1.2.3")])]])
+    text = (tmp_path / "a.xml").read_text()
+    (tmp_path / "a.xml").write_text(text.replace(f"<subtlety>{RATINGS['subtlety']}<", f"<subtlety>{'9' * 5000}<"))
+    reading = read_annotation(tmp_path / "a.xml")
+    assert [mark.nodule_id for mark in reading.marks] == ["reader 0 good"]
+    assert reading.marks[0].ratings["subtlety"] is None
+    assert [name for name, reason in reading.unusable if "unreadable coordinate" in reason] == ["reader 0 huge"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-7", "klingon", "zlib", "idna"])
+def test_an_encoding_that_cannot_be_read_is_refused(tmp_path, encoding):
+    path = tmp_path / "a.xml"
+    path.write_text(f'<?xml version="1.0" encoding="{encoding}"?><LidcReadMessage/>')
+    with pytest.raises(ValueError, match=rf"{path}: (broken XML|no SeriesInstanceUid)"):
+        read_annotation(path)

@@ -1,0 +1,30 @@
+"""Damaged tables of lesions end in one sentence that names the file."""
+
+import pytest
+
+from imaging.lesions.table import read_lesion_table
+
+HEAD = "x,y,z,diameter_mm\n"
+
+
+def test_rows_are_read_with_what_is_left_empty(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y,z,diameter_mm,seed,malignancy\n10,11,12,8.5,3,malignant\n,,,12,,\n")
+    first, second = read_lesion_table(tmp_path / "a.csv")
+    assert (first.center_zyx, first.diameter_mm, first.seed) == ((12, 11, 10), 8.5, 3)
+    assert first.attributes == {"malignancy": "malignant"}
+    assert (second.center_zyx, second.diameter_mm, second.seed, second.attributes) == (None, 12, None, {})
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (HEAD.encode() + b"1,2,3,\xff\xfe\n", "cannot be read as a CSV table"),
+        ((HEAD + "1,2,3,4\n").encode("utf-16"), "cannot be read as a CSV table"),
+        (HEAD.encode() + b'"' + b"x" * 200_000, "cannot be read as a CSV table .field larger than field limit"),
+        (b"," * 1000 + b"\n", "expected diameter_mm among them"),
+    ],
+)
+def test_a_file_that_is_no_table_is_named(tmp_path, content, fault):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.csv: .*{fault}"):
+        read_lesion_table(tmp_path / "a.csv")
