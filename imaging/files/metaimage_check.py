@@ -11,6 +11,11 @@ TYPE_BYTES = {  # of each ElementType that holds one number
     **dict.fromkeys(("MET_INT", "MET_UINT", "MET_LONG", "MET_ULONG", "MET_FLOAT"), 4),
     **dict.fromkeys(("MET_LONG_LONG", "MET_ULONG_LONG", "MET_DOUBLE"), 8),
 }
+LARGEST = {  # number of each field of the geometry, by size; ITK does not come to an end with 1e308 in a direction
+    **dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), 2.0),
+    **dict.fromkeys(("Offset", "Position", "Origin", "CenterOfRotation"), 1e6),  # mm
+    **dict.fromkeys(("ElementSpacing", "ElementSize"), 1e4),  # mm
+}
 MOST_HEADER = 2**16  # bytes
 BLOCK = 2**20
 DATA_KEY = "ElementDataFile"  # the last line of a header
@@ -34,6 +39,8 @@ def check_metaimage(path: Path) -> None:
         raise ValueError(f"{path}: {channels} numbers per voxel (colour), expected one number per voxel")
     if _flag(path, header, "BinaryData", "True") is False:
         raise ValueError(f"{path}: voxels as text (BinaryData = False), expected BinaryData = True; save it again")
+    for key in LARGEST.keys() & header.keys():
+        _check_numbers(path, key, header[key])
     expected = TYPE_BYTES[kind]
     for size in sizes:
         expected *= size
@@ -99,6 +106,15 @@ def _whole_numbers(path: Path, header: dict[str, str], key: str, default: str = 
         return [int(part) for part in text.split()]
     except ValueError:
         raise ValueError(f"{path}: {key} = {text[:80]!r}, expected whole numbers") from None
+
+
+def _check_numbers(path: Path, key: str, text: str) -> None:
+    try:
+        fits = all(abs(float(part)) <= LARGEST[key] for part in text.split())
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{path}: {key} = {text[:80]!r}, expected numbers of at most {LARGEST[key]:g}")
 
 
 def _flag(path: Path, header: dict[str, str], key: str, default: str) -> bool:
