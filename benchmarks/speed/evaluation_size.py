@@ -4,7 +4,7 @@
     uv run benchmarks/speed/evaluation_size.py --sizes 10000,20000,50000 --parts frechet,kernel,wasserstein,tests
 
 Each part runs in a process of its own, on one thread, so that its peak of memory is its own; the features themselves
-are part of it. The exponent says to which power of N the time grows between the smallest and the largest N. "before" is
+are part of it. The exponent says to which power of N the time grows between the two largest N. "before" is
 the Fréchet distance by the matrix of all pairs of rows, up to `--before` lesions.
 
 Features are drawn at random: 2048 of a lesion for the Fréchet and the kernel distance, as of FID (which has three such
@@ -170,7 +170,7 @@ def main(config: Config) -> None:
         cells += ["-"] * (len(config.sizes) - len(cells))
         exponent = "-"
         if len(found) > 1:
-            exponent = f"{np.log(found[-1][0] / found[0][0]) / np.log(sizes[-1] / sizes[0]):.2f}"
+            exponent = f"{np.log(found[-1][0] / found[-2][0]) / np.log(sizes[-1] / sizes[-2]):.2f}"
         print(f"| {name} | " + " | ".join(cells) + f" | {exponent} |", flush=True)
 
 

@@ -30,11 +30,13 @@ def check_metaimage(path: Path) -> None:
     header, start = _header(path)
     sizes = _whole_numbers(path, header, "DimSize")
     if str(len(sizes)) != header.get("NDims") or not 1 <= len(sizes) <= 4:
-        raise ValueError(f"{path}: NDims {header.get('NDims')!r}, DimSize {sizes}; expected NDims = 3 and three sizes")
+        raise ValueError(
+            f"{path}: NDims {header.get('NDims', '')[:80]!r}, DimSize {sizes}; expected NDims = 3 and three sizes"
+        )
     check_declared_size(str(path), sizes)
     kind, channels = header.get("ElementType", ""), _whole_numbers(path, header, "ElementNumberOfChannels", "1")
     if kind not in TYPE_BYTES:
-        raise ValueError(f"{path}: ElementType {kind!r}, expected one of {', '.join(TYPE_BYTES)}")
+        raise ValueError(f"{path}: ElementType {kind[:80]!r}, expected one of {', '.join(TYPE_BYTES)}")
     if channels != [1]:
         raise ValueError(f"{path}: {channels} numbers per voxel (colour), expected one number per voxel")
     if _flag(path, header, "BinaryData", "True") is False:
@@ -67,8 +69,8 @@ def _header(path: Path) -> tuple[dict[str, str], int]:
         key, equals, value = line.decode("latin-1").partition("=")
         if equals:
             header[key.strip()] = value.strip()
-        if key.strip() == DATA_KEY:
-            return header, end
+            if key.strip() == DATA_KEY:
+                return header, end
     raise ValueError(f"{path}: cannot be read as an image (no MetaImage header that ends with {DATA_KEY} = ...)")
 
 
