@@ -113,8 +113,8 @@ def parse_config(config_type: type[ConfigT], argv: Sequence[str] | None = None) 
     try:
         config = config_type(**vars(parser.instantiate(namespace)))
         _check_inputs(config)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+    except (ValueError, OSError, TypeError) as error:  # the last where a group of options is no group
+        raise SystemExit(f"error: {shortened(str(error))}") from error
     return config
 
 

@@ -160,7 +160,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        ct: "np.ndarray | Tensor | sitk.Image",
+        ct: "np.ndarray | Tensor | sitk.Image | Sequence[sitk.Image]",
         mask: Any,
         attributes: Attributes | None = None,
         guidance_scale: Scales = 1.0,

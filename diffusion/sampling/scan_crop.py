@@ -114,7 +114,8 @@ def crops_of_scans(
         raise ValueError(f"{len(cts)} scans and {len(masks)} masks, expected a mask for each scan, and at least one")
     parts = tuple(crop_of_scan(ct, mask, crop_size, spacing_mm, margin_mm) for ct, mask in zip(cts, masks, strict=True))
     names = ("ct_hu", "lesion_mask", "paint_mask", "valid_mask")
-    return ScanCrops(*(torch.cat([getattr(part, name) for part in parts]) for name in names), parts=parts)
+    ct_hu, lesion, paint, valid = (torch.cat([getattr(part, name) for part in parts]) for name in names)
+    return ScanCrops(ct_hu, lesion, paint, valid, parts=parts)
 
 
 def check_lesion_fits(mask: sitk.Image, crop_size: int, spacing_mm: float, margin_mm: float) -> None:

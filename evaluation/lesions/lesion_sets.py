@@ -65,7 +65,9 @@ class StoredLesion(Lesion):
     def __getattr__(self, name: str) -> np.ndarray:  # of what is no attribute: the voxels
         if name not in VOXELS:
             raise AttributeError(name)
-        return self.read()[VOXELS.index(name)]
+        *voxels, _ = self.read()
+        found: np.ndarray = voxels[VOXELS.index(name)]
+        return found
 
 
 def load_lesions(path: Path, split: str, stored: bool = False) -> tuple[list[Lesion], list[str]]:
@@ -92,11 +94,11 @@ def load_lesions(path: Path, split: str, stored: bool = False) -> tuple[list[Les
     left_out = []
     for name, patient, read in candidates:
         try:
-            *voxels, spacing_mm = read()
+            ct_hu, lesion_mask, valid_mask, spacing_mm = read()
         except ValueError as error:
             left_out.append(f"{name}: {error}")
             continue
-        lesion = Lesion(name, patient, *voxels, spacing_mm)
+        lesion = Lesion(name, patient, ct_hu, lesion_mask, valid_mask, spacing_mm)
         reason = _unusable(lesion)
         if reason:
             left_out.append(f"{name}: {reason}")

@@ -125,10 +125,10 @@ def _root(X: np.ndarray, mean: np.ndarray) -> np.ndarray:
     if n <= features:
         return (X - mean) / scale
     rows = max(QR_ROWS, 3 * features)
-    R = np.linalg.qr((X[..., :rows, :] - mean) / scale, mode="r")
+    R = np.asarray(np.linalg.qr((X[..., :rows, :] - mean) / scale, mode="r"))
     for start in range(rows, n, rows):
         block = (X[..., start : start + rows, :] - mean) / scale
-        R = np.linalg.qr(np.concatenate([R, block], axis=-2), mode="r")
+        R = np.asarray(np.linalg.qr(np.concatenate([R, block], axis=-2), mode="r"))
     return R
 
 

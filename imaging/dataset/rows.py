@@ -88,8 +88,10 @@ def load_split(path: Path, split: str, required: Iterable[str], kind: str, remed
         raise ValueError(f"{path}: no split {split!r}; it has {', '.join(map(repr, splits))}{again}")
     try:
         dataset = Dataset.load_from_disk(path / split)
+        dataset.data.validate()  # that no array reaches beyond the file; reads no voxel
     except Exception as error:  # of JSON, of Arrow and of Datasets, on damaged files
-        raise ValueError(f"{path}: the split {split!r} cannot be read ({type(error).__name__}: {error})") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ValueError(f"{path}: the split {split!r} cannot be read ({reason})") from error
     missing = [name for name in required if name not in dataset.column_names]
     if missing:
         raise ValueError(f"{path}: not {kind}, lacks the columns {', '.join(missing)}; {remedy}")

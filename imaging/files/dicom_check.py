@@ -6,7 +6,7 @@ The file's elements are walked over (DICOM PS3.5, section 7) without reading the
 import io
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 DEFLATED, IMPLICIT, BIG_ENDIAN = (f"1.2.840.10008.1.2{end}".encode() for end in (".1.99", "", ".2"))
 LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}  # 4 bytes of length
@@ -51,7 +51,7 @@ def _walk(
     path: Path, file: BinaryIO, at: int, size: int, syntax: bytes, lengths: bool, meta: bool = False
 ) -> tuple[int, bytes]:
     """Where the elements end, or those of the file's meta information do, and the transfer syntax named there."""
-    order = "big" if syntax == BIG_ENDIAN else "little"
+    order: Literal["little", "big"] = "big" if syntax == BIG_ENDIAN else "little"
     implicit, fragments = syntax == IMPLICIT, False
     ends: list[int] = []  # of the sequences and items around an element
     for _ in range(MOST_ELEMENTS):

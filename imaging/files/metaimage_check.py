@@ -11,6 +11,11 @@ TYPE_BYTES = {  # of each ElementType that holds one number
     **dict.fromkeys(("MET_INT", "MET_UINT", "MET_LONG", "MET_ULONG", "MET_FLOAT"), 4),
     **dict.fromkeys(("MET_LONG_LONG", "MET_ULONG_LONG", "MET_DOUBLE"), 8),
 }
+LARGEST = {  # number of each field of the geometry, by size; ITK does not come to an end with 1e308 in a direction
+    **dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), 2.0),
+    **dict.fromkeys(("Offset", "Position", "Origin", "CenterOfRotation"), 1e6),  # mm
+    **dict.fromkeys(("ElementSpacing", "ElementSize"), 1e4),  # mm
+}
 MOST_HEADER = 2**16  # bytes
 BLOCK = 2**20
 DATA_KEY = "ElementDataFile"  # the last line of a header
@@ -25,15 +30,19 @@ def check_metaimage(path: Path) -> None:
     header, start = _header(path)
     sizes = _whole_numbers(path, header, "DimSize")
     if str(len(sizes)) != header.get("NDims") or not 1 <= len(sizes) <= 4:
-        raise ValueError(f"{path}: NDims {header.get('NDims')!r}, DimSize {sizes}; expected NDims = 3 and three sizes")
+        raise ValueError(
+            f"{path}: NDims {header.get('NDims', '')[:80]!r}, DimSize {sizes}; expected NDims = 3 and three sizes"
+        )
     check_declared_size(str(path), sizes)
     kind, channels = header.get("ElementType", ""), _whole_numbers(path, header, "ElementNumberOfChannels", "1")
     if kind not in TYPE_BYTES:
-        raise ValueError(f"{path}: ElementType {kind!r}, expected one of {', '.join(TYPE_BYTES)}")
+        raise ValueError(f"{path}: ElementType {kind[:80]!r}, expected one of {', '.join(TYPE_BYTES)}")
     if channels != [1]:
         raise ValueError(f"{path}: {channels} numbers per voxel (colour), expected one number per voxel")
     if _flag(path, header, "BinaryData", "True") is False:
         raise ValueError(f"{path}: voxels as text (BinaryData = False), expected BinaryData = True; save it again")
+    for key in LARGEST.keys() & header.keys():
+        _check_numbers(path, key, header[key])
     expected = TYPE_BYTES[kind]
     for size in sizes:
         expected *= size
@@ -60,8 +69,8 @@ def _header(path: Path) -> tuple[dict[str, str], int]:
         key, equals, value = line.decode("latin-1").partition("=")
         if equals:
             header[key.strip()] = value.strip()
-        if key.strip() == DATA_KEY:
-            return header, end
+            if key.strip() == DATA_KEY:
+                return header, end
     raise ValueError(f"{path}: cannot be read as an image (no MetaImage header that ends with {DATA_KEY} = ...)")
 
 
@@ -99,6 +108,15 @@ def _whole_numbers(path: Path, header: dict[str, str], key: str, default: str = 
         return [int(part) for part in text.split()]
     except ValueError:
         raise ValueError(f"{path}: {key} = {text[:80]!r}, expected whole numbers") from None
+
+
+def _check_numbers(path: Path, key: str, text: str) -> None:
+    try:
+        fits = all(abs(float(part)) <= LARGEST[key] for part in text.split())
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{path}: {key} = {text[:80]!r}, expected numbers of at most {LARGEST[key]:g}")
 
 
 def _flag(path: Path, header: dict[str, str], key: str, default: str) -> bool:

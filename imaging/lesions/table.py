@@ -43,7 +43,8 @@ def read_lesion_table(path: Path) -> list[LesionRow]:
     except (csv.Error, UnicodeError) as error:
         raise ValueError(f"{path}: cannot be read as a CSV table ({error})") from error
     if "diameter_mm" not in columns:
-        raise ValueError(f"{path}: columns {', '.join(columns)[:200] or 'none'}, expected diameter_mm among them")
+        shown = " ".join(", ".join(columns).split())
+        raise ValueError(f"{path}: columns {shown[:200] or 'none'}, expected diameter_mm among them")
     rows = [_row(line, f"{path}, line {number}") for line, number in lines]
     if not rows:
         raise ValueError(f"{path}: no lesion, expected one row for each")

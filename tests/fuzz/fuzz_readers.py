@@ -36,7 +36,7 @@ SHARED_MEMORY = Path("/dev/shm")  # where it exists, files are written there
 LONGEST = 1000  # characters of a message
 Files = dict[str, bytes]
 KINDS = ("read", "refused", "crash", "hang", "memory", "exception", "message")
-NAMED_OPTION = re.compile(r"error: --[\w.-]+:")  # of a config: its value does not fit
+NAMED_OPTION = re.compile(r"error: --[\w.-]+")  # of a config: its value does not fit
 LISTING = re.compile(r"\d+ problems\n")  # a table's problems are listed, one a line
 ALLOCATION = re.compile(r"allocat|bad_alloc|out of memory|MemoryError", re.IGNORECASE)
 

@@ -77,7 +77,7 @@ def metaimage_bombs(files: Files) -> Iterator[Files]:
         head = content[: content.index(b"LOCAL\n") + 6]
         bomb = deflated_zeros(3 * GIB, "zlib")
         lines = [line for line in head.split(b"\n") if not line.startswith(b"CompressedDataSize")]
-        for sizes in (b"9 8 5", b"1000 1000 1000"):
+        for sizes in (b"9 8 5", b"300 300 300"):
             text = b"\n".join(b"DimSize = " + sizes if line.startswith(b"DimSize") else line for line in lines)
             text = text.replace(b"CompressedData = False", b"CompressedData = True")
             size = b"CompressedDataSize = %d\nElementDataFile" % len(bomb)
