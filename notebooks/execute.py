@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 HERE = Path(__file__).parent
 OUT = HERE.parent / "build" / "notebooks"
 NOTEBOOKS = sorted(HERE.glob("*.ipynb"))
-LIMIT_S = 1200  # of a cell
+LIMIT_S = 1200  # of a cell, and of a kernel until it answers
 STILL = {"LESION_DIFFUSION_STATIC": "1", "NO_COLOR": "1"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -36,7 +36,8 @@ def execute(notebook: Path, folder: Path, variables: Mapping[str, str]) -> nbfor
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # of `lesion-diffusion` and `hf`
     node = nbformat.read(notebook, as_version=4)
-    client = NotebookClient(node, timeout=LIMIT_S, kernel_name="python3", resources={"metadata": {"path": folder}})
+    resources = {"metadata": {"path": folder}}
+    client = NotebookClient(node, timeout=LIMIT_S, startup_timeout=LIMIT_S, kernel_name="python3", resources=resources)
     return client.execute(env={**os.environ, "PATH": path, **variables})
 
 

@@ -1,4 +1,4 @@
-"""Tiny models with weights that are not zero, an exact denoiser and a recording guide, shared by these tests."""
+"""Tiny crops, models with weights that are not zero, an exact denoiser and a recording guide, shared by these tests."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +11,29 @@ from autoencoder.identity import IdentityAutoencoder
 from diffusion.process import is_flow, target_of, training_scheduler
 from diffusion.sampling.pipeline import LesionInpaintPipeline
 from diffusion.unet import SPADEUNet3D
+
+SHAPE = (2, 1, 4, 6, 8)  # of the crops below
+
+
+def crops() -> tuple[Tensor, Tensor]:
+    """CT, float32 HU with values beyond the window and off the integers, and two masks."""
+    ct_hu = 1600 * torch.rand(SHAPE, generator=torch.Generator().manual_seed(0)) - 1200
+    lesion_mask = torch.zeros(SHAPE, dtype=torch.uint8)
+    lesion_mask[0, 0, 1:3, 1:5, 2:6] = 1
+    lesion_mask[1, 0, :2, 2:6, 3:] = 1
+    return ct_hu, lesion_mask
+
+
+def uniform_crops(batch: int = 2) -> tuple[Tensor, Tensor]:
+    """CT of -700 HU throughout, and a mask of 4 voxels along every axis."""
+    lesion_mask = torch.zeros((batch, 1, 8, 8, 8), dtype=torch.uint8)
+    lesion_mask[:, :, 2:6, 2:6, 2:6] = 1
+    return torch.full(lesion_mask.shape, -700.0), lesion_mask
+
+
+def seeds(*numbers: int) -> list[torch.Generator]:
+    """A generator for each volume."""
+    return [torch.Generator().manual_seed(number) for number in numbers]
 
 
 def randomised(module: nn.Module, seed: int = 0) -> Any:

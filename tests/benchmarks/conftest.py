@@ -1,8 +1,20 @@
 """Fixtures of the benchmarks' tests."""
 
+import multiprocessing
+import os
+import subprocess
 from pathlib import Path
 
+import forked
 import pytest
+
+
+@pytest.fixture
+def forked_processes(monkeypatch):
+    """What a benchmark starts is forked, and so need not import the libraries; its seconds are not a user's."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: forked.context)
+    monkeypatch.setattr(subprocess, "Popen", forked.Popen)
+    monkeypatch.setattr(os, "wait4", forked.Popen.wait4)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tiny_models import pixel_pipeline, tiny_unet
+from tiny_models import pixel_pipeline, seeds, tiny_unet
 from torch.testing import assert_close
 
 from diffusion.attributes import (
@@ -36,10 +36,6 @@ def crops(batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
     mask = torch.zeros_like(ct_hu)
     mask[..., 1:3, 2:5, 3:6] = 1
     return ct_hu, mask
-
-
-def seeds(*numbers: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(number) for number in numbers]
 
 
 def test_wishes_become_numbers_in_the_order_of_the_network():

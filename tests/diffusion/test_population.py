@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import Oracle, RecordingGuide, pixel_pipeline, tiny_unet
+from tiny_models import Oracle, RecordingGuide, pixel_pipeline, seeds, tiny_unet, uniform_crops
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -41,17 +41,6 @@ def numbers_of(mean_hu: Tensor) -> list[int]:
 
 def pipeline(**components: Any) -> LesionInpaintPipeline:
     return pixel_pipeline(tiny_unet(**UNET), population=population(), **components)
-
-
-def crops(batch: int = 2) -> tuple[Tensor, Tensor]:
-    ct_hu = torch.full((batch, 1, 8, 8, 8), -700.0)
-    lesion_mask = torch.zeros(ct_hu.shape, dtype=torch.uint8)
-    lesion_mask[:, :, 2:6, 2:6, 2:6] = 1
-    return ct_hu, lesion_mask
-
-
-def seeded(*seeds: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def test_diameter_is_that_of_the_sphere_of_equal_volume():
@@ -91,7 +80,7 @@ def test_without_hu_any_of_them_is_drawn():
 
 
 def test_surroundings_are_the_valid_voxels_around_what_is_painted():
-    ct_hu = torch.randn((2, 1, 12, 13, 14), generator=seeded(0)[0]) * 300 - 500
+    ct_hu = torch.randn((2, 1, 12, 13, 14), generator=seeds(0)[0]) * 300 - 500
     paint_mask, valid_mask = torch.zeros(ct_hu.shape, dtype=torch.uint8), torch.ones_like(ct_hu)
     paint_mask[0, :, 5:7, 5:8, 5:9] = 1
     paint_mask[1] = 1  # nothing around it
@@ -147,13 +136,13 @@ def told(pipe: LesionInpaintPipeline, monkeypatch: pytest.MonkeyPatch, **options
         return forward(*arguments, attributes=attributes, **keywords)
 
     monkeypatch.setattr(pipe.unet, "forward", watched)
-    pipe(*crops(), num_inference_steps=2, generator=seeded(0, 1), **options)
+    pipe(*uniform_crops(), num_inference_steps=2, generator=seeds(0, 1), **options)
     return seen[-1]
 
 
 def test_the_unet_is_told_the_wishes_or_what_is_drawn_for_each_volume(monkeypatch):
     mine = told(pipeline(), monkeypatch, attributes={"malignancy": [None, "benign"]})
-    diameter = float(equivalent_diameter_mm(crops(1)[1], 1.0))
+    diameter = float(equivalent_diameter_mm(uniform_crops(1)[1], 1.0))
     assert numbers_of(mine[:1, 0])[0] in nearest(diameter) and mine[0, 1].isnan()
     assert mine[1, 1] == 1 and mine[1, [0, 2]].isnan().all()
 
@@ -165,20 +154,21 @@ def test_a_wish_that_only_the_guide_hears_is_a_request(monkeypatch):
 
 
 def test_switched_off_it_is_the_pipeline_without_a_population_to_the_bit(monkeypatch):
-    plain = pixel_pipeline(tiny_unet(**UNET))
-    options: dict[str, Any] = {"num_inference_steps": 2}
-    expected = plain(*crops(), generator=seeded(0, 1), **options).ct
-    assert torch.equal(pipeline()(*crops(), generator=seeded(0, 1), draw_appearance=False, **options).ct, expected)
-    assert not torch.equal(pipeline()(*crops(), generator=seeded(0, 1), **options).ct, expected)
+    def made(pipe: LesionInpaintPipeline, **options: Any) -> Tensor:
+        return pipe(*uniform_crops(), num_inference_steps=2, generator=seeds(0, 1), **options).ct
+
+    expected = made(pixel_pipeline(tiny_unet(**UNET)))
+    assert torch.equal(made(pipeline(), draw_appearance=False), expected)
+    assert not torch.equal(made(pipeline()), expected)
     assert told(pipeline(), monkeypatch, draw_appearance=False).isnan().all()
 
 
 def test_the_drawn_hu_are_met_and_differ_between_versions_of_a_lesion():
-    scheduler, (ct_hu, lesion_mask) = training_scheduler("v"), crops(1)
-    oracle = Oracle(0.3 * torch.randn((3, *ct_hu.shape[1:]), generator=seeded(0)[0]), scheduler)
+    scheduler, (ct_hu, lesion_mask) = training_scheduler("v"), uniform_crops(1)
+    oracle = Oracle(0.3 * torch.randn((3, *ct_hu.shape[1:]), generator=seeds(0)[0]), scheduler)
     oracle.config = {"num_labels": 2, "attributes": UNET["attributes"]}
     pipe = pixel_pipeline(oracle, scheduler, population=population())
-    versions: dict[str, Any] = {"num_lesions_per_mask": 3, "generator": seeded(0, 1, 2), "match_noise": False}
+    versions: dict[str, Any] = {"num_lesions_per_mask": 3, "generator": seeds(0, 1, 2), "match_noise": False}
     made = pipe(ct_hu, lesion_mask, num_inference_steps=4, **versions).ct
     mask = lesion_mask[0, 0].numpy()
     means = [measured_attributes(volume, mask)["mean_hu"] for volume in made[:, 0].numpy()]
@@ -188,9 +178,9 @@ def test_the_drawn_hu_are_met_and_differ_between_versions_of_a_lesion():
 
 
 def test_a_batch_gives_what_its_volumes_give_alone():
-    pipe, (ct_hu, lesion_mask) = pipeline(), crops(2)
-    together = pipe(ct_hu, lesion_mask, generator=seeded(5, 6), num_inference_steps=2).ct
-    alone = pipe(ct_hu[1:], lesion_mask[1:], generator=seeded(6), num_inference_steps=2).ct
+    pipe, (ct_hu, lesion_mask) = pipeline(), uniform_crops(2)
+    together = pipe(ct_hu, lesion_mask, generator=seeds(5, 6), num_inference_steps=2).ct
+    alone = pipe(ct_hu[1:], lesion_mask[1:], generator=seeds(6), num_inference_steps=2).ct
     assert_close(together[1:], alone, rtol=0, atol=1e-2)
 
 

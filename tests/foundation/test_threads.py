@@ -18,13 +18,20 @@ from foundation.threads import OF_QUEUES, core_count, use_threads
 
 ROOT = Path(__file__).parents[2]
 ACCELERATE = "-m accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
-TORCHRUN = "-m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node"
+TORCHRUN = "-m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node 2"
+LAUNCHER = """
+import os, subprocess, sys
+os.environ |= {"ACCELERATE_MIXED_PRECISION": "no", "OMP_NUM_THREADS": "1"}
+sys.exit(subprocess.run([sys.executable, *sys.argv[1:]]).returncode)
+"""
 # these end soon, have one thread for each of their --workers, or run other scripts by their options
 SHORT = ("demo", "plot_time_weights", "push_to_hub", "ship_pipeline", "prepare_lidc", "prepare_nodules")
 PROBE = """
 import os, sys
 import torch
+from foundation import threads
 from foundation.threads import use_threads
+threads.usable_cores = lambda: 8
 before = torch.get_num_threads()
 use_threads()
 torch.nn.Conv3d(16, 16, 3)(torch.randn(4, 16, 16, 16, 16)).sum().backward()
@@ -134,24 +141,33 @@ def test_every_long_script_has_the_option():
     assert [name for name in sorted(scripts) if "threads" not in script_settings(name, {})] == []
 
 
-def probed(launcher: str, script: Path, omp: str | None) -> list[list[int]]:
+def probed(launcher: list[str], script: Path, omp: str | None) -> list[list[int]]:
     """OMP_NUM_THREADS, PyTorch's threads before and after, and the system's threads of each launched process."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
     environment.pop("OMP_NUM_THREADS", None)
     environment |= {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""} | ({"OMP_NUM_THREADS": omp} if omp else {})
     script.write_text(PROBE)
-    command = [sys.executable, *launcher.split(), str(script)]
+    command = [sys.executable, *launcher, str(script)]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stderr[-2000:]
     return [[int(number) for number in found.split()] for found in re.findall("<(.*?)>", ended.stdout)]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("launcher", "processes"), [(ACCELERATE, 1), (TORCHRUN, 2)])
+def test_a_launched_process_computes_on_its_share_of_the_cores(launcher, processes, tmp_path):
+    launched = probed(launcher.split(), tmp_path / "probe.py", omp=None)
+    assert [found[:3] for found in launched] == [[1, 1, 8 // processes]] * processes
+    assert all(found[3] >= 8 // processes for found in launched)  # they exist, although OpenMP was initialised with one
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="only Linux tells the launcher's environment")
-@pytest.mark.parametrize(("launcher", "processes"), [(ACCELERATE, 1), (f"{TORCHRUN} 2", 2)])
-def test_a_launched_process_computes_on_its_share_of_the_cores_unless_the_user_said_one(launcher, processes, tmp_path):
-    share = max(1, core_count() // processes)
-    launched = probed(launcher, tmp_path / "probe.py", omp=None)
-    assert [found[:3] for found in launched] == [[1, 1, share]] * processes
-    assert all(found[3] >= share for found in launched)  # they exist, although OpenMP was initialised with one
-    assert [found[:3] for found in probed(launcher, tmp_path / "probe.py", omp="1")] == [[1, 1, 1]] * processes
+def test_a_launched_process_keeps_the_one_thread_that_the_user_set(tmp_path):
+    ((*threads, _),) = probed(["-c", LAUNCHER], tmp_path / "probe.py", omp="1")
+    assert threads == [1, 1, 1]
+
+
+def test_cores_that_this_process_may_not_use_are_not_counted(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+    assert core_count() == 1

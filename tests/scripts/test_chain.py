@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -266,17 +264,6 @@ def test_bad_input_ends_in_one_line_and_nothing_is_written(
     assert isinstance(end.value.code, str)  # which Python prints before it exits with status 1
     assert end.value.code.startswith("error: ") and message in end.value.code and "\n" not in end.value.code
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.slow
-def test_a_script_ends_with_status_1_and_no_traceback(tmp_path):
-    script = Path(__file__).parents[2] / "scripts/inpaint.py"
-    command = [sys.executable, str(script), "--ct", "a", "--pipeline", "b", "--out", str(tmp_path / "out")]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    assert ended.returncode == 1
-    message = ended.stderr.splitlines()[-1]
-    assert message.startswith("error: give either --mask, or --center z,y,x together with --diameter-mm, or")
-    assert "Traceback" not in ended.stderr + ended.stdout
 
 
 def test_an_encoded_folder_is_not_overwritten_and_both_classes_are_needed(chain, tmp_path):

@@ -4,17 +4,30 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from forked import expect, start
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 HEAVY = {"accelerate", "datasets", "diffusers", "matplotlib", "pandas", "scipy", "SimpleITK", "skimage", "torch"}
 PROGRAM = """
-import json, runpy, sys
-script, sys.argv, heavy = sys.argv[1], sys.argv[2:], set(json.loads(sys.stdin.read()))
+import json, os, runpy, sys
+import foundation.config  # as every script does first; the processes that run them are forked from this one
+heavy = set(json.loads(sys.argv[1]))
+for line in sys.stdin:
+    script, *sys.argv[1:], out = json.loads(line)
+    if not (child := os.fork()):
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    sys.exit()
+for stream, name in ((1, "out"), (2, "err")):
+    os.dup2(os.open(f"{out}.{name}", os.O_WRONLY | os.O_CREAT), stream)
+sys.argv[0] = script
 try:
     runpy.run_path(script, run_name="__main__")
 finally:
@@ -55,22 +68,30 @@ class Ended(NamedTuple):
     imported: list[str]
 
 
-def run(script: str, *argv: str) -> Ended:
-    """scripts/<script>.py in a fresh interpreter."""
-    path = str(ROOT / "scripts" / f"{script}.py")
-    ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, path, path, *argv],
-        cwd=ROOT,
-        input=json.dumps(sorted(HEAVY)),
-        capture_output=True,
-        text=True,
-    )
-    *out, imported = ended.stdout.splitlines() or ["[]"]
-    return Ended(ended.returncode, "\n".join(out), ended.stderr, json.loads(imported))
+@pytest.fixture(scope="module")
+def interpreter() -> Iterator[subprocess.Popen]:
+    """One that has imported nothing heavy."""
+    command = [sys.executable, "-c", PROGRAM, json.dumps(sorted(HEAVY))]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture
+def run(interpreter, tmp_path) -> Callable[..., Ended]:
+    """scripts/<script>.py in a process of its own."""
+
+    def run(script: str, *argv: str) -> Ended:
+        print(json.dumps([f"scripts/{script}.py", *argv, str(tmp_path / "log")]), file=interpreter.stdin, flush=True)
+        status = int(interpreter.stdout.readline())
+        *out, imported = (tmp_path / "log.out").read_text().splitlines()
+        return Ended(status, "\n".join(out), (tmp_path / "log.err").read_text(), json.loads(imported))
+
+    return run
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_tells_what_a_script_does_and_imports_nothing_heavy(script):
+def test_help_tells_what_a_script_does_and_imports_nothing_heavy(run, script):
     ended = run(script, "--help")
     purpose = ast.get_docstring(ast.parse((ROOT / "scripts" / f"{script}.py").read_text())).splitlines()[0]
     assert ended.status == 0 and ended.err == ""
@@ -79,7 +100,7 @@ def test_help_tells_what_a_script_does_and_imports_nothing_heavy(script):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_wrong_option_is_refused_in_one_line_and_nothing_heavy_is_imported(script):
+def test_a_wrong_option_is_refused_in_one_line_and_nothing_heavy_is_imported(run, script):
     ended = run(script, "--no-such-option", "1")
     assert ended.status == 2 and len(ended.err.splitlines()) == 1
     assert ended.err.startswith("error: unknown option --no_such_option; known: ")
@@ -87,7 +108,7 @@ def test_a_wrong_option_is_refused_in_one_line_and_nothing_heavy_is_imported(scr
 
 
 @pytest.mark.parametrize("script", MISSING)
-def test_a_missing_input_is_refused_in_one_line_and_nothing_heavy_is_imported(script):
+def test_a_missing_input_is_refused_in_one_line_and_nothing_heavy_is_imported(run, script):
     *_, option, value = argv = MISSING[script].split()
     ended = run(script, *argv)
     missing = value.strip("[]").split(",")[-1].split("=")[-1]
@@ -129,23 +150,25 @@ def test_every_script_with_an_input_looks_for_it():
         ("serve_autoencoder", "--model a/b --max-queue 0", "max_queue 0, expected at least 1"),
     ],
 )
-def test_options_that_do_not_fit_are_refused_in_one_line_and_nothing_heavy_is_imported(script, argv, sentence):
+def test_options_that_do_not_fit_are_refused_in_one_line_and_nothing_heavy_is_imported(run, script, argv, sentence):
     ended = run(script, *argv.split())
     assert ended.status == 1 and len(ended.err.splitlines()) == 1
     assert ended.err.startswith(f"error: {sentence}") and ended.imported == []
 
 
-def test_an_imported_script_reads_no_command_line_and_no_file_is_imported_twice():
-    program = """
+def test_an_imported_script_reads_no_command_line_and_no_file_is_imported_twice(tmp_path):
+    program = f"""
 import json, sys
 from pathlib import Path
+sys.path.append("{ROOT}")
 from scripts import demo, inpaint, train_classifier, train_ldm, train_vae
-files = [m.__file__ for m in sys.modules.values() if str(getattr(m, "__file__", None)).startswith(str(Path.cwd()))]
+files = [m.__file__ for m in sys.modules.values() if str(getattr(m, "__file__", None)).startswith("{ROOT}/")]
 ours = [file for file in files if ".venv" not in file]
 arguments = [module.ARGUMENTS for module in (demo, train_vae, train_ldm, inpaint, train_classifier)]
-print(json.dumps([arguments, len(ours), len(set(ours)), "torch" in sys.modules]))
+print(json.dumps([arguments, len(ours), len(set(ours)), "diffusion.unet" in sys.modules]))
 """
-    command = [sys.executable, "-c", program, "--no-such-option"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    arguments, files, different, torch_is_imported = json.loads(ended.stdout)
-    assert arguments == [None] * 5 and files == different > 30 and torch_is_imported
+    script, log = tmp_path / "script.py", tmp_path / "log"
+    script.write_text(program)
+    expect(start(script, ["--no-such-option"], log), log)
+    arguments, files, different, network_is_imported = json.loads(log.read_text())
+    assert arguments == [None] * 5 and files == different > 30 and network_is_imported

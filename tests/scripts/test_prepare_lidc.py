@@ -2,15 +2,15 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from dicom_factory import write_dicom_series
+from forked import expect, start
 from huggingface_hub import snapshot_download
 from lidc_factory import RATINGS, nodule, outline, roi, write_annotation
 
@@ -20,7 +20,6 @@ from imaging.dataset.rows import SPLITS
 from imaging.lidc.scan_nodules import prepare_scan
 from scripts.prepare_lidc import PrepareLidcConfig, main
 
-ROOT = Path(__file__).resolve().parents[2]
 SHAPE, SPACING, ORIGIN = (8, 40, 44), (2.0, 1.0, 1.0), (-20.0, -30.0, 100.0)
 SIZE = 12
 
@@ -154,24 +153,21 @@ def test_a_scan_that_kills_its_process_is_left_out_and_the_others_are_done(archi
 def test_a_killed_run_is_continued_and_gives_the_same_dataset(archive, tmp_path):
     for patient in "GHIJ":
         add_scan(archive, patient, 5)
-    command = [sys.executable, "scripts/prepare_lidc.py", "--dicom-root", str(archive), "--crop-size", str(SIZE)]
-    out = tmp_path / "out"
-    process = subprocess.Popen(
-        [*command, "--out", str(out)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    out, log = tmp_path / "out", tmp_path / "log"
+
+    def prepare(folder: Path) -> BaseProcess:
+        return start("prepare_lidc", ["--dicom-root", archive, "--crop-size", SIZE, "--out", folder], log)
+
+    process = prepare(out)
     while not list((out / "work").glob("[!.]*.npz")) if (out / "work").is_dir() else True:
-        assert process.poll() is None
+        assert process.exitcode is None, log.read_text()
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    expect(process, log, -signal.SIGKILL)
     assert not (out / "dataset").exists() and len(list((out / "work").glob("[!.]*.npz"))) < 9
     kept = files_of(out / "work")
     for folder in (out, tmp_path / "fresh"):
-        subprocess.run([*command, "--out", str(folder)], cwd=ROOT, check=True, capture_output=True)
+        expect(prepare(folder), log)
     assert all(
         files_of(out / "work")[name] == time_ns
         for name, time_ns in kept.items()

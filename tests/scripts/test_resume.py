@@ -3,17 +3,15 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+from forked import PATIENCE_S, expect, start
 
-ROOT = Path(__file__).parents[2]
 STEPS = 120
 SHORT = f"--seed 3 --steps {STEPS} --batch-size 2 --warmup-steps 5 --log-every 1 --checkpoint-every 30"
-PATIENCE_S = 1200  # a hang fails the test; on a busy machine starting Python alone can take minutes
 
 pytestmark = pytest.mark.slow
 
@@ -25,37 +23,28 @@ class Command:
     """
 
     def __init__(self, folder: Path, script: str, options: str) -> None:
-        self.folder = folder
-        self.argv = [sys.executable, str(ROOT / "scripts" / script), *options.split(), *SHORT.split()]
-        blocked = folder / "blocked"
-        blocked.mkdir()
-        for name in ("SimpleITK", "radiomics"):
-            (blocked / f"{name}.py").write_text(f"raise ImportError('training must not import {name}')")
-        path = os.pathsep.join([str(blocked), str(ROOT), os.environ.get("PYTHONPATH", "")])
-        self.environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
+        self.folder, self.script, self.argv = folder, script, [*options.split(), *SHORT.split()]
 
-    def start(self, name: str, *options: str) -> subprocess.Popen:
+    def start(self, name: str, *options: str) -> BaseProcess:
         """Start or continue the run `name`; its output is appended to `<name>.log`."""
-        with (self.folder / f"{name}.log").open("a") as log:
-            argv = [*self.argv, "--out", str(self.folder / name), *options]
-            return subprocess.Popen(argv, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+        argv = [*self.argv, "--out", self.folder / name, *options]
+        return start(self.script, argv, self.folder / f"{name}.log", without="SimpleITK radiomics")
 
     def finish(self, name: str, *options: str) -> None:
         self.expect(self.start(name, *options), name, 0)
 
-    def expect(self, process: subprocess.Popen, name: str, status: int) -> None:
-        ended = process.wait(PATIENCE_S)
-        assert ended == status, (self.folder / f"{name}.log").read_text()[-3000:]
+    def expect(self, process: BaseProcess, name: str, status: int) -> None:
+        expect(process, self.folder / f"{name}.log", status)
 
     def signal_in_mid_training(self, name: str, step: int, number: int, status: int) -> None:
         """Start, send the signal once `step` is logged, and see the run end before its last step."""
         process = self.start(name)
         deadline = time.monotonic() + PATIENCE_S
         while self.last_step(name) < step:
-            assert process.poll() is None, (self.folder / f"{name}.log").read_text()[-3000:]
+            assert process.exitcode is None, (self.folder / f"{name}.log").read_text()[-3000:]
             assert time.monotonic() < deadline
             time.sleep(0.005)
-        process.send_signal(number)
+        os.kill(process.pid, number)
         self.expect(process, name, status)
         assert self.last_step(name) < STEPS
 
@@ -79,7 +68,7 @@ def test_train_vae_killed_and_terminated_ends_with_the_same_weights(phantom_data
     options = "--model.channels 4,8 --model.blocks_per_level 1 --patch-size 8 --evaluate-crops 2"
     options += " --model.kind vq --model.codebook_size 16"  # the codebook and the discriminator are state, too
     options += " --losses.adversarial 0.5 --losses.adversarial_start 40 --discriminator-channels 4,4"
-    train = Command(tmp_path, "train_vae.py", f"--data {phantom_dataset} {options}")
+    train = Command(tmp_path, "train_vae", f"--data {phantom_dataset} {options}")
     undisturbed = train.start("undisturbed")
     train.signal_in_mid_training("killed", 65, signal.SIGKILL, -signal.SIGKILL)  # after checkpoints at 30 and 60
     assert not (tmp_path / "killed/model").exists()
@@ -101,7 +90,7 @@ def test_train_ldm_out_of_time_and_killed_ends_with_the_same_weights(chain, tmp_
     options += " --whole-share 0.3 --density 2"
     options += " --mixed-precision bf16"
     inputs = f"--data {chain.latents} --vae {chain.vae / 'model'}"
-    train = Command(tmp_path, "train_ldm.py", f"{inputs} {options} --evaluate-steps 2")
+    train = Command(tmp_path, "train_ldm", f"{inputs} {options} --evaluate-steps 2")
     undisturbed = train.start("undisturbed")
     train.finish("killed", "--max-minutes", "1e-6")
     assert train.logged_steps("killed") == [1] and not (tmp_path / "killed/pipeline").exists()
@@ -114,7 +103,7 @@ def test_train_ldm_out_of_time_and_killed_ends_with_the_same_weights(chain, tmp_
 def test_train_classifier_killed_ends_with_the_same_weights_figures_and_control(chain, tmp_path):
     options = "--model.channels 8,16 --model.cells 4 --shuffles 2 --resamples 20"
     inputs = f"--data {chain.latents} --pipeline {chain.ldm / 'pipeline'}"
-    train = Command(tmp_path, "train_classifier.py", f"{inputs} {options}")
+    train = Command(tmp_path, "train_classifier", f"{inputs} {options}")
     undisturbed = train.start("undisturbed")
     train.signal_in_mid_training("killed", 65, signal.SIGKILL, -signal.SIGKILL)
     train.finish("killed")

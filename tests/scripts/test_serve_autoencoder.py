@@ -4,12 +4,11 @@ import hashlib
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,13 +17,12 @@ import pytest
 import requests
 import torch
 from diffusers.utils.remote_utils import remote_decode, remote_encode
+from forked import PATIENCE_S, expect, start
 from running_service import running, tiny_autoencoder
 
 from autoencoder.remote import RemoteAutoencoder
 from diffusion.sampling.loading import SamplingConfig, weights_of
 from foundation.config import launch, parse_config
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "serve_autoencoder.py"
 
 
 @pytest.fixture(scope="module")
@@ -35,45 +33,45 @@ def model_folder(tmp_path_factory) -> Path:
 
 
 @contextmanager
-def process(folder: Path, *options: str, **environment: str) -> Iterator[tuple[subprocess.Popen, str]]:
+def process(folder: Path, log: Path, *options: str, **variables: str) -> Iterator[tuple[BaseProcess, str]]:
     """The script, and the URL that it prints."""
-    command = [sys.executable, str(SCRIPT), "--model", str(folder), "--port", "0", "--device", "cpu", *options]
-    variables = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1]), "OMP_NUM_THREADS": "1", **environment}
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables)
+    argv = ["--model", folder, "--port", "0", "--device", "cpu", *options]
+    started = start("serve_autoencoder", argv, log, variables)
+    deadline = time.monotonic() + PATIENCE_S
     try:
-        assert started.stdout and started.stderr
-        line = started.stdout.readline()
-        address = re.search(r"http://\S+", line)
-        assert address, line + started.stderr.read()
+        while not log.exists() or not (address := re.search(r"http://\S+(?=\s)", log.read_text())):
+            assert started.exitcode is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.01)
         yield started, address[0]
     finally:
         started.kill()
-        started.communicate()
+        started.join()
 
 
 @pytest.mark.slow
-def test_process_serves_stock_clients_and_finishes_its_work_when_terminated(model_folder):
+def test_process_serves_stock_clients_and_finishes_its_work_when_terminated(model_folder, tmp_path):
     sample, local = torch.rand(1, 1, 8, 12, 16), tiny_autoencoder()
-    with process(model_folder, "--max-wait-ms", "1000", "--verbose", "true") as (started, url):
+    log = tmp_path / "log"
+    with process(model_folder, log, "--max-wait-ms", "1000", "--verbose", "true") as (started, url):
         with ThreadPoolExecutor(2) as pool:
             in_flight = [pool.submit(remote_encode, f"{url}/{kind}", sample) for kind in ("encode", "encode")]
             for _ in range(500):  # their batch waits a second for companions
                 if "held_requests 2.0" in requests.get(f"{url}/metrics").text:
                     break
                 time.sleep(0.01)
-            started.send_signal(signal.SIGTERM)
+            os.kill(started.pid, signal.SIGTERM)
             latents = [future.result(60) for future in in_flight]
-        _, errors = started.communicate(timeout=60)
-        assert started.returncode == 0, errors
-        assert "Traceback" not in errors and errors.count("POST /encode 200") == 2
+        expect(started, log)
+    assert "Traceback" not in log.read_text() and log.read_text().count("POST /encode 200") == 2
     with torch.no_grad():
         for latent in latents:
             torch.testing.assert_close(latent, local.encode(sample).latent_dist.mode(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_token_of_the_environment_is_asked_for_and_never_printed(model_folder):
-    with process(model_folder, "--verbose", "true", LESION_DIFFUSION_TOKEN="s3cret-token") as (started, url):
+def test_token_of_the_environment_is_asked_for_and_never_printed(model_folder, tmp_path):
+    log = tmp_path / "log"
+    with process(model_folder, log, "--verbose", "true", LESION_DIFFUSION_TOKEN="s3cret-token") as (started, url):
         with pytest.raises(ValueError, match="token is missing or wrong"):
             RemoteAutoencoder(url)
         remote = RemoteAutoencoder(url, token="s3cret-token")
@@ -82,20 +80,20 @@ def test_token_of_the_environment_is_asked_for_and_never_printed(model_folder):
         options: dict[str, Any] = {"output_type": "pt", "return_type": "pt", "do_scaling": False}
         ct_norm = remote_decode(f"{authority}/decode", torch.zeros(1, 2, 2, 3, 4), **options)
         assert ct_norm.shape == (1, 1, 8, 12, 16)
-        started.send_signal(signal.SIGINT)
-        output, errors = started.communicate(timeout=60)
-        assert started.returncode == 0 and "Traceback" not in errors
-        assert "POST /decode 200" in errors and "s3cret" not in output + errors
+        os.kill(started.pid, signal.SIGINT)
+        expect(started, log)
+    printed = log.read_text()
+    assert "Traceback" not in printed and "POST /decode 200" in printed and "s3cret" not in printed
 
 
-@pytest.mark.slow
-def test_training_and_encoding_import_nothing_of_the_service():
-    code = (
-        "import sys, scripts.train_vae, scripts.train_ldm, scripts.encode_latents, autoencoder.remote; "
-        "print({'fastapi', 'uvicorn', 'starlette', 'prometheus_client'} & set(sys.modules))"
+def test_training_and_encoding_import_nothing_of_the_service(tmp_path):
+    script, log = tmp_path / "script.py", tmp_path / "log"
+    script.write_text(
+        "import sys, scripts.train_vae, scripts.train_ldm, scripts.encode_latents, autoencoder.remote\n"
+        "print({'fastapi', 'uvicorn', 'starlette', 'prometheus_client'} & set(sys.modules))\n"
     )
-    run = subprocess.run([sys.executable, "-c", code], cwd=SCRIPT.parents[1], capture_output=True, text=True)
-    assert run.returncode == 0 and run.stdout == "set()\n", run.stdout + run.stderr
+    expect(start(script, [], log), log)
+    assert log.read_text().endswith("set()\n")
 
 
 def test_record_of_inpainting_names_the_replaced_autoencoder_without_its_password(tmp_path):

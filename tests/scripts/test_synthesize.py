@@ -1,9 +1,6 @@
 """Lesions by the number: the same whatever makes them, none lost or doubled by a kill, every rejected sample told."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -16,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 from dicom_factory import write_dicom_series
 from filelock import FileLock
+from forked import PATIENCE_S, expect, start, start_ranks
 from tiny_models import randomised
 
 from diffusion import LesionInpaintPipeline
@@ -26,10 +24,8 @@ from imaging.files.ct import read_ct, write_ct
 from imaging.phantom.chest import chest_phantom, phantom_image
 from scripts.synthesize import SynthesizeConfig, main
 
-ROOT = Path(__file__).parents[2]
 SHAPE, SPACING_MM = (40, 80, 96), (4.0, 3.0, 3.0)
 LESIONS, PER_SCAN = 8, 2
-PATIENCE_S = 1200  # a hang fails the test; on a busy machine starting Python alone can take minutes
 
 
 @pytest.fixture(scope="module")
@@ -82,16 +78,6 @@ def made(options, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("made") / "out"
     main(config_of(options, out))
     return out
-
-
-def command(options: list[str], out: Path, *launcher: str) -> subprocess.Popen:
-    """The script in processes of its own."""
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
-    argv = [sys.executable, *launcher, str(ROOT / "scripts/synthesize.py"), *options, "--out", str(out)]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.with_name("log").open("a") as log:
-        return subprocess.Popen(argv, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -150,11 +136,10 @@ def test_the_manifest_is_read_by_datasets_and_tells_the_fate_of_every_sample(mad
 
 @pytest.mark.slow
 def test_two_processes_make_the_files_of_one(made, options, tmp_path):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    ended = command(options, tmp_path / "two", *launcher).wait(PATIENCE_S)
-    log = (tmp_path / "log").read_text()
-    assert ended == 0, log[-3000:]
-    assert log.count("this process's share: 2 of 2 scans made") == 2
+    log = tmp_path / "log"
+    for process in start_ranks(2, "synthesize", [*options, "--out", tmp_path / "two"], log):
+        expect(process, log)
+    assert log.read_text().count("this process's share: 2 of 2 scans made") == 2
     assert contents(tmp_path / "two") == contents(made)
 
 
@@ -169,17 +154,18 @@ def test_the_union_of_all_shards_is_the_whole(made, options, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_without_a_lost_or_doubled_lesion(made, options, tmp_path):
-    out = tmp_path / "out"
-    process = command(options, out)
+    out, log = tmp_path / "out", tmp_path / "log"
+    argv = [*options, "--out", out]
+    process = start("synthesize", argv, log)
     deadline = time.monotonic() + PATIENCE_S
     while not list(out.glob("scans/0*")) or not list(out.glob("scans/.tmp.*")):  # in the midst of a later one's files
-        assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()[-3000:]
+        assert process.exitcode is None and time.monotonic() < deadline, log.read_text()[-3000:]
         time.sleep(0.0005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(PATIENCE_S) == -signal.SIGKILL
+    process.kill()
+    expect(process, log, -signal.SIGKILL)
     there = {path: path.stat().st_mtime_ns for path in out.glob("scans/0*/*")}
     assert 0 < len(there) < 3 * LESIONS // PER_SCAN and not (out / "manifest.parquet").exists()
-    assert command(options, out).wait(PATIENCE_S) == 0, (tmp_path / "log").read_text()[-3000:]
+    expect(start("synthesize", argv, log), log)
     assert {path: path.stat().st_mtime_ns for path in there} == there
     assert contents(out) == contents(made)
 

@@ -1,7 +1,6 @@
 """A run is a function of its config: however it is stopped and continued, the weights are the same."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -16,12 +15,13 @@ import pytest
 import torch
 import yaml
 from accelerate.utils import set_seed
+from forked import PATIENCE_S, context
 from torch import nn
 from torch.utils.data import Dataset
 
 from training.checkpoint import read_progress
 from training.config import TrainingConfig
-from training.curves import read_metrics
+from training.curves import plot_curves, read_metrics
 from training.draws import generator
 from training.run import TrainingRun
 
@@ -277,6 +277,7 @@ def test_the_folder_tells_config_commit_and_curves(config):
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert all({"loss", "squared", "gradient_norm", "learning_rate"} < set(line) for line in lines)
     assert all(a["learning_rate"] > b["learning_rate"] for a, b in pairwise(lines))
+    plot_curves(config.out / "metrics.jsonl", config.out / "curves.png")
     assert (config.out / "curves.png").stat().st_size > 1000
     assert list((config.out / "tensorboard").rglob("events.*")) and run.finished
 
@@ -398,23 +399,30 @@ def test_a_run_of_steps_that_are_not_finite_stops_and_leaves_the_last_good_weigh
     assert run.step == 24 and same(run.model.parameters(), good)
 
 
-def begin(folder, seconds, step_s):
-    """A run that kills its own process after a time."""
-    threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
-    train(replace(short(folder), steps=30, checkpoint_every=1), lambda run: time.sleep(step_s))
+def begin(folder, steps, seconds):
+    """A run that kills its own process a time after so many of its steps: in writing, in computing or at rest."""
+    kill = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    taken = iter(range(1, 31))
+
+    def each_step(run):
+        if next(taken) == steps:
+            kill.start()
+        time.sleep(0.05)
+
+    if steps == 0:
+        kill.start()
+    train(replace(short(folder), steps=30, checkpoint_every=1), each_step)
 
 
-def test_a_run_killed_twenty_times_at_random_moments_ends_with_the_same_weights(tmp_path):
+def test_a_run_killed_twelve_times_at_random_moments_ends_with_the_same_weights(tmp_path):
     torch.set_num_threads(1)
     wanted = weights(train(replace(short(tmp_path / "whole"), steps=30, checkpoint_every=1)))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.run", "accelerate", "tensorboard"])
     random, kills, steps = np.random.default_rng(0), 0, set()
     config = replace(short(tmp_path / "killed"), steps=30, checkpoint_every=1)
-    while kills < 20:
-        process = context.Process(target=begin, args=(tmp_path / "killed", random.uniform(0.2, 1.5), 0.1))
+    while kills < 12:
+        process = context.Process(target=begin, args=(tmp_path / "killed", kills % 4, random.uniform(0, 0.2)))
         process.start()
-        process.join(120)
+        process.join(PATIENCE_S)
         if process.exitcode == 0:  # it was faster than the kill: from the beginning
             shutil.rmtree(tmp_path / "killed")
             continue

@@ -1,21 +1,12 @@
-"""Two processes train as one process with twice the batch, also with the discriminator's adaptive weight.
-
-They are started by torchrun: `accelerate launch --cpu --num_processes 2` starts one process where MPI is not installed.
-"""
+"""Two processes train as one process with twice the batch, also with the discriminator's adaptive weight."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import expect, start, start_ranks
 
-from imaging.dataset.nodules import save_nodule_dataset
-from imaging.phantom.chest import phantom_nodules
-
-ROOT = Path(__file__).parents[2]
 STEPS = 2  # the first step's gradient is zero behind layers that start at zero; the second's is not
 RTOL = (
     3e-4  # of a tensor's norm: float32 sums in another order; 4e-6 with AVX-512, 3e-5 with AVX2, 0.06 with half a batch
@@ -29,31 +20,24 @@ def gradients(out: Path) -> dict[int, torch.Tensor]:
     return {index: moments["exp_avg"] for index, moments in state["parts"]["optimizer"]["state"].items()}
 
 
-def train(launcher: list[str], batch_size: int, data: Path, out: Path) -> None:
-    """scripts/train_vae.py, two steps on CPU."""
-    options = (
+def options(batch_size: int, data: Path, out: Path) -> list[str]:
+    """Of scripts/train_vae.py, for two steps."""
+    return (
         f"--data {data} --out {out} --steps {STEPS} --batch-size {batch_size} --patch-size 16 --warmup-steps 0 "
         "--max-grad-norm 1e9 --log-every 1 --evaluate-crops 1 --model.channels 8,16 --model.blocks_per_level 1 "
         "--losses.wavelet 0.1 --losses.adversarial 0.5 --losses.adversarial_start 0"
-    )
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "PYTHONPATH": str(ROOT),
-    }
-    command = [sys.executable, *launcher, str(ROOT / "scripts/train_vae.py"), *options.split()]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
-    assert ended.returncode == 0, ended.stderr[-4000:]
+    ).split()
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(tmp_path):
-    save_nodule_dataset(phantom_nodules(13, 16, 2.0), tmp_path / "data", 16)
-    train([], 4, tmp_path / "data", tmp_path / "one")
-    train([], 2, tmp_path / "data", tmp_path / "half")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
-    train(torchrun, 2, tmp_path / "data", tmp_path / "two")
+def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(phantom_dataset, tmp_path):
+    log = tmp_path / "log"
+    alone = [
+        start("train_vae", options(batch_size, phantom_dataset, tmp_path / name), log)
+        for name, batch_size in (("one", 4), ("half", 2))
+    ]
+    for process in [*alone, *start_ranks(2, "train_vae", options(2, phantom_dataset, tmp_path / "two"), log)]:
+        expect(process, log)
 
     one, half, two = (gradients(tmp_path / name) for name in ("one", "half", "two"))
     assert one.keys() == two.keys() and all(moment.any() for moment in one.values())

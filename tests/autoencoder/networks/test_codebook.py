@@ -1,13 +1,11 @@
 """The codebook against scikit-learn's k-means, the update written out, and across processes."""
 
 import os
-import tempfile
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
-from sklearn.cluster import KMeans
+from forked import PATIENCE_S, context
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoencoder.networks.codebook import EmaCodebook, perplexity
@@ -31,6 +29,8 @@ def test_nearest_is_the_code_of_least_distance():
 
 
 def test_first_update_places_the_codes_as_kmeans_does():
+    from sklearn.cluster import KMeans  # which the processes below do without
+
     latent, _ = clusters()
     codebook = EmaCodebook(4, 2)
     codebook.update(latent)
@@ -137,6 +137,7 @@ def test_perplexity_counts_the_codes_in_even_use(indices, expected):
 
 
 def _update_in_process(rank: int, folder: str) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     codebook = EmaCodebook(16, 2)
     for seed in range(3):
@@ -146,14 +147,14 @@ def _update_in_process(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.slow
-def test_two_processes_learn_the_codebook_of_one_that_sees_all(monkeypatch):
-    monkeypatch.setitem(os.environ, "GLOO_SOCKET_IFNAME", "lo")
+def test_two_processes_learn_the_codebook_of_one_that_sees_all(tmp_path):
     alone = EmaCodebook(16, 2)
     for seed in range(3):
         alone.update(clusters(10, seed)[0])
-    with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_update_in_process, (folder,), nprocs=2)
-        for rank in range(2):
-            state = torch.load(f"{folder}/{rank}.pt", weights_only=True)
-            assert all(torch.equal(state[name], value) for name, value in alone.state_dict().items())
+    processes = [context.Process(target=_update_in_process, args=(rank, str(tmp_path))) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for rank, process in enumerate(processes):
+        process.join(PATIENCE_S)
+        state = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert all(torch.equal(state[name], value) for name, value in alone.state_dict().items())

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.quality.evaluation_null import GENERATORS, Generator, draw_lesions, trial
 
 
-def outcomes(name, lesions=23, trials=60, mask_share=0.8):
+def outcomes(name, lesions=23, trials=24, mask_share=0.8):
     return [trial(seed, lesions, mask_share, GENERATORS[name], permutations=39) for seed in range(trials)]
 
 
@@ -32,15 +32,15 @@ def test_a_perfect_generator_scores_1_where_the_old_comparison_gave_two_thirds()
 
 
 def test_a_bias_that_the_old_comparison_passed_is_found():
-    small, large = outcomes("bias of 0.3 sd"), outcomes("bias of 0.5 sd", trials=30)
+    small, large = outcomes("bias of 0.3 sd"), outcomes("bias of 0.5 sd", trials=12)
     assert np.mean([one.old_passes for one in small]) >= 0.9
     assert found(small, "p_differs") >= 0.5 and found(small, "p_farther") >= 0.25
     assert found(large, "p_differs") >= 0.9 and found(large, "p_farther") >= 0.75
 
 
 def test_too_little_spread_is_found_though_its_ratio_may_be_below_1():
-    narrow = outcomes("standard deviation 20 % too small", lesions=95, trials=8)
+    narrow = outcomes("standard deviation 20 % too small", lesions=95, trials=6)
     assert found(narrow, "p_differs") >= 0.75
-    assert np.mean([one.ratio for one in outcomes("standard deviation 20 % too small", trials=20)]) < 1
-    collapsed = outcomes("collapse: the mean of all", trials=5)
+    assert np.mean([one.ratio for one in outcomes("standard deviation 20 % too small", trials=12)]) < 1
+    collapsed = outcomes("collapse: the mean of all", trials=3)
     assert found(collapsed, "p_differs") == found(collapsed, "p_farther") == 1

@@ -6,7 +6,7 @@ from benchmarks.speed import autoencoder_presets
 
 
 @pytest.mark.slow
-def test_presets_are_measured_with_and_without_gradient_checkpointing(capsys):
+def test_presets_are_measured_with_and_without_gradient_checkpointing(capsys, forked_processes):
     autoencoder_presets.main(
         autoencoder_presets.Config(presets=("tiny",), patch=8, batch=1, volume=8, repeats=1, threads=1)
     )

@@ -8,7 +8,7 @@ from imaging.phantom.chest import chest_phantom, phantom_image
 
 
 @pytest.mark.slow
-def test_synthesize_counts_lesions_and_seconds_and_compares_the_files(chain, tmp_path, capsys):
+def test_synthesize_counts_lesions_and_seconds_and_compares_the_files(chain, tmp_path, capsys, forked_processes):
     phantom = chest_phantom((40, 80, 96), (4.0, 3.0, 3.0), n_nodules=0, seed=1)
     write_ct(phantom_image(phantom), tmp_path / "scans/one.nii.gz")
     synthesize.main(

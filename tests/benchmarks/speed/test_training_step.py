@@ -6,7 +6,7 @@ from benchmarks.speed import training_step
 
 
 @pytest.mark.slow
-def test_each_chain_takes_its_turns_in_a_process_of_its_own(chain, capsys):
+def test_each_chain_takes_its_turns_in_a_process_of_its_own(chain, capsys, forked_processes):
     training_step.main(
         training_step.StepConfig(
             latents=chain.latents,

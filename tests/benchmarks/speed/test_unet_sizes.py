@@ -6,7 +6,7 @@ from benchmarks.speed import unet_sizes
 
 
 @pytest.mark.slow
-def test_unet_sizes_measures_steps_and_calls_in_processes_of_their_own(capsys, monkeypatch):
+def test_unet_sizes_measures_steps_and_calls_in_processes_of_their_own(capsys, monkeypatch, forked_processes):
     small = {"channels": (8, 16), "blocks_per_level": 1, "map_channels": 4, "num_labels": 3}
     monkeypatch.setattr(unet_sizes, "sizes", lambda: {"tiny": small, "wider": small | {"channels": (16, 16)}})
     unet_sizes.main(unet_sizes.Config(crop=16, batch=1, repeats=1))

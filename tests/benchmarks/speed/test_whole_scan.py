@@ -1,5 +1,7 @@
 """The benchmark of a whole scan, on a small one."""
 
+import multiprocessing
+
 import pytest
 import SimpleITK as sitk
 
@@ -7,7 +9,8 @@ from benchmarks.speed import whole_scan
 
 
 @pytest.mark.slow
-def test_whole_scan_times_both_formats_and_finds_them_equal(chain, tmp_path, capsys):
+def test_whole_scan_times_both_formats_and_finds_them_equal(chain, tmp_path, capsys, forked_processes, monkeypatch):
+    monkeypatch.setattr(whole_scan, "get_context", multiprocessing.get_context)
     config = whole_scan.Config(
         pipeline=chain.ldm / "pipeline",
         shape=(45, 60, 66),

@@ -13,7 +13,7 @@ from diffusers import (
     PNDMScheduler,
     UniPCMultistepScheduler,
 )
-from tiny_models import Oracle, pixel_pipeline, randomised, tiny_unet
+from tiny_models import SHAPE, Oracle, crops, pixel_pipeline, randomised, seeds, tiny_unet
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -22,7 +22,6 @@ from diffusion.process import training_scheduler
 from diffusion.sampling.pipeline import LesionInpaintPipeline
 from guidance import MultiClassifierGuidance
 
-SHAPE = (2, 1, 4, 6, 8)
 SAMPLERS = (
     DDPMScheduler,
     DDIMScheduler,
@@ -32,18 +31,6 @@ SAMPLERS = (
     UniPCMultistepScheduler,
 )
 REQUESTABLE = {"malignancy": ["malignant", "benign"], "spiculation": [4, None], "texture": 2}
-
-
-def crops() -> tuple[Tensor, Tensor]:
-    ct_hu = 1000 * torch.rand(SHAPE, generator=torch.Generator().manual_seed(0)) - 1000
-    lesion_mask = torch.zeros(SHAPE, dtype=torch.uint8)
-    lesion_mask[0, 0, 1:3, 1:5, 2:6] = 1
-    lesion_mask[1, 0, :2, 2:6, 3:] = 1
-    return ct_hu, lesion_mask
-
-
-def seeds(*numbers: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(number) for number in numbers]
 
 
 def guide(space: str = "latent", **settings: Any) -> MultiClassifierGuidance:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import Oracle, pixel_autoencoder, pixel_pipeline
+from tiny_models import SHAPE, Oracle, crops, pixel_autoencoder, pixel_pipeline
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -17,16 +17,9 @@ from diffusion.sampling.measured_guidance import MeasuredGuidance, measured_guid
 from diffusion.sampling.pipeline import LesionInpaintPipeline
 from imaging.lesions.measured_attributes import MEASURED, measured_attributes
 
-SHAPE = (2, 1, 4, 6, 8)
 NAMES = ("malignancy", *MEASURED)
 NOTHING = math.nan
-
-
-def masks() -> Tensor:
-    lesion_mask = torch.zeros(SHAPE, dtype=torch.uint8)
-    lesion_mask[0, 0, 1:3, 1:5, 2:6] = 1
-    lesion_mask[1, 0, :2, 2:6, 3:] = 1
-    return lesion_mask
+CT_HU, MASKS = crops()
 
 
 def wanted(*rows: list[float]) -> Tensor:
@@ -42,19 +35,19 @@ def guidance_of(*arguments: Any) -> MeasuredGuidance:
 def test_correction_of_a_mean_is_the_same_everywhere_in_the_lesion_and_meets_it():
     """Where the latent is the image, the least change of a mean is a constant on the lesion (closed form)."""
     vae = pixel_autoencoder()
-    guidance = guidance_of(wanted([NOTHING, -250, *[NOTHING] * 3]), NAMES, masks()[:1], vae)
+    guidance = guidance_of(wanted([NOTHING, -250, *[NOTHING] * 3]), NAMES, MASKS[:1], vae)
     x0 = 0.3 * torch.randn((1, 1, 4, 6, 8), generator=torch.Generator().manual_seed(0))  # within the window
     change = guidance.correction(x0)
-    inside = masks()[:1] > 0
+    inside = MASKS[:1] > 0
     assert (change[~inside] == 0).all()
     step = (0.2 - unstandardise(x0, vae.config)[inside].mean()) / vae.config["latents_std"][0]  # -250 HU is 0.2
     assert_close(change[inside], step.expand(int(inside.sum())), rtol=2e-3, atol=1e-5)
 
 
 def test_percentile_is_moved_by_the_voxels_around_it():
-    guidance = guidance_of(wanted([*[NOTHING] * 4, 300.0]), NAMES, masks()[:1], pixel_autoencoder())
+    guidance = guidance_of(wanted([*[NOTHING] * 4, 300.0]), NAMES, MASKS[:1], pixel_autoencoder())
     x0 = torch.randn((1, 1, 4, 6, 8), generator=torch.Generator().manual_seed(0))
-    change, inside = guidance.correction(x0), masks()[:1] > 0
+    change, inside = guidance.correction(x0), MASKS[:1] > 0
     moved = change[inside][x0[inside].argsort()]  # from the darkest voxel to the brightest
     assert int(moved.argmax()) == round(0.9 * len(moved) - 0.5) and (moved >= 0).all()
     assert moved[: len(moved) // 2].max() < 1e-6 * moved.max() and (change[~inside] == 0).all()
@@ -63,7 +56,7 @@ def test_percentile_is_moved_by_the_voxels_around_it():
 def test_scale_makes_up_for_that_share_and_a_volume_without_a_wish_stays():
     x0 = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
     rows = wanted([NOTHING, -250, *[NOTHING] * 3], [NOTHING] * 5)
-    whole, half = (guidance_of(rows, NAMES, masks(), pixel_autoencoder(), s).correction(x0) for s in (1.0, 0.5))
+    whole, half = (guidance_of(rows, NAMES, MASKS, pixel_autoencoder(), s).correction(x0) for s in (1.0, 0.5))
     assert_close(half, whole / 2)
     assert (whole[1] == 0).all() and (whole[0] != 0).any()
 
@@ -85,21 +78,20 @@ def test_sampled_lesion_has_the_mean_that_was_requested_for_whatever_the_network
     scheduler = training_scheduler(target)
     certain = Oracle(torch.full(SHAPE, -0.3), scheduler)
     certain.config = {"num_labels": 2, "attributes": NAMES}
-    ct_hu = 1000 * torch.rand(SHAPE, generator=torch.Generator().manual_seed(0)) - 1000
     call = {"num_inference_steps": steps, "match_noise": False}
-    made = pixel_pipeline(certain, scheduler)(ct_hu, masks(), {"mean_hu": [-450, None]}, **call).ct
-    assert made[0, 0][masks()[0, 0] > 0].mean() == pytest.approx(-450, abs=2)
-    free = pixel_pipeline(certain, scheduler)(ct_hu, masks(), **call).ct
+    made = pixel_pipeline(certain, scheduler)(CT_HU, MASKS, {"mean_hu": [-450, None]}, **call).ct
+    assert made[0, 0][MASKS[0, 0] > 0].mean() == pytest.approx(-450, abs=2)
+    free = pixel_pipeline(certain, scheduler)(CT_HU, MASKS, **call).ct
     assert_close(made[1], free[1], atol=0.1, rtol=0)
-    loose = pixel_pipeline(certain, scheduler)(ct_hu, masks(), {"mean_hu": [-450, None]}, hu_scale=0, **call).ct
+    loose = pixel_pipeline(certain, scheduler)(CT_HU, MASKS, {"mean_hu": [-450, None]}, hu_scale=0, **call).ct
     assert_close(loose, free)
 
 
 def test_shipped_model_meets_a_mean_and_percentiles_in_the_finished_scan():
     pipe = LesionInpaintPipeline.from_pretrained("lung-nodule-small")
     pipe.set_progress_bar_config(disable=True)
-    z, y, x = np.ogrid[:48, :48, :48]
-    lesion_mask = ((z - 24) ** 2 + (y - 24) ** 2 + (x - 24) ** 2 <= 7**2).astype(np.uint8)[None, None]
+    z, y, x = np.ogrid[:32, :32, :32]
+    lesion_mask = ((z - 16) ** 2 + (y - 16) ** 2 + (x - 16) ** 2 <= 7**2).astype(np.uint8)[None, None]
     ct_hu = np.random.default_rng(0).normal(-850, 30, lesion_mask.shape).astype(np.float32)
     for ask in ({"mean_hu": -600}, {"mean_hu": -50}, {"p10_hu": -400, "p90_hu": 50}):
         made = pipe(ct_hu, lesion_mask, ask, generator=torch.Generator().manual_seed(0), match_noise=False).ct
@@ -110,7 +102,7 @@ def test_shipped_model_meets_a_mean_and_percentiles_in_the_finished_scan():
 def test_a_service_is_refused_for_it_gives_no_gradient_and_a_scale_below_zero():
     remote = RemoteAutoencoder.__new__(RemoteAutoencoder)
     with pytest.raises(ValueError, match=r"met through the autoencoder's gradient, .* or call with hu_scale=0"):
-        measured_guidance(wanted([NOTHING, -250, *[NOTHING] * 3]), NAMES, masks()[:1], remote)
-    assert measured_guidance(wanted([NOTHING] * 5), NAMES, masks()[:1], remote) is None
+        measured_guidance(wanted([NOTHING, -250, *[NOTHING] * 3]), NAMES, MASKS[:1], remote)
+    assert measured_guidance(wanted([NOTHING] * 5), NAMES, MASKS[:1], remote) is None
     with pytest.raises(ValueError, match="hu_scale -1, expected a finite number of at least 0"):
-        pixel_pipeline()(np.zeros(SHAPE), masks(), hu_scale=-1)
+        pixel_pipeline()(np.zeros(SHAPE), MASKS, hu_scale=-1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from tiny_models import pixel_pipeline
+from tiny_models import SHAPE, crops, pixel_pipeline, seeds
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -17,20 +17,7 @@ from diffusion.process import training_scheduler
 from diffusion.sampling.pipeline import LesionInpaintPipeline
 from diffusion.sampling.samplers import DIFFUSION_CLASSES, set_steps
 
-SHAPE = (2, 1, 4, 6, 8)
 STOCHASTIC = ("DDPMScheduler", "EulerAncestralDiscreteScheduler")
-
-
-def crops() -> tuple[Tensor, Tensor]:
-    ct_hu = 1000 * torch.rand(SHAPE, generator=torch.Generator().manual_seed(0)) - 1000
-    lesion_mask = torch.zeros(SHAPE, dtype=torch.uint8)
-    lesion_mask[0, 0, 1:3, 1:5, 2:6] = 1
-    lesion_mask[1, 0, :2, 2:6, 3:] = 1
-    return ct_hu, lesion_mask
-
-
-def seeds(*numbers: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(number) for number in numbers]
 
 
 def scan(kind: int) -> tuple[sitk.Image, sitk.Image]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from tiny_models import Oracle, pixel_pipeline
+from tiny_models import SHAPE, Oracle, pixel_pipeline, seeds
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -17,7 +17,6 @@ from diffusion.sampling.loading import SamplingConfig, load_pipeline
 from diffusion.sampling.samplers import DIFFUSION_SAMPLERS, FLOW_SAMPLERS, fitting_samplers, sampler_of, set_steps
 from imaging.window import to_norm
 
-SHAPE = (2, 1, 4, 6, 8)
 FITTING = [("flow", name) for name in FLOW_SAMPLERS]
 FITTING += [(target, name) for target in ("v", "epsilon", "x0") for name in DIFFUSION_SAMPLERS]
 
@@ -32,7 +31,7 @@ def test_exact_denoiser_makes_every_sampler_return_its_x0_with_one_call_a_step(t
     calls: list[Any] = []
     oracle.register_forward_hook(lambda *arguments: calls.append(arguments))
     ct_hu, mask = torch.full(SHAPE, -800.0), torch.ones(SHAPE, dtype=torch.uint8)
-    made = pipe(ct_hu, mask, num_inference_steps=steps, generator=[torch.Generator().manual_seed(i) for i in (0, 1)])
+    made = pipe(ct_hu, mask, num_inference_steps=steps, generator=seeds(0, 1))
     # an ε at the noisiest step says nothing of x0 in float32: with it a single step is rounding alone
     if target != "epsilon" or steps > 2:
         assert_close(made.ct, wanted_hu, rtol=0, atol=0.5)

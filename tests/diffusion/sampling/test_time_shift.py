@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import Oracle, pixel_pipeline, tiny_unet
+from tiny_models import Oracle, pixel_pipeline, pixel_unet, seeds, uniform_crops
 from torch.testing import assert_close
 
 from diffusion.process import training_scheduler
@@ -15,20 +15,14 @@ from diffusion.sampling.samplers import usual_sampler
 CALL: dict[str, Any] = {"num_inference_steps": 5, "match_noise": False}
 
 
-def crops() -> tuple[torch.Tensor, torch.Tensor]:
-    lesion_mask = torch.zeros((1, 1, 8, 8, 8), dtype=torch.uint8)
-    lesion_mask[:, :, 2:6, 2:6, 2:6] = 1
-    return torch.full(lesion_mask.shape, -700.0), lesion_mask
-
-
 def made(pipe: LesionInpaintPipeline, **options: Any) -> torch.Tensor:
-    return pipe(*crops(), generator=torch.Generator().manual_seed(0), **CALL, **options).ct
+    return pipe(*uniform_crops(1), generator=seeds(0), **CALL, **options).ct
 
 
 @pytest.mark.parametrize("target", ["v", "epsilon", "x0", "flow"])
 def test_the_time_told_is_longer_by_its_share_and_ends_where_the_training_did(monkeypatch, target):
     sampler = usual_sampler(training_scheduler(target))
-    pipe = pixel_pipeline(tiny_unet(latent_channels=1, condition_channels=4, map_factor=1), sampler)
+    pipe = pixel_pipeline(pixel_unet(), sampler)
     told, forward = [], pipe.unet.forward
 
     def watched(sample, timestep, **keywords):
@@ -53,7 +47,7 @@ def test_what_a_network_is_sure_of_is_painted_whatever_it_is_told(target):
 
 
 def test_it_is_the_pipelines_own_unless_a_call_names_one(tmp_path):
-    plain = pixel_pipeline(tiny_unet(latent_channels=1, condition_channels=4, map_factor=1))
+    plain = pixel_pipeline(pixel_unet())
     plain.register_to_config(time_shift=0.2)
     plain.save_pretrained(tmp_path / "pipe")
     pipe = LesionInpaintPipeline.from_pretrained(tmp_path / "pipe")

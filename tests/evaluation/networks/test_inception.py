@@ -30,15 +30,19 @@ def weights(tmp_path_factory):
     return folder
 
 
-def test_features_of_three_slices_come_from_local_weights(weights, make_lesion):
-    network = load_inception(str(weights / "fid.pth"))
-    features = inception_features(network, [make_lesion(1)], batch=3)
+@pytest.fixture(scope="module")
+def fid_network(weights):
+    return load_inception(str(weights / "fid.pth"))
+
+
+def test_features_of_three_slices_come_from_local_weights(fid_network, make_lesion):
+    features = inception_features(fid_network, [make_lesion(1)], batch=3)
     assert features.shape == (1, 3, 2048)
     assert np.isfinite(features).all() and np.ptp(features) > 0
 
 
-def test_the_fid_network_pools_without_padding_and_by_maximum_in_the_last_block(weights):
-    network = load_inception(str(weights / "fid.pth")).network
+def test_the_fid_network_pools_without_padding_and_by_maximum_in_the_last_block(fid_network):
+    network = fid_network.network
     x = torch.rand(1, 288, 7, 6)
     average = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
     expected = network.Mixed_5d.branch_pool.conv(average)
@@ -76,11 +80,11 @@ def test_lpips_equals_the_package_with_the_same_backbone_and_is_0_for_equal_imag
     assert values[0] == 0 and values[1] > 0
 
 
-def test_weights_of_a_safetensors_file_are_aligned_and_unchanged(weights, tmp_path):
-    for load, name in ((load_inception, "fid"), (load_lpips, "alexnet")):
-        state = torch.load(weights / f"{name}.pth", weights_only=True)
-        save_file(state, tmp_path / f"{name}.safetensors")
-        network, same = load(str(tmp_path / f"{name}.safetensors")), load(str(weights / f"{name}.pth"))
+def test_weights_of_a_safetensors_file_are_aligned_and_unchanged(weights, fid_network, tmp_path):
+    lpips_network = load_lpips(str(weights / "alexnet.pth"))
+    for load, name, same in ((load_inception, "fid", fid_network), (load_lpips, "alexnet", lpips_network)):
+        save_file(torch.load(weights / f"{name}.pth", weights_only=True), tmp_path / f"{name}.safetensors")
+        network = load(str(tmp_path / f"{name}.safetensors"))
         assert aligned(network)
         assert all(torch.equal(a, b) for a, b in zip(network.parameters(), same.parameters(), strict=True))
 

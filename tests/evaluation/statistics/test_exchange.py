@@ -160,15 +160,15 @@ def test_without_any_spread_there_is_no_ratio():
 @pytest.mark.parametrize("shared", [True, False])
 def test_the_ratios_interval_covers_1_for_a_perfect_generator(shared):
     covered = 0
-    for number in range(60):
-        sets = make_sets(number, masks=20)
+    for number in range(40):
+        sets = make_sets(number, masks=12)
         if not shared:
-            sets = apart(replace(sets, synthetic=make_sets(number + 500, masks=20).synthetic))
-        splits = draw_splits(sets, 20, np.random.default_rng(0))
+            sets = apart(replace(sets, synthetic=make_sets(number + 500, masks=12).synthetic))
+        splits = draw_splits(sets, 8, np.random.default_rng(0))
         ratio, low, high = ratio_interval(sets, splits, wasserstein_per_feature)
         assert low < ratio < high
         covered += low <= 1 <= high
-    assert covered >= 52  # 95 % is aimed at
+    assert covered >= 34  # 95 % is aimed at
 
 
 def test_the_interval_is_the_jackknife_of_splits_without_a_patient():

@@ -1,6 +1,7 @@
 """A prepared dataset on the loopback Hub and back, and the card that goes along."""
 
 import re
+import shutil
 from pathlib import Path
 
 import datasets
@@ -19,12 +20,19 @@ from imaging.phantom.chest import phantom_nodules
 REPO = "tester/nodules"
 
 
-@pytest.fixture
-def nodules(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
     """Eighteen phantom nodules of all three splits, and a file that Datasets has left beside them."""
-    save_nodule_dataset(phantom_nodules(18, 8, 4.0), tmp_path / "nodules", 8)
-    (tmp_path / "nodules" / "train" / "cache-0123.arrow").write_bytes(b"computed")
-    return tmp_path / "nodules"
+    folder = tmp_path_factory.mktemp("made")
+    save_nodule_dataset(phantom_nodules(18, 8, 4.0), folder / "nodules", 8)
+    (folder / "nodules" / "train" / "cache-0123.arrow").write_bytes(b"computed")
+    return folder / "nodules"
+
+
+@pytest.fixture
+def nodules(made: Path, tmp_path: Path) -> Path:
+    """A copy of them for one test."""
+    return shutil.copytree(made, tmp_path / "nodules")
 
 
 def files_of(server) -> set[str]:
@@ -77,20 +85,19 @@ def test_a_folder_that_is_no_prepared_dataset_is_refused_before_the_hub_is_reque
     assert hub_server.requests == []
 
 
-def rows_of(**columns: str) -> DatasetSummary:
-    summary = DatasetSummary()
-    for row in phantom_nodules(2, 8, 4.0):
-        summary.add({**row, **columns})
-    return summary
+def test_only_lidcs_rows_are_put_under_lidcs_licence(made):
+    row = read_nodule(load_nodules(made, "train"), 0)
 
+    def card_of(*sources: str) -> str:
+        summary = DatasetSummary()
+        for source in sources:
+            summary.add({**row, "source": source})
+        return dataset_card("a", summary)
 
-def test_only_lidcs_rows_are_put_under_lidcs_licence():
-    lidc, own = dataset_card("a", rows_of(source="LIDC-IDRI")), dataset_card("b", rows_of(source="ours"))
+    lidc, own = card_of("LIDC-IDRI"), card_of("ours")
     assert "license: cc-by-3.0\n" in lidc and "TCIA.2015.LO9QL9SX" in lidc
     assert "license: other\n" in own and "TCIA" not in own
-    mixed = rows_of(source="LIDC-IDRI")
-    mixed.rows += rows_of(source="ours").rows
-    card = dataset_card("c", mixed)
+    card = card_of("LIDC-IDRI", "ours")
     assert "license: other\n" in card and "Rows of another `source`" in card
 
 
