@@ -37,7 +37,11 @@ def claim_file(path: Path, settings: Mapping[str, Any], work: str) -> None:
     Raises: ValueError: If the file holds other settings, naming what differs and the remedy.
     """
     if path.exists():
-        changes = changed_settings(json.loads(path.read_text()), settings)
+        try:
+            there = json.loads(path.read_text())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}: cannot be read as settings ({error}); delete {work} and begin anew") from error
+        changes = changed_settings(there, settings)
         if changes:
             raise ValueError(
                 f"{path}: made with other settings ({changes}); go back to those, delete {work}, or take another --out"

@@ -86,7 +86,7 @@ def join_manifests(parts: Iterable[Path], path: Path) -> pa.Table:
             tables.append(pq.read_table(part, schema=SCHEMA))
         except (OSError, pa.ArrowException) as error:
             raise ValueError(
-                f"{part}: cannot be read as a manifest ({error}); delete its folder, and run again"
+                f"{part}: cannot be read as a manifest ({str(error).strip()}); delete its folder, and run again"
             ) from error
     table = pa.concat_tables(tables)
     write_atomically(path, lambda temporary: pq.write_table(table, temporary))

@@ -276,9 +276,14 @@ def _find_series(folder: Path) -> list[_Series]:
         left = {str(Path(parent, name)) for name in names}
         for file in sorted(left):
             check_dicom(Path(file))
-        for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(parent) if names else ():
-            files.setdefault(uid, []).extend(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(parent, uid))
-            left -= set(files[uid])
+        try:
+            for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(parent) if names else ():
+                files.setdefault(uid, []).extend(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(parent, uid))
+                left -= set(files[uid])
+        except RuntimeError as error:
+            raise ValueError(
+                f"{parent}: DICOM files that cannot be read ({_last_line(error)}); are they complete?"
+            ) from error
         broken = sorted(file for file in left if _claims_to_be_ct(file))  # GDCM passes over them in silence
         if broken:
             raise ValueError(f"{broken[0]}: CT slice that cannot be read ({len(broken)} such files); is it complete?")

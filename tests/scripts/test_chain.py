@@ -51,6 +51,7 @@ RECORD = {
     "mean_hu_before",
     "mean_hu_after",
     "noise",
+    "refused",
 }
 
 
@@ -135,16 +136,18 @@ def test_the_population_has_every_training_lesion_once_as_it_was_measured(chain)
     nodules = load_nodules(chain.nodules, "train")
     rows = [read_nodule(nodules, index) for index in range(len(nodules))]
     rows.sort(key=lambda row: row["nodule_id"])
-    assert population.config["attributes"] == ["mean_hu", "p90_hu"]
+    assert population.config["attributes"] == list(names)  # a rating chooses a lesion where it is requested
     measured = [measured_attributes(row["ct_hu"], row["lesion_mask"]) for row in rows]
-    expected = [[each["mean_hu"], each["p90_hu"]] for each in measured]
+    expected = [
+        [row["malignancy"], each["mean_hu"], each["p90_hu"]] for row, each in zip(rows, measured, strict=True)
+    ]
     np.testing.assert_allclose(population.appearance, expected, atol=0.1)
     volume_mm3 = [row["lesion_mask"].sum() * np.prod(row["spacing_mm"]) for row in rows]
     np.testing.assert_allclose(population.diameter_mm**3 * np.pi / 6, volume_mm3, rtol=0.1)  # a variant may be cut
     top = float(np.median([each["p90_hu"] for each in measured]))  # of a window that half of them exceed
     seen = population_of(latents, names, (2000, top - 1000))
-    assert sorted(seen.appearance[:, 1].tolist()) == sorted(
-        p90 for p90 in population.appearance[:, 1].tolist() if p90 <= top
+    assert sorted(seen.appearance[:, 2].tolist()) == sorted(
+        p90 for p90 in population.appearance[:, 2].tolist() if p90 <= top
     )
     assert population_of(latents, ("malignancy",), (4000, 0)) is None
 
