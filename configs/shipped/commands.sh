@@ -6,7 +6,7 @@ uv run scripts/train_vae.py --config configs/shipped/vae_1.yaml --data data/join
 uv run scripts/train_vae.py --config configs/shipped/vae_1.yaml --config configs/shipped/vae_2.yaml --data data/joined \
     --initial runs/shipped/vae_1/model --out runs/shipped/vae_2
 uv run scripts/encode_latents.py --data data/joined --vae runs/shipped/vae_2/model --out data/latents \
-    --variants 5 --margin-in-map false
+    --variants 5 --detailed-map false
 uv run scripts/train_ldm.py --config configs/shipped/ldm_1.yaml --data data/latents --vae runs/shipped/vae_2/model \
     --out runs/shipped/ldm_1
 uv run scripts/train_ldm.py --config configs/shipped/ldm_1.yaml --config configs/shipped/ldm_2.yaml \
