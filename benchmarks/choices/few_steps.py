@@ -18,7 +18,7 @@ from scipy.stats import t as student_t
 
 from diffusion.sampling.loading import load_pipeline, weights_of
 from diffusion.sampling.samplers import fitting_samplers, sampler_of
-from evaluation.lesions.detector import detect, paired_by_mask
+from evaluation.lesions.detector import are_enough, detect, paired_by_mask
 from evaluation.lesions.features import FeatureSet, measure_features
 from evaluation.lesions.lesion_sets import Lesion, load_lesions
 from evaluation.lesions.openings import open_test_split
@@ -88,7 +88,7 @@ class Row:
         apart_hu: From the same sampler's lesions with the most calls, see `apart_hu`.
         distances: To the real lesions, by metric.
         ratios: Of the distance to that of the most calls: ratio, lower and upper end of its 95 % interval.
-        detector: How well figures tell its lesions from the real ones: AUROC, lower and upper end.
+        detector: How well figures tell its lesions from real ones: AUROC, lower and upper end; NaN of too few.
     """
 
     sampler: str
@@ -185,8 +185,11 @@ def measured(
             for metric in metrics
             if metric.name in distances and metric.kind in reference
         }
-        found_out = detect(label, *paired_by_mask(real_lesions, lesions), config.seed, config.workers)
-        detector = (found_out.auroc, found_out.low, found_out.high)
+        of_masks, first = paired_by_mask(real_lesions, lesions)
+        detector: tuple[float, float | None, float | None] = (float("nan"), None, None)
+        if are_enough(of_masks):
+            found_out = detect(label, of_masks, first, config.seed, config.workers)
+            detector = (found_out.auroc, found_out.low, found_out.high)
         rows.append(Row(sampler, calls, apart_hu(lesions, reference_lesions), distances, ratios, detector))
     return rows[::-1]
 

@@ -25,7 +25,7 @@ from diffusion.sampling.loading import load_pipeline
 from evaluation.autoencoders.matched_blur import blur_valid
 from evaluation.autoencoders.reconstruction import reconstruct
 from evaluation.image_quality import mse
-from evaluation.lesions.detector import detect, paired_by_mask
+from evaluation.lesions.detector import are_enough, detect, paired_by_mask
 from evaluation.lesions.features import Features, measure_features
 from evaluation.lesions.lesion_sets import Lesion, load_lesions, match_pairs
 from evaluation.lesions.memorisation import check_memorisation
@@ -205,9 +205,10 @@ def row_of(
     pairs, _ = match_pairs(real, lesions)
     errors = [squared_error(*pair) for pair in pairs]
     row: dict[str, Any] = {d.metric: [d.ratio, d.low, d.high] for d in distances if d.ratio is not None}
-    detected = detect(name, *paired_by_mask(real, lesions), config.seed)
-    row["detector"] = [detected.auroc, detected.low, detected.high]
-    row["telltales"] = detected.telltales
+    of_masks, first = paired_by_mask(real, lesions)
+    if are_enough(of_masks):
+        detected = detect(name, of_masks, first, config.seed)
+        row |= {"detector": [detected.auroc, detected.low, detected.high], "telltales": detected.telltales}
     row["lesions"] = len(lesions)
     row["MSE"] = float(np.mean(errors))
     row["copies"] = len(check_memorisation(lesions, train, real).duplicates) if name not in COPIES_OF_REAL else None
@@ -265,7 +266,10 @@ def document(
         "|---|" + "---:|" * (len(SHOWN) + 5),
     ]
     for name, row in rows.items():
-        cells = [cell(*row["detector"]), *(cell(*row[name], perfect=1) if name in row else "–" for name in SHOWN)]
+        cells = [
+            cell(*row["detector"]) if "detector" in row else "–",
+            *(cell(*row[name], perfect=1) if name in row else "–" for name in SHOWN),
+        ]
         took = [f"{seconds[name][1]}", number(seconds[name][0])] if name in seconds else ["–", "–"]
         cells += [f"{100 * row['MSE']:.2f}", "–" if row["copies"] is None else f"{row['copies']} of {row['lesions']}"]
         lines.append(f"| {name} | {' | '.join([*cells, *took])} |")

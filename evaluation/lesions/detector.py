@@ -125,6 +125,11 @@ def real_against_real(
     return float(np.mean(found)), float(low), float(high)
 
 
+def are_enough(real: Sequence[Lesion]) -> bool:
+    """Whether :func:`detect` can be trained on pairs in the masks of these lesions."""
+    return len(real) >= LEAST and len({lesion.patient_id for lesion in real}) >= FOLDS
+
+
 def patients_of(real: Sequence[Lesion]) -> list[str]:
     """The patient of each row, real lesions before made ones in the same masks."""
     return 2 * [lesion.patient_id for lesion in real]

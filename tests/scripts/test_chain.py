@@ -138,9 +138,7 @@ def test_the_population_has_every_training_lesion_once_as_it_was_measured(chain)
     rows.sort(key=lambda row: row["nodule_id"])
     assert population.config["attributes"] == list(names)  # a rating chooses a lesion where it is requested
     measured = [measured_attributes(row["ct_hu"], row["lesion_mask"]) for row in rows]
-    expected = [
-        [row["malignancy"], each["mean_hu"], each["p90_hu"]] for row, each in zip(rows, measured, strict=True)
-    ]
+    expected = [[row["malignancy"], each["mean_hu"], each["p90_hu"]] for row, each in zip(rows, measured, strict=True)]
     np.testing.assert_allclose(population.appearance, expected, atol=0.1)
     volume_mm3 = [row["lesion_mask"].sum() * np.prod(row["spacing_mm"]) for row in rows]
     np.testing.assert_allclose(population.diameter_mm**3 * np.pi / 6, volume_mm3, rtol=0.1)  # a variant may be cut
