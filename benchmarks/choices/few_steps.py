@@ -185,10 +185,10 @@ def measured(
             for metric in metrics
             if metric.name in distances and metric.kind in reference
         }
-        of_masks, first = paired_by_mask(real_lesions, lesions)
+        originals, first = paired_by_mask(real_lesions, lesions)
         detector: tuple[float, float | None, float | None] = (float("nan"), None, None)
-        if are_enough(of_masks):
-            found_out = detect(label, of_masks, first, config.seed, config.workers)
+        if are_enough(originals):
+            found_out = detect(label, originals, first, config.seed, config.workers)
             detector = (found_out.auroc, found_out.low, found_out.high)
         rows.append(Row(sampler, calls, apart_hu(lesions, reference_lesions), distances, ratios, detector))
     return rows[::-1]
