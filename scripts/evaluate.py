@@ -71,7 +71,7 @@ import torch
 
 from autoencoder.loading import load_autoencoder
 from evaluation.lesions.controls import control_sets
-from evaluation.lesions.detector import detect, paired_by_mask, real_against_real
+from evaluation.lesions.detector import are_enough, detect, paired_by_mask, real_against_real
 from evaluation.lesions.features import Features, measure_features, merge
 from evaluation.lesions.lesion_sets import Lesion, load_lesions, match_pairs
 from evaluation.lesions.memorisation import Memorisation, check_memorisation, feature_variety, seed_spread
@@ -173,18 +173,20 @@ def detect_sets(
 ) -> None:
     """Try to tell each set, and each control, from the real lesions in the same masks."""
     pairs = {label: paired_by_mask(real, lesions) for label, lesions in methods.items()}
-    shared = {label: pair for label, pair in pairs.items() if pair[0]}
-    results.left_out += [f"{label}: no detector, no mask is also in the real set" for label in pairs.keys() - shared]
+    shared = {label: pair for label, pair in pairs.items() if are_enough(pair[0])}
+    results.left_out += [
+        f"{label}: no detector, too few of its masks are in the real set too" for label in pairs if label not in shared
+    ]
     vae = None if config.autoencoder is None else load_autoencoder(config.autoencoder).to(device)
     controls = ((label, (real, lesions)) for label, lesions in control_sets(real, vae)) if shared else ()
+    for label, (originals, made) in chain(shared.items(), controls):
+        results.detections.append(
+            detect(label, originals, made, config.seed, config.workers, network=config.detector == "both")
+        )
     try:
-        for label, (originals, made) in chain(shared.items(), controls):
-            results.detections.append(
-                detect(label, originals, made, config.seed, config.workers, network=config.detector == "both")
-            )
         results.real_against_real = real_against_real(real, config.seed, config.workers)
     except ValueError as error:
-        results.left_out.append(f"detector: {error}")
+        results.left_out.append(f"detector, real against real: {error}")
 
 
 def check_config(config: EvaluateConfig) -> None:

@@ -1,4 +1,4 @@
-import pickle
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -55,7 +55,7 @@ def test_a_folder_and_a_prepared_dataset_give_the_same_lesions(tmp_path, make_le
     for path in (folder, tmp_path / "prepared"):
         for stored, loaded in zip(load_lesions(path, "all", stored=True)[0], load_lesions(path, "all")[0], strict=True):
             assert not {"ct_hu", "lesion_mask", "valid_mask"} & set(vars(stored))  # no voxel is held
-            moved = pickle.loads(pickle.dumps(replace(stored, patient_id="other")))
+            moved = deepcopy(replace(stored, patient_id="other"))  # as between processes
             assert (moved.name, moved.patient_id, moved.mask_name) == (loaded.name, "other", loaded.mask_name)
             for name in ("ct_hu", "lesion_mask", "valid_mask", "spacing_mm"):
                 np.testing.assert_array_equal(getattr(moved, name), getattr(loaded, name))
