@@ -17,6 +17,8 @@ from autoencoder.networks.blocks import Conv3d
 from diffusion.attributes import AttributeEmbedding
 from diffusion.blocks import SPADE, Attention3D, Modulation, ResBlock3D, group_count
 
+TRAINING_STEPS = 1000
+
 
 class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
     """Denoiser of the latent, conditioned by concatenation (blanked CT, masks), SPADE (map) and requested attributes.
@@ -34,6 +36,8 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
         blocks_per_level: Residual blocks at each level of either half.
         attention: Whether the lowest level attends over all its voxels.
         attributes: Attributes that can be requested, keys of `diffusion.attributes.SCALES`.
+        scaled_input: Whether the noisy latent is multiplied by `input_scale`, a buffer with one value per training
+            step. Training sets it to √ᾱ. Without it, noise leaks into the prediction where there is nothing but noise.
     Raises: ValueError: If there are fewer than two labels, no level, or an attribute is unknown.
     Examples:
         >>> unet = SPADEUNet3D(channels=(8, 16), blocks_per_level=1, map_channels=4)
@@ -58,6 +62,7 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
         blocks_per_level: int = 2,
         attention: bool = True,
         attributes: tuple[str, ...] = (),
+        scaled_input: bool = False,
     ) -> None:
         super().__init__()
         if num_labels < 2 or not channels:
@@ -73,6 +78,8 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
         def block(channels_in: int, channels_out: int) -> ResBlock3D:
             return ResBlock3D(channels_in, channels_out, time_channels, map_channels or None)
 
+        self.input_scale: Tensor | None
+        self.register_buffer("input_scale", torch.ones(TRAINING_STEPS) if scaled_input else None)
         self.conv_in = Conv3d(latent_channels + condition_channels, channels[0], 3, padding=1)
         self.encoder = nn.ModuleList(
             [nn.ModuleList([block(width, width) for _ in range(blocks_per_level)]) for width in channels]
@@ -161,7 +168,7 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
         elif attributes is not None:
             raise ValueError("this model has no attributes; train one with model.attributes, or pass None")
 
-        h, skips = self.conv_in(sample), []
+        h, skips = self.conv_in(self._scaled(sample, timestep)), []
         for index, blocks in enumerate(self.encoder):
             h = self.down[index - 1](h) if index else h
             for block in blocks:  # type: ignore[attr-defined]
@@ -175,6 +182,17 @@ class SPADEUNet3D(AlignedModel, ModelMixin, ConfigMixin):
                 h = block(torch.cat([h, skips.pop()], dim=1), t, modulations)
         out = self.conv_out(F.silu(self.norm_out(h)))
         return UNet3DConditionOutput(sample=out) if return_dict else (out,)
+
+    def _scaled(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """The sample with its noisy latent multiplied by `input_scale` at the time, linear between the steps."""
+        if self.input_scale is None:
+            return sample
+        place = timestep.to(self.input_scale).clamp(0, len(self.input_scale) - 1)
+        before = place.long()
+        after = (before + 1).clamp(max=len(self.input_scale) - 1)
+        scale = torch.lerp(self.input_scale[before], self.input_scale[after], place - before).view(-1, 1, 1, 1, 1)
+        noisy, condition = sample.split([self.config["latent_channels"], self.config["condition_channels"]], dim=1)
+        return torch.cat([noisy * scale.to(noisy), condition], dim=1)
 
     def _blocks(self) -> list[tuple[int, ResBlock3D]]:
         """(level, block) in the order of `forward`."""

@@ -27,6 +27,8 @@ class UNetConfig:
         attributes: What can be requested: ratings (malignancy, lobulation, spiculation, texture) and measured values
             (diameter_mm, mean_hu, p10_hu, p50_hu, p90_hu). Also zoom, density_shift, sharpness and elastic: how a
             training image was changed; these cannot be requested.
+        scaled_input: Whether the noisy latent is multiplied by the signal level √ᾱ before the first convolution, so
+            that at the noisiest steps no noise reaches the prediction.
     """
 
     channels: tuple[int, ...] = (64, 128, 192)
@@ -35,6 +37,7 @@ class UNetConfig:
     map_channels: int = 32
     attention: bool = True
     attributes: tuple[str, ...] = ()
+    scaled_input: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,8 @@ def main(config: LdmConfig) -> None:
         load_initial(unet, config.initial)
     scheduler = training_scheduler(config.target, config.noise_schedule, zero_terminal_snr=config.zero_terminal_snr)
     T = scheduler.config["num_train_timesteps"]
+    if unet.input_scale is not None:
+        unet.input_scale.copy_(alphas_of(scheduler).sqrt())
     sampler = scheduler if config.objective == "gan" else usual_sampler(scheduler)
 
     population = population_of(latents.latents, attributes, window) if config.objective == "diffusion" else None

@@ -132,6 +132,20 @@ def test_timestep_matters_in_narrow_networks_too(channels):
     assert (early - late).norm() > 0.01 * early.norm()  # rounding alone makes 1e-6
 
 
+def test_noise_is_scaled_by_its_level_before_the_first_convolution():
+    plain, scaled = tiny_unet(channels=(8, 16)), tiny_unet(channels=(8, 16), scaled_input=True)
+    scaled.load_state_dict(plain.state_dict(), strict=False)
+    sample, semantic_map = example()
+    at_ones = scaled(sample, 500, semantic_map).sample
+    assert torch.equal(at_ones, plain(sample, 500, semantic_map).sample)
+    scaled.input_scale.copy_(torch.linspace(1, 0, 1000))
+    weakened = torch.cat([sample[:, :2] * scaled.input_scale[500:502].mean(), sample[:, 2:]], dim=1)
+    between = torch.tensor([500.5, 500.5])
+    assert_close(scaled(sample, between, semantic_map).sample, plain(weakened, between, semantic_map).sample)
+    other_noise = torch.cat([torch.randn_like(sample[:, :2]), sample[:, 2:]], dim=1)
+    assert torch.equal(scaled(sample, 999, semantic_map).sample, scaled(other_noise, 999, semantic_map).sample)
+
+
 def test_lesion_of_one_voxel_reaches_every_level():
     unet = tiny_unet(map_factor=4)
     empty = torch.zeros(1, 1, 16, 24, 32, dtype=torch.uint8)
