@@ -41,6 +41,32 @@ def density_direction(vae: Any) -> Tensor:
     return slope / slope.norm()
 
 
+@torch.no_grad()
+def decoded_gains(vae: Any, latent: Tensor, weight: Tensor, step: float = 0.25, seed: int = 0) -> Tensor:
+    """How strongly each direction of the latent changes the decoded image: a matrix A with |A e|² ~ its squared change.
+
+    The Gram matrix of the decoder's responses to the same white noise in each channel, G = AᵀA, with trace C.
+
+    Args:
+        vae: Any autoencoder whose latent statistics are measured.
+        latent: Standardised latents around which the decoder is probed, (B, C, d, h, w).
+        weight: Cells that are changed, (B, 1, d, h, w), for example those that a lesion touches.
+        step: Size of the change, in standard deviations of the latent.
+        seed: Of the noise.
+    Returns: A, (C, C), on the latent's device.
+    """
+    noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed)).to(latent) * weight
+    before = vae.decode(unstandardise(latent, vae.config)).sample
+    responses = []
+    for channel in range(latent.shape[1]):
+        changed = latent.clone()
+        changed[:, channel : channel + 1] += step * noise
+        responses.append((vae.decode(unstandardise(changed, vae.config)).sample - before).flatten())
+    gram = torch.stack(responses) @ torch.stack(responses).T
+    sizes, directions = torch.linalg.eigh(gram * len(gram) / gram.trace())
+    return sizes.clamp(min=0).sqrt()[:, None] * directions.T
+
+
 def _statistics(latent: Tensor, config: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     if config.get("latents_mean") is None or config.get("latents_std") is None:
         raise ValueError(

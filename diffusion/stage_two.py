@@ -14,7 +14,7 @@ from autoencoder.latents import unstandardise
 from diffusion.conditioning import condition_of, mask_coverage
 from diffusion.lesion_window import decode_windows, lesion_windows
 from diffusion.losses.gradient_balance import combined_gradient, gradient_statistics, loss_gradients
-from diffusion.losses.structure import density_loss, diffusion_loss
+from diffusion.losses.structure import decoded_loss, density_loss, diffusion_loss
 from diffusion.losses.texture import TextureLoss, texture_losses
 from diffusion.losses.time_weights import STRUCTURE, TIME_POLICIES, ConstantWeights, StepPlan
 from diffusion.option_types import Balance, Target, TextureConfig
@@ -36,6 +36,7 @@ class StageTwo(nn.Module):
         balance: "none", or how the losses' gradients are balanced; see `diffusion.losses.gradient_balance`.
         num_labels: Labels that the U-Net knows; 2 takes the lesion mask, more the semantic map.
         density: v of `density_loss`, (C,), which is then part of the structure loss; its weight is |v|².
+        gains: A of `decoded_loss`, (K, C), which is then part of the structure loss; its weight is |A|² / K.
     Raises: ValueError: If names do not agree.
     """
 
@@ -49,6 +50,7 @@ class StageTwo(nn.Module):
         balance: Balance = "none",
         num_labels: int = 2,
         density: Tensor | None = None,
+        gains: Tensor | None = None,
     ) -> None:
         super().__init__()
         if set(texture) != set(texture_weights) or set(texture) != set(policy.texture_losses):
@@ -59,6 +61,8 @@ class StageTwo(nn.Module):
         self.texture_weights, self.balance = dict(texture_weights), balance
         self.density: Tensor | None
         self.register_buffer("density", density, persistent=False)
+        self.gains: Tensor | None
+        self.register_buffer("gains", gains, persistent=False)
 
     def forward(
         self,
@@ -105,6 +109,8 @@ class StageTwo(nn.Module):
             structure = diffusion_loss(prediction, target, plan.cells)
             if self.density is not None:
                 structure = structure + density_loss(prediction, target, plan.cells, self.density)
+            if self.gains is not None:
+                structure = structure + decoded_loss(prediction, target, plan.cells, self.gains)
             texture = self._texture_losses(vae, scheduler, batch, prediction, noisy, timesteps, plan)
             return {STRUCTURE: structure} | texture
 
@@ -158,6 +164,7 @@ def stage_two_of(
     target: Target = "v",
     background_weight: float = 0.2,
     density: Tensor | None = None,
+    gains: Tensor | None = None,
 ) -> StageTwo:
     """The training step with the losses and the time policy that a config names.
 
@@ -166,7 +173,7 @@ def stage_two_of(
         texture: Names and weighs the texture losses.
         target: What the U-Net predicts.
         background_weight: Weight of the structure loss away from the lesion.
-        density: As :class:`StageTwo`.
+        density, gains: As :class:`StageTwo`.
     Raises: ValueError: If a loss is unknown, or a number out of range.
     """
     losses, learned = texture_losses(texture)
@@ -176,4 +183,4 @@ def stage_two_of(
     policy = TIME_POLICIES[texture.time_policy](tuple(losses), **options)
     weights = {name: texture.losses[name] for name in losses}
     labels = unet.config["num_labels"]
-    return StageTwo(unet, policy, losses, weights, learned, texture.balance, labels, density)
+    return StageTwo(unet, policy, losses, weights, learned, texture.balance, labels, density, gains)

@@ -56,6 +56,7 @@ class LdmConfig(TrainingConfig):
         whole_share: Share of the samples whose whole crop is blanked, so that the pipeline can also make crops from
             their semantic map alone; needs model.num_labels 8.
         density: Extra weight of the structure loss's error along the latent direction that changes density.
+        decoded: Extra weight of the structure loss's error as the decoder shows it.
         texture: Texture losses.
         forget_all: Share of the samples for which the U-Net receives no attribute, as in a call without a request.
             For the others it receives a random subset, from one attribute to all.
@@ -73,6 +74,7 @@ class LdmConfig(TrainingConfig):
     zero_terminal_snr: bool = False
     whole_share: float = 0.0
     density: float = 0.0
+    decoded: float = 0.0
     texture: TextureConfig = field(default_factory=TextureConfig)
     forget_all: float = 0.15
     background_weight: float = 0.2
@@ -87,11 +89,13 @@ class LdmConfig(TrainingConfig):
             )
         if not 0 <= self.forget_all <= 1:
             raise ValueError(f"forget_all {self.forget_all}: expected a share from 0 to 1")
-        if self.density < 0:
-            raise ValueError(f"density {self.density}: expected a weight of at least 0")
-        others = self.texture.losses or self.whole_share or self.density
+        if self.density < 0 or self.decoded < 0:
+            raise ValueError(f"density {self.density}, decoded {self.decoded}: expected weights of at least 0")
+        others = self.texture.losses or self.whole_share or self.density or self.decoded
         if self.objective == "gan" and (self.target != "x0" or others):
-            raise ValueError('objective "gan": expected target "x0", no texture losses, whole_share and density 0')
+            raise ValueError(
+                'objective "gan": expected target "x0", and no whole_share, density, decoded and texture losses'
+            )
 
 
 ARGUMENTS = read_arguments(LdmConfig, __name__)
@@ -104,12 +108,12 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from autoencoder.latent_dataset import load_latents, read_latent
-from autoencoder.latents import density_direction, standardise
+from autoencoder.latents import decoded_gains, density_direction, standardise
 from autoencoder.loading import load_autoencoder
 from autoencoder.networks.discriminator import PatchDiscriminator3D
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
 from diffusion.attributes import forgotten
-from diffusion.conditioning import BLANK, blank, blank_whole, condition_channels
+from diffusion.conditioning import BLANK, blank, blank_whole, condition_channels, lesion_neighbourhood
 from diffusion.losses.time_weights import weights_over_time
 from diffusion.one_step_gan import OneStepGAN
 from diffusion.population import APPEARANCE, CHARACTER, LesionPopulation, equivalent_diameter_mm
@@ -159,7 +163,8 @@ def main(config: LdmConfig) -> None:
         run.prepare(OneStepGAN(unet, discriminator, config.model.num_labels), {"discriminator": config.learning_rate})
     else:
         density = config.density**0.5 * density_direction(vae) if config.density else None
-        run.prepare(stage_two_of(unet, config.texture, config.target, config.background_weight, density))
+        gains = config.decoded**0.5 * gains_of(vae, latents) if config.decoded else None
+        run.prepare(stage_two_of(unet, config.texture, config.target, config.background_weight, density, gains))
     vae.to(run.device).requires_grad_(False)
     empty = blank_latent(vae, batch_shape=row["ct_hu"].shape) if config.whole_share else None
     for batch in run.batches(latents):
@@ -181,6 +186,14 @@ def main(config: LdmConfig) -> None:
                 run.log(validation_loss(vae, averaged.unet, scheduler, config) | evaluate(pipeline, config, picture))
     if run.finished:
         run.save("pipeline", lambda averaged: pipeline_of(vae, averaged.unet, sampler, row, population))
+
+
+def gains_of(vae: Any, latents: LatentNodules, crops: int = 8) -> Tensor:
+    """`decoded_gains` in the lesions of some training crops, spread over the dataset."""
+    indices = np.linspace(0, len(latents) - 1, min(crops, len(latents))).astype(int)
+    rows = default_collate([latents[int(index), 0] for index in indices])
+    cells = lesion_neighbourhood(rows["lesion_mask"], vae.factor, cells=0)
+    return decoded_gains(vae, rows["latent_mean"], cells)
 
 
 @torch.no_grad()

@@ -32,3 +32,18 @@ def density_loss(output: Tensor, target: Tensor, weight: Tensor, density: Tensor
     """
     along = ((output.float() - target.float()) * density.view(1, -1, 1, 1, 1)).sum(1, keepdim=True)
     return diffusion_loss(along, torch.zeros_like(along), weight)
+
+
+def decoded_loss(output: Tensor, target: Tensor, weight: Tensor, gains: Tensor) -> Tensor:
+    """:func:`diffusion_loss` of the error as the decoder shows it, mean of (A (output - target))².
+
+    The channels of a latent differ in what they change in the image, and no error of the image is invisible for being
+    small in the latent. The minimum is that of the diffusion loss.
+
+    Args:
+        output, target, weight: As there.
+        gains: A, (K, C), for example from `autoencoder.latents.decoded_gains`.
+    Returns: (B,).
+    """
+    error = torch.einsum("kc, bcdhw -> bkdhw", gains, output.float() - target.float())
+    return diffusion_loss(error, torch.zeros_like(error), weight)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from autoencoder.latents import density_direction, latent_statistics, standardise, unstandardise
+from autoencoder.latents import decoded_gains, density_direction, latent_statistics, standardise, unstandardise
 
 
 def posteriors(count: int, shape=(2, 3, 4, 5, 6)):
@@ -73,3 +73,31 @@ class LinearAutoencoder:
 def test_direction_of_density_is_that_of_the_decoded_means_gradient_in_standard_deviations():
     direction = density_direction(LinearAutoencoder(1.0, -3.0))
     torch.testing.assert_close(direction, torch.tensor([2.0, -1.5]) / 2.5)
+
+
+def test_gains_have_the_directions_and_the_ratios_of_a_linear_decoders_slopes():
+    vae = LinearAutoencoder(1.0, -3.0)  # 2 and -1.5 in standard deviations
+    latent, weight = torch.zeros(1, 2, 4, 4, 4), torch.ones(1, 1, 4, 4, 4)
+    gains = decoded_gains(vae, latent, weight)
+    slopes = torch.tensor([2.0, -1.5])
+    torch.testing.assert_close(gains.T @ gains, 2 * torch.outer(slopes, slopes) / slopes.square().sum())
+
+
+def test_gains_give_what_the_decoder_makes_of_any_small_error():
+    torch.manual_seed(0)
+    weight, mixing = torch.ones(1, 1, 6, 6, 6), torch.randn(7, 3)
+
+    class Mixing(LinearAutoencoder):
+        def __init__(self) -> None:
+            self.config = {"latents_mean": [0.0, 1.0, 2.0], "latents_std": [1.0, 2.0, 0.5]}
+
+        def decode(self, latent):
+            return SimpleNamespace(sample=torch.einsum("kc, bcdhw -> bkdhw", mixing, latent).tanh())
+
+    gains = decoded_gains(Mixing(), torch.full((1, 3, 6, 6, 6), -0.5), weight, step=1e-3)
+    errors = 1e-3 * torch.randn(50, 3, 1, 1, 1)
+    before = Mixing().decode(unstandardise(torch.full((1, 3, 1, 1, 1), -0.5), Mixing().config)).sample
+    changed = Mixing().decode(unstandardise(errors - 0.5, Mixing().config)).sample
+    actual, predicted = (changed - before).square().flatten(1).sum(1), (errors.flatten(1) @ gains.T).square().sum(1)
+    ratio = actual / predicted
+    torch.testing.assert_close(ratio, ratio.mean().expand(50), rtol=0.03, atol=0)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from diffusion.losses.structure import density_loss, diffusion_loss
+from diffusion.losses.structure import decoded_loss, density_loss, diffusion_loss
 from diffusion.process import (
     TARGETS,
     add_noise,
@@ -157,6 +157,15 @@ def test_density_loss_sees_the_error_along_its_direction_only():
     across = torch.zeros(channels)
     across[:2] = torch.tensor([1.0, -1.0])
     assert_close(density_loss(target + 5.0, target, weight, across), torch.zeros(2), rtol=0, atol=1e-6)
+
+
+def test_decoded_loss_is_the_diffusion_loss_of_the_error_after_the_gains():
+    output, target, _ = draws()
+    channels, weight = SHAPE[1], torch.rand(2, 1, *SHAPE[2:])
+    gains = torch.randn(5, channels)
+    assert_close(decoded_loss(output, target, weight, torch.eye(channels)), diffusion_loss(output, target, weight))
+    decoded = [torch.einsum("kc, bcdhw -> bkdhw", gains, x.float()) for x in (output, target)]
+    assert_close(decoded_loss(output, target, weight, gains), diffusion_loss(*decoded, weight), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
