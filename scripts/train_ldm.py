@@ -215,9 +215,10 @@ def check_spacing(latents: Dataset, path: Path) -> None:
 
 def load_initial(unet: SPADEUNet3D, folder: Path) -> None:
     """Take over the U-Net of a saved pipeline. Raises ValueError where the architectures differ."""
-    trained = LesionInpaintPipeline.from_pretrained(folder).unet
+    trained = LesionInpaintPipeline.from_pretrained(folder).unet.state_dict()
+    scale = {name: value for name, value in unet.state_dict().items() if name == "input_scale"}  # set by training
     try:
-        unet.load_state_dict(trained.state_dict())
+        unet.load_state_dict({**trained, **scale})
     except RuntimeError as error:
         raise ValueError(f"{folder}: its U-Net differs from this config's model ({error})") from error
 

@@ -33,6 +33,9 @@ class TrainingConfig:
         evaluate_every: Steps between evaluations with pictures.
         checkpoint_every: Steps between checkpoints; `kill -9` loses at most these.
         max_minutes: Stop cleanly after this time; the same command continues.
+        stop_at: Finish the run at this step, with the model that it has; null finishes after `steps`. The learning rate
+            follows the schedule of `steps`. Given to an interrupted run, it saves the averaged weights of the last
+            checkpoint, if that is at this step or later.
         budget_minutes: Total training time over all continuations, without evaluations and checkpoints. When it is
             spent, the run is finished with the steps that it has.
         push_to_hub: Repository "OWNER/NAME" on the Hugging Face Hub to push the finished model to, with its card; null
@@ -58,6 +61,7 @@ class TrainingConfig:
     evaluate_every: int = 500
     checkpoint_every: int = 200
     max_minutes: float | None = None
+    stop_at: int | None = None
     budget_minutes: float | None = None
     push_to_hub: str | None = None
     hub_private: bool = True

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 MOST_SKIPPED = 20  # steps in a row that are left out because they are not finite
 FREE_ON_RESUME = (
-    *("out", "max_minutes", "workers", "threads", "log_every", "checkpoint_every", "evaluate_every"),
+    *("out", "max_minutes", "stop_at", "workers", "threads", "log_every", "checkpoint_every", "evaluate_every"),
     *("push_to_hub", "hub_private"),
 )
 
@@ -62,6 +62,8 @@ class TrainingRun:
             raise ValueError(f'mixed_precision "{config.mixed_precision}"; choose "no", "bf16" or "fp16"')
         if config.budget_minutes is not None and not config.budget_minutes > 0:
             raise ValueError(f"budget_minutes {config.budget_minutes}: expected a time above 0, or none")
+        if config.stop_at is not None and config.stop_at < 1:
+            raise ValueError(f"stop_at {config.stop_at}: expected a step from 1, or none")
         if config.gradient_accumulation_steps < 1:
             raise ValueError(
                 f"gradient_accumulation_steps {config.gradient_accumulation_steps}: expected a number of batches from 1"
@@ -177,7 +179,7 @@ class TrainingRun:
                 if stop or self.finished or self.step % config.checkpoint_every == 0:
                     self._checkpoint()
                 if self.finished:
-                    if self.step < config.steps:
+                    if self._budget_spent:
                         bar.write(f"{config.budget_minutes:g} minutes are spent after step {self.step}")
                     break
                 if stop:
@@ -273,8 +275,9 @@ class TrainingRun:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are done, or the budget is spent."""
-        return self.step >= self.config.steps or self._budget_spent
+        """Whether all steps are done, or those up to `stop_at`, or the budget is spent."""
+        last = min(self.config.steps, self.config.stop_at or self.config.steps)
+        return self.step >= last or self._budget_spent
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[nn.Module]:

@@ -135,6 +135,16 @@ def test_a_run_has_its_budget_once_however_often_it_is_continued(config, monkeyp
     assert not train(budget, due.append, Minute()).seconds > 240 and len(due) == 4  # nothing more, finished as it is
 
 
+def test_a_run_finishes_early_with_the_weights_that_the_whole_one_has_there_and_can_go_on(config, uninterrupted):
+    at_four = []
+    train(replace(config, out=config.out.with_name("whole")), lambda run: at_four.append(weights(run)))
+    early = train(replace(config, stop_at=4))
+    assert early.step == 4 and early.finished and same(weights(early), at_four[3])
+    killed = train(replace(config, stop_at=3))
+    assert killed.step == 4 and killed.finished  # the checkpoint is later than that: nothing is trained
+    assert same(weights(train(config)), uninterrupted)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_after_the_step_in_hand_and_loses_nothing(config, uninterrupted, number):
     handler = signal.getsignal(number)
@@ -438,6 +448,11 @@ def test_a_run_killed_twelve_times_at_random_moments_ends_with_the_same_weights(
 def test_an_unknown_precision_is_refused(config):
     with pytest.raises(ValueError, match='mixed_precision "fp64"; choose "no", "bf16" or "fp16"'):
         TrainingRun(replace(config, mixed_precision="fp64"))
+
+
+def test_a_stop_before_the_first_step_is_refused(config):
+    with pytest.raises(ValueError, match="stop_at 0: expected a step from 1, or none"):
+        TrainingRun(replace(config, stop_at=0))
 
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan")])
