@@ -1,7 +1,8 @@
-"""Lesions per minute of scripts/synthesize.py, by one process and by two, and that both make the same files.
+"""Lesions per minute of scripts/synthesize.py, by processes and by batch size; all processes make the same files.
 
     uv run benchmarks/speed/synthesize.py --scans scan_folder
     uv run benchmarks/speed/synthesize.py --scans scan_folder --options="--hu-scale 0"
+    uv run benchmarks/speed/synthesize.py --scans scan_folder --processes '[1]' --batch-sizes '[1, 2, 4, 8]'
 
 Each case is the script from its start to its end, one thread a process, into a folder of its own; then the same command
 again, which finds everything there: what that takes is the start (imports, weights), which a long run pays once. A run
@@ -37,7 +38,8 @@ class Config:
         lesions: Made in each case.
         lesions_per_scan: In each output.
         pipeline: What paints.
-        processes: Cases.
+        processes, batch_sizes: Cases, each with each. Files are compared between cases of equal batch size: a larger
+            batch rounds differently.
         options: Further options of the script, as on its command line.
         work: Folder for the results, which must not exist; none takes a temporary one.
     """
@@ -47,6 +49,7 @@ class Config:
     lesions_per_scan: int = 3
     pipeline: ModelSource = SHIPPED_PIPELINE
     processes: tuple[int, ...] = (1, 2)
+    batch_sizes: tuple[int, ...] = (1,)
     options: str = ""
     work: Path | None = None
 
@@ -63,34 +66,40 @@ def main(config: Config) -> None:
         work = config.work or Path(temporary)
         print(f"{config.lesions} lesions, {config.lesions_per_scan} a scan, {os.cpu_count()} cores, ", end="")
         print(f"load before {os.getloadavg()[0]:.1f}\n")
-        print("| processes | made / samples | CPU s (start) | CPU s a lesion | lesions a core and minute | wall s |")
-        print("|---|---|---|---|---|---|", flush=True)
-        used(config, 1, work / "first", work, "--max-minutes", "0")
-        files = {}
-        for count in config.processes:
-            out = work / f"by_{count}"
-            whole, again = used(config, count, out, work), used(config, count, out, work)
-            table = pd.read_parquet(out / "manifest.parquet")
-            made = int(table.accepted.sum())
-            if not made:
-                raise ValueError(f"{out}: none of {len(table)} samples was accepted; see its manifest for the reasons")
-            each_s = (whole.cpu_s - again.cpu_s) / made
-            print(f"| {count} | {made} / {len(table)} | {whole.cpu_s:.0f} ({again.cpu_s:.0f}) | ", end="")
-            print(f"{each_s:.1f} | {60 / each_s:.0f} | {whole.wall_s:.0f} ({again.wall_s:.0f}) |", flush=True)
-            paths = [path for path in sorted(out.rglob("*")) if path.is_file() and ".locks" not in path.parts]
-            files[count] = {path.relative_to(out): path.read_bytes() for path in paths}
-        first, *others = files.values()
-        if any(other != first for other in others):
-            raise ValueError(f"{work}: the files differ between numbers of processes, expected the same bytes")
-        if others:
-            print(f"\nthe same {len(first)} files, to the byte, by any number of processes")
+        print(
+            "| processes | batch | made / samples | CPU s (start) | CPU s a lesion | lesions a core-minute | wall s |"
+        )
+        print("|---|---|---|---|---|---|---|", flush=True)
+        used(config, 1, 1, work / "first", work, "--max-minutes", "0")
+        for batch in config.batch_sizes:
+            made_by = [files_of(config, count, batch, work) for count in config.processes]
+            if any(files != made_by[0] for files in made_by):
+                raise ValueError(f"{work}: the files differ between numbers of processes, expected the same bytes")
+            if len(made_by) > 1:
+                print(f"\nthe same {len(made_by[0])} files, to the byte, by any number of processes\n", flush=True)
 
 
-def used(config: Config, count: int, out: Path, work: Path, *more: str) -> Usage:
+def files_of(config: Config, count: int, batch: int, work: Path) -> dict[Path, bytes]:
+    """Measure a case, print its row, and give what it wrote."""
+    out = work / f"by_{count}_batch_{batch}"
+    whole, again = used(config, count, batch, out, work), used(config, count, batch, out, work)
+    table = pd.read_parquet(out / "manifest.parquet")
+    made = int(table.accepted.sum())
+    if not made:
+        raise ValueError(f"{out}: none of {len(table)} samples was accepted; see its manifest for the reasons")
+    each_s = (whole.cpu_s - again.cpu_s) / made
+    print(f"| {count} | {batch} | {made} / {len(table)} | {whole.cpu_s:.0f} ({again.cpu_s:.0f}) | ", end="")
+    print(f"{each_s:.1f} | {60 / each_s:.0f} | {whole.wall_s:.0f} ({again.wall_s:.0f}) |", flush=True)
+    paths = [path for path in sorted(out.rglob("*")) if path.is_file() and ".locks" not in path.parts]
+    return {path.relative_to(out): path.read_bytes() for path in paths}
+
+
+def used(config: Config, count: int, batch: int, out: Path, work: Path, *more: str) -> Usage:
     """Run the script to its end, with bytecode kept in `work`."""
     command = [sys.executable, *((*TORCHRUN, str(count)) if count > 1 else ()), str(ROOT / "scripts/synthesize.py")]
     command += ["--scans", str(config.scans), "--pipeline", config.pipeline, "--out", str(out), "--device", "cpu"]
     command += ["--lesions", str(config.lesions), "--lesions-per-scan", str(config.lesions_per_scan)]
+    command += ["--batch-size", str(batch)]
     command += [*shlex.split(config.options), *more]
     started = time.perf_counter()
     variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""}

@@ -23,6 +23,6 @@ def test_synthesize_counts_lesions_and_seconds_and_compares_the_files(chain, tmp
         )
     )
     printed = capsys.readouterr().out
-    assert "| 1 | " in printed and "| 2 | " in printed
+    assert "| 1 | 1 | " in printed and "| 2 | 1 | " in printed
     assert "the same 8 files, to the byte, by any number of processes" in printed
     assert not (tmp_path / "work/first/manifest.parquet").exists()
