@@ -20,6 +20,7 @@ class ShipConfig:
     Attributes:
         pipeline: Folder or repository of the pipeline.
         out: Folder to write; an existing one is replaced.
+        vae: Autoencoder to take instead of the pipeline's: one whose decoder was trained on, with the same encoder.
         scheduler: Sampler that is saved with it, see `diffusion.sampling.samplers`.
         run: Folder of its training, for the card.
         report: Folder of an evaluation report whose figures the card quotes.
@@ -31,6 +32,7 @@ class ShipConfig:
 
     pipeline: ModelSource
     out: Path
+    vae: ModelSource | None = None
     scheduler: SamplerName = "dpm-solver++"
     run: ExistingFolder | None = None
     report: ExistingFolder | None = None
@@ -44,6 +46,7 @@ ARGUMENTS = read_arguments(ShipConfig, __name__)
 
 import torch
 
+from autoencoder.loading import load_autoencoder
 from diffusion import LesionInpaintPipeline
 from diffusion.sampling.samplers import sampler_of
 from foundation.atomic import write_atomically
@@ -53,6 +56,13 @@ from training.model_card import write_model_card
 def main(config: ShipConfig) -> None:
     """Load, halve, save."""
     pipeline = LesionInpaintPipeline.from_pretrained(config.pipeline)
+    if config.vae is not None:
+        vae = load_autoencoder(config.vae)
+        names = ("latents_mean", "latents_std", "window_width", "window_level")
+        other = [name for name in names if vae.config[name] != pipeline.vae.config[name]]
+        if other:
+            raise ValueError(f"{config.vae}: {', '.join(other)} differ from the pipeline's; expected the same encoder")
+        pipeline.register_modules(vae=vae)
     pipeline.scheduler = sampler_of(config.scheduler, pipeline.scheduler)
     if config.time_shift is not None:
         pipeline.register_to_config(time_shift=config.time_shift)

@@ -82,6 +82,20 @@ def test_a_time_shift_is_shipped_or_the_pipelines_kept(chain, tmp_path):
         assert LesionInpaintPipeline.from_pretrained(tmp_path / folder).config["time_shift"] == 0.25
 
 
+def test_a_decoder_that_was_trained_on_is_taken_and_one_of_another_latent_is_refused(chain, tmp_path):
+    trained = LesionInpaintPipeline.from_pretrained(chain.ldm / "pipeline").vae
+    torch.nn.init.constant_(trained.decoder.conv_out.bias, 0.125)
+    trained.save_pretrained(tmp_path / "vae")
+    options = {"pipeline": str(chain.ldm / "pipeline"), "vae": str(tmp_path / "vae")}
+    main(ShipConfig(out=tmp_path / "small", **options))
+    assert LesionInpaintPipeline.from_pretrained(tmp_path / "small").vae.decoder.conv_out.bias[0] == 0.125
+    trained.register_to_config(latents_mean=[7.0 for _ in trained.config["latents_mean"]])
+    trained.save_pretrained(tmp_path / "vae")
+    with pytest.raises(ValueError, match="latents_mean differ from the pipeline's; expected the same encoder"):
+        main(ShipConfig(out=tmp_path / "other", **options))
+    assert not (tmp_path / "other").exists()
+
+
 def test_the_packages_pipeline_fits_its_limit_and_its_card_has_the_commands():
     weights = list(SHIPPED.rglob("*.safetensors"))
     assert {path.parent.name for path in weights} == {"guide", "population", "unet", "vae"}
@@ -106,7 +120,7 @@ def test_the_commands_of_the_packages_pipeline_fit_their_scripts_and_one_another
             assert shlex.split(joined("\n".join(head))[0]) == ["uv", "run", script, *argv]
         for part in ("", "model", "pipeline"):
             (config.out / part).mkdir(parents=True, exist_ok=True)
-    assert config.out == Path("models/lung-nodule-small") and config.pipeline == "runs/shipped/classifier/pipeline"
+    assert config.out == Path("models/lung-nodule-small") and config.pipeline == "runs/shipped/pipeline"
 
 
 def test_the_packages_guide_is_the_network_of_its_config():
