@@ -11,7 +11,9 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @pytest.mark.slow
-def test_ablation_trains_each_variant_once_and_tests_it_against_none(chain, nodules, tmp_path, monkeypatch):
+def test_ablation_trains_each_variant_once_and_tests_it_against_none(
+    chain, nodules, tmp_path, monkeypatch, measured_once
+):
     table = texture_ablation.lesion_table
     measure = table.main
     monkeypatch.setattr(table, "main", lambda config: measure(replace(config, repeats=10, permutations=19)))
