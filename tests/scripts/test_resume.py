@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from forked import PATIENCE_S, expect, start
 
-STEPS = 80
-SHORT = f"--seed 3 --steps {STEPS} --batch-size 2 --warmup-steps 5 --log-every 1 --checkpoint-every 20"
+STEPS = 120
+SHORT = f"--seed 3 --steps {STEPS} --batch-size 2 --warmup-steps 5 --log-every 1 --checkpoint-every 30"
 
 pytestmark = pytest.mark.slow
 
@@ -67,18 +67,18 @@ def assert_same_weights(a: Path, b: Path) -> None:
 def test_train_vae_killed_and_terminated_ends_with_the_same_weights(phantom_dataset, tmp_path):
     options = "--model.channels 4,8 --model.blocks_per_level 1 --patch-size 8 --evaluate-crops 2"
     options += " --model.kind vq --model.codebook_size 16"  # the codebook and the discriminator are state, too
-    options += " --losses.adversarial 0.5 --losses.adversarial_start 25 --discriminator-channels 4,4"
+    options += " --losses.adversarial 0.5 --losses.adversarial_start 40 --discriminator-channels 4,4"
     train = Command(tmp_path, "train_vae", f"--data {phantom_dataset} {options}")
     undisturbed = train.start("undisturbed")
-    train.signal_in_mid_training("killed", 42, signal.SIGKILL, -signal.SIGKILL)  # after checkpoints at 20 and 40
+    train.signal_in_mid_training("killed", 65, signal.SIGKILL, -signal.SIGKILL)  # after checkpoints at 30 and 60
     assert not (tmp_path / "killed/model").exists()
-    train.signal_in_mid_training("killed", 52, signal.SIGTERM, 0)
+    train.signal_in_mid_training("killed", 80, signal.SIGTERM, 0)
     assert "the same command continues" in (tmp_path / "killed.log").read_text()
     stopped_at = train.last_step("killed")
     train.finish("killed")
     steps = train.logged_steps("killed")
-    assert steps.count(1) == steps.count(40) == 1  # the second start went on from 40, not from the beginning
-    assert steps.count(42) == 2  # which the kill had lost
+    assert steps.count(1) == steps.count(60) == 1  # the second start went on from 60, not from the beginning
+    assert steps.count(65) == 2  # which the kill had lost
     assert steps.count(stopped_at) == 1 and set(steps) == set(range(1, STEPS + 1))  # SIGTERM lost nothing
     train.expect(undisturbed, "undisturbed", 0)
     assert_same_weights(tmp_path / "killed/model", tmp_path / "undisturbed/model")
@@ -94,7 +94,7 @@ def test_train_ldm_out_of_time_and_killed_ends_with_the_same_weights(chain, tmp_
     undisturbed = train.start("undisturbed")
     train.finish("killed", "--max-minutes", "1e-6")
     assert train.logged_steps("killed") == [1] and not (tmp_path / "killed/pipeline").exists()
-    train.signal_in_mid_training("killed", 42, signal.SIGKILL, -signal.SIGKILL)
+    train.signal_in_mid_training("killed", 65, signal.SIGKILL, -signal.SIGKILL)
     train.finish("killed")
     train.expect(undisturbed, "undisturbed", 0)
     assert_same_weights(tmp_path / "killed/pipeline", tmp_path / "undisturbed/pipeline")
@@ -105,7 +105,7 @@ def test_train_classifier_killed_ends_with_the_same_weights_figures_and_control(
     inputs = f"--data {chain.latents} --pipeline {chain.ldm / 'pipeline'}"
     train = Command(tmp_path, "train_classifier", f"{inputs} {options}")
     undisturbed = train.start("undisturbed")
-    train.signal_in_mid_training("killed", 42, signal.SIGKILL, -signal.SIGKILL)
+    train.signal_in_mid_training("killed", 65, signal.SIGKILL, -signal.SIGKILL)
     train.finish("killed")
     train.expect(undisturbed, "undisturbed", 0)
     assert_same_weights(tmp_path / "killed/pipeline", tmp_path / "undisturbed/pipeline")

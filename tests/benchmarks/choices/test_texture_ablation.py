@@ -11,9 +11,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @pytest.mark.slow
-def test_ablation_trains_each_variant_once_and_tests_it_against_none(
-    chain, nodules, tmp_path, monkeypatch, measured_once
-):
+def test_ablation_trains_each_variant_once_and_tests_it_against_none(chain, nodules, tmp_path, monkeypatch):
     table = texture_ablation.lesion_table
     measure = table.main
     monkeypatch.setattr(table, "main", lambda config: measure(replace(config, repeats=10, permutations=19)))
