@@ -18,6 +18,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import plain_layout  # noqa: F401 - for the figures of scripts, too
+
 ROOT = Path(__file__).parents[1]
 LIBRARIES = [  # none of them imports SimpleITK, radiomics or a module of the project
     "accelerate",
