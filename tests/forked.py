@@ -5,6 +5,7 @@ them once; a process that it forks has everything else to itself: arguments, env
 random numbers, signals, exit status.
 """
 
+import importlib
 import multiprocessing
 import os
 import resource
@@ -103,10 +104,19 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder or ".")
+    _read_hub_variables_again()
     sys.modules.update(dict.fromkeys(without))  # type: ignore[arg-type]  # an import of None raises
     sys.argv = [str(script), *argv]
     sys.path.insert(0, str(script.parent))
     runpy.run_path(str(script), run_name="__main__")
+
+
+def _read_hub_variables_again() -> None:
+    """The Hub's client was imported with the server's variables: a fork that has others would ask the real Hub."""
+    from huggingface_hub import constants, hf_api
+
+    importlib.reload(constants)
+    hf_api.api.endpoint = constants.ENDPOINT
 
 
 class Popen:
