@@ -45,18 +45,22 @@ def main() -> None:
         raise SystemExit(2)
 
 
-def run_script(name: str, options: Mapping[str, Any]) -> None:
+def run_script(name: str | Path, options: Mapping[str, Any]) -> None:
     """Run a script in this process, as its command line would, and print that command line.
 
     Args:
-        name: As its file is called, such as "train_ldm".
+        name: As its file is called, such as "train_ldm"; or the path of one that is no sub-command.
         options: Option -> value of the config's type, with `model.channels` for one of a group; the later of two wins.
             `config` may be several files.
     Raises: SystemExit: As the script does where its input is bad.
     """
     arguments = _arguments(options)
-    print(f"$ {NAME} {name.replace('_', '-')} {shlex.join(arguments)}", flush=True)
-    _run(shipped("scripts") / f"{name}.py", arguments)
+    if isinstance(name, Path):
+        print(f"$ python {name} {shlex.join(arguments)}", flush=True)
+        _run(name, arguments)
+    else:
+        print(f"$ {NAME} {name.replace('_', '-')} {shlex.join(arguments)}", flush=True)
+        _run(shipped("scripts") / f"{name}.py", arguments)
 
 
 def script_settings(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 
 CROP_SIZE, SPACING_MM = 16, 2.0
-SHORT = {"batch_size": 2, "steps": 3, "warmup_steps": 1, "evaluate_every": 3, "checkpoint_every": 2, "log_every": 1}
+SHORT = {"batch_size": 2, "steps": 3, "warmup_steps": 1, "evaluate_every": 3, "checkpoint_every": 3, "log_every": 1}
 
 
 @dataclass(frozen=True)

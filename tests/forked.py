@@ -5,6 +5,7 @@ them once; a process that it forks has everything else to itself: arguments, env
 random numbers, signals, exit status.
 """
 
+import importlib
 import multiprocessing
 import os
 import resource
@@ -17,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+import plain_layout  # noqa: F401 - for the figures of scripts, too
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = [  # none of them imports SimpleITK, radiomics or a module of the project
@@ -44,6 +47,7 @@ def start(
     log: Path,
     variables: Mapping[str, str] | None = None,
     without: str = "",
+    folder: str | Path | None = None,
 ) -> BaseProcess:
     """Start a script on the CPU, in a session of its own.
 
@@ -53,11 +57,12 @@ def start(
         log: What it prints is appended to this file.
         variables: Environment variables beside this process's own.
         without: Modules that it cannot import, separated by spaces.
+        folder: Where it starts; None is where the server did.
     Returns: The process; `pid`, `exitcode` as of `multiprocessing`.
     """
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **(variables or {})}
     path = script if isinstance(script, Path) else ROOT / f"scripts/{script}.py"
-    arguments = (path, [str(one) for one in argv], log, environment, without.split())
+    arguments = (path, [str(one) for one in argv], log, environment, without.split(), folder)
     process = context.Process(target=_run, args=arguments)
     process.start()
     return process
@@ -84,17 +89,34 @@ def expect(process: BaseProcess, log: Path, status: int = 0) -> None:
     assert process.exitcode == status, log.read_text()[-4000:]
 
 
-def _run(script: Path, argv: list[str], log: Path, environment: dict[str, str], without: list[str]) -> None:
+def _run(
+    script: Path,
+    argv: list[str],
+    log: Path,
+    environment: dict[str, str],
+    without: list[str],
+    folder: str | Path | None,
+) -> None:
     os.setsid()
     with log.open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     os.environ.clear()
     os.environ.update(environment)
+    os.chdir(folder or ".")
+    _read_hub_variables_again()
     sys.modules.update(dict.fromkeys(without))  # type: ignore[arg-type]  # an import of None raises
     sys.argv = [str(script), *argv]
     sys.path.insert(0, str(script.parent))
     runpy.run_path(str(script), run_name="__main__")
+
+
+def _read_hub_variables_again() -> None:
+    """The Hub's client was imported with the server's variables: a fork that has others would ask the real Hub."""
+    from huggingface_hub import constants, hf_api
+
+    importlib.reload(constants)
+    hf_api.api.endpoint = constants.ENDPOINT
 
 
 class Popen:

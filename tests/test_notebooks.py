@@ -1,6 +1,7 @@
 """The notebooks: committed without outputs, and each runs from its first cell to its last."""
 
 import base64
+import os
 from pathlib import Path
 
 import nbformat
@@ -9,6 +10,7 @@ import pytest
 pytest.importorskip("nbclient", reason="the extra `notebooks` and the group `dev` bring what executes notebooks")
 pytest.importorskip("ipykernel")
 
+from forked_kernels import Kernel, forked_command
 from hub_server import HubServer
 
 from notebooks.execute import NOTEBOOKS, WIDGET, execute, without_widgets
@@ -35,12 +37,16 @@ def pictures(node: nbformat.NotebookNode) -> list[bytes]:
 
 
 @pytest.fixture
-def tiny(tmp_path) -> dict[str, str]:
-    """Variables of a kernel that takes few steps of training, and of sampling by its IPython profile."""
+def tiny(tmp_path, monkeypatch) -> dict[str, str]:
+    """Variables of a forked kernel that takes few steps of training, and of sampling by its IPython profile."""
+    monkeypatch.setattr("jupyter_client.provisioning.local_provisioner.launch_kernel", Kernel)
+    (commands := tmp_path / "bin").mkdir()
+    forked_command(commands)
     startup = tmp_path / "ipython/profile_default/startup/two_steps.py"
     startup.parent.mkdir(parents=True)
     startup.write_text(TWO_STEPS)
-    return TINY | {"IPYTHONDIR": str(tmp_path / "ipython")}
+    path = os.pathsep.join([str(commands), os.environ["PATH"]])
+    return TINY | {"IPYTHONDIR": str(tmp_path / "ipython"), "PATH": path}
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=NAMES)

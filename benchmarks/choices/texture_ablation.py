@@ -10,16 +10,13 @@ loss.
 """
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "quality"))
-
-import lesion_table
-
 from foundation.command import run_script, script_settings
 from foundation.config import launch, parse_config
+
+LESION_TABLE = Path(__file__).parents[1] / "quality/lesion_table.py"
 
 
 @dataclass(frozen=True)
@@ -109,18 +106,17 @@ def main(config: AblationConfig) -> None:
         sets[variant] = config.out / variant / "pipeline"
         if not sets[variant].exists():
             run_script("train_ldm", run | texture | {"out": config.out / variant})
-    lesion_table.main(
-        lesion_table.LesionTableConfig(
-            data=config.data,
-            out=config.out / "table",
-            pipelines=",".join(f"{name}={folder}" for name, folder in sets.items()),
-            split=config.split,
-            samples=config.samples,
-            lesions=config.lesions,
-            steps=config.sampling_steps,
-            told_nothing=",".join(sets),
-        )
-    )
+    table = {
+        "data": config.data,
+        "out": config.out / "table",
+        "pipelines": ",".join(f"{name}={folder}" for name, folder in sets.items()),
+        "split": config.split,
+        "samples": config.samples,
+        "lesions": config.lesions,
+        "steps": config.sampling_steps,
+        "told_nothing": ",".join(sets),
+    }
+    run_script(LESION_TABLE, table)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,11 @@ defaults, and twice their width.
 """
 
 import multiprocessing
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 import torch.nn.functional as F

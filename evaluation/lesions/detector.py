@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from joblib import Parallel, delayed
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 
 from evaluation.lesions.detector_figures import FIGURES, detector_figures
@@ -200,7 +199,7 @@ def _telltales(figures: np.ndarray, made: np.ndarray) -> list[tuple[str, float]]
     for name, values in zip(FIGURES, figures.T, strict=True):
         known = ~np.isnan(values)
         if len(set(made[known].tolist())) == 2:
-            alone.append((name, float(roc_auc_score(made[known], values[known]))))
+            alone.append((name, auroc(values[known], made[known])))
     return sorted(alone, key=lambda one: -abs(one[1] - 0.5))[:TELLTALES]
 
 

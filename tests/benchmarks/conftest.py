@@ -3,10 +3,15 @@
 import multiprocessing
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import forked
+import joblib
 import pytest
+
+MEASURED: dict[str, Any] = {}  # by the hash of what was measured
 
 
 @pytest.fixture
@@ -15,6 +20,26 @@ def forked_processes(monkeypatch):
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: forked.context)
     monkeypatch.setattr(subprocess, "Popen", forked.Popen)
     monkeypatch.setattr(os, "wait4", forked.Popen.wait4)
+
+
+@pytest.fixture
+def measured_once(monkeypatch):
+    """Figures of a lesion, and a detector of two sets, are kept for all runs of this process; it has one repetition."""
+    from evaluation.lesions import detector, features
+
+    def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+        def find(*given: Any) -> Any:
+            key = joblib.hash((function.__name__, given))
+            if key not in MEASURED:
+                MEASURED[key] = function(*given)
+            return MEASURED[key]
+
+        find.__name__ = function.__name__
+        return find
+
+    monkeypatch.setattr(detector, "REPEATS", 1)
+    for module, name in ((detector, "detector_figures"), (detector, "held_out_scores"), (features, "_measure_one")):
+        monkeypatch.setattr(module, name, remembered(getattr(module, name)))
 
 
 @pytest.fixture

@@ -100,6 +100,7 @@ def test_the_detector_judges_each_set_beside_its_controls(tmp_path, monkeypatch)
         _write(tmp_path / "real", f"nodule{n}", ct_hu, mask)
         _write(tmp_path / "blurred", f"nodule{n}", np.where(mask, gaussian_filter(ct_hu, 1.0), ct_hu), mask)
     monkeypatch.setattr("scripts.evaluate.measure_features", lambda lesions, *_: (hu_features(lesions), []))
+    monkeypatch.setattr("evaluation.lesions.detector.REPEATS", 1)
     names = {"real": tmp_path / "real", "synthetic": str(tmp_path / "blurred"), "out": tmp_path / "out"}
     main(EvaluateConfig(**names, **(OFF | {"detector": "figures"})))
     content = json.loads((tmp_path / "out/report.json").read_text())

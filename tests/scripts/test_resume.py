@@ -11,7 +11,7 @@ import pytest
 from forked import PATIENCE_S, expect, start
 
 STEPS = 120
-SHORT = f"--seed 3 --steps {STEPS} --batch-size 2 --warmup-steps 5 --log-every 1 --checkpoint-every 30"
+SHORT = f"--seed 3 --steps {STEPS} --batch-size 2 --warmup-steps 5 --log-every 1 --checkpoint-every 60"
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +70,7 @@ def test_train_vae_killed_and_terminated_ends_with_the_same_weights(phantom_data
     options += " --losses.adversarial 0.5 --losses.adversarial_start 40 --discriminator-channels 4,4"
     train = Command(tmp_path, "train_vae", f"--data {phantom_dataset} {options}")
     undisturbed = train.start("undisturbed")
-    train.signal_in_mid_training("killed", 65, signal.SIGKILL, -signal.SIGKILL)  # after checkpoints at 30 and 60
+    train.signal_in_mid_training("killed", 65, signal.SIGKILL, -signal.SIGKILL)  # after the checkpoint at 60
     assert not (tmp_path / "killed/model").exists()
     train.signal_in_mid_training("killed", 80, signal.SIGTERM, 0)
     assert "the same command continues" in (tmp_path / "killed.log").read_text()

@@ -109,7 +109,7 @@ def test_painted_region_ends_where_the_scan_does(margin_mm: float):
 
 
 @pytest.mark.slow
-def test_seam_asks_for_every_cause_and_continues(chain, nodules, tmp_path, monkeypatch):
+def test_seam_asks_for_every_cause_and_continues(chain, nodules, tmp_path, monkeypatch, measured_once):
     config = seam.SeamConfig(
         pipeline=str(chain.ldm / "pipeline"),
         data=nodules,

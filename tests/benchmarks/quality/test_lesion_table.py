@@ -13,7 +13,7 @@ from imaging.dataset.nodules import load_nodules, read_nodule
 
 
 @pytest.mark.slow
-def test_table_has_methods_ceiling_and_floor_and_nothing_is_made_twice(chain, nodules, tmp_path):
+def test_table_has_methods_ceiling_and_floor_and_nothing_is_made_twice(chain, nodules, tmp_path, measured_once):
     pipeline = chain.ldm / "pipeline"
     config = lesion_table.LesionTableConfig(
         data=nodules,

@@ -38,9 +38,10 @@ def test_the_reconstruction_is_the_autoencoders_whatever_the_crops_size(make_les
         np.testing.assert_allclose(copy.ct_hu[lesion.lesion_mask], window_hu[lesion.lesion_mask], atol=0.1)
 
 
-def test_more_blur_is_more_easily_found_and_real_lesions_are_not(make_lesion):
+def test_more_blur_is_more_easily_found_and_real_lesions_are_not(make_lesion, monkeypatch):
+    monkeypatch.setattr("evaluation.lesions.detector.REPEATS", 1)
     real = [make_lesion(n, patient=f"p{n // 2}") for n in range(24)]
-    found = {label: detect(label, real, made).auroc for label, made in control_sets(real)}
+    found = {label: detect(label, real[:12], made).auroc for label, made in control_sets(real[:12])}
     assert found["real, blurred 1 mm"] > 0.9
     assert found["real, blurred 1 mm"] > found["real, blurred 0.3 mm"]
     mean, low, high = real_against_real(real, halves=6)
