@@ -125,17 +125,22 @@ def _read_hdf5(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
     def visit(name: str, item: object) -> None:
         last = name.rpartition("/")[2]
         if last in names and last not in found and isinstance(item, h5py.Dataset):
-            found[last] = _read_dataset(last, item).transpose()
+            found[last] = _read_dataset(last, item, path.stat().st_size).transpose()
 
     with h5py.File(path, "r") as file:
         file.visititems(visit)
     return found
 
 
-def _read_dataset(name: str, item: h5py.Dataset) -> np.ndarray:
+def _read_dataset(name: str, item: h5py.Dataset, file_size: int) -> np.ndarray:
     if item.shape is None or item.dtype.kind not in "biuf" or item.is_virtual or item.external:
         raise ValueError(f"{name} is no array of real numbers in the file itself")
     for shape in (item.shape, item.chunks or ()):
         if math.prod(shape) * item.dtype.itemsize > MOST_UNPACKED:
             raise ValueError(f"{name} is {' x '.join(map(str, shape))} numbers, more than {MOST_UNPACKED} bytes")
+    if item.chunks:
+        packed = [0]
+        item.id.chunk_iter(lambda chunk: packed.append(chunk.size))
+        if max(packed) > file_size:
+            raise ValueError(f"{name} has a packed part of {max(packed)} bytes in a file of {file_size}")
     return np.asarray(item[()])

@@ -79,3 +79,14 @@ def test_datasets_of_hdf5_that_only_declare_their_size_or_lie_elsewhere_are_refu
             file.write(HEAD[:124] + b"\x00\x02IM")
         with pytest.raises(ValueError, match=r"a\.mat: cannot be read as a MATLAB file .ValueError: x is"):
             read_matlab(tmp_path / "a.mat", ("x",))
+
+
+def test_a_packed_part_of_hdf5_that_declares_more_than_the_file_is_refused(tmp_path):
+    with h5py.File(tmp_path / "a.mat", "w", userblock_size=512) as file:
+        item = file.create_dataset("x", data=np.zeros((7, 5, 3), "i2"), chunks=(7, 5, 3), compression="gzip")
+        size = struct.pack("<II", item.id.get_chunk_info(0).size, 0)  # in the tree of parts, before its filters
+    content = HEAD[:124] + b"\x00\x02IM" + (tmp_path / "a.mat").read_bytes()[128:]
+    assert content.count(size) == 1
+    (tmp_path / "a.mat").write_bytes(content.replace(size, struct.pack("<II", 2**31, 0)))
+    with pytest.raises(ValueError, match=r"x has a packed part of 2147483648 bytes in a file of"):
+        read_matlab(tmp_path / "a.mat", ("x",))
