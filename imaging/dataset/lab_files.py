@@ -5,6 +5,7 @@ patient by nodule, and for all of them the meaning of the numbers and the order 
 against the voxels.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def read_lab_table(path: Path) -> list[dict[str, Any]]:
 
     Returns: One mapping per nodule with `nodule_id`, `patient_id`, `ct`, `mask`, `spacing_mm`, `split` (None where
         not given) and the ratings.
-    Raises: ValueError: If the table cannot be read, lacks a column, or a nodule comes twice.
+    Raises: ValueError: If the table cannot be read, lacks a column, a nodule comes twice, or a spacing is not positive.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file, expected a CSV table with the columns {', '.join(COLUMNS)}")
@@ -55,7 +56,10 @@ def read_lab_table(path: Path) -> list[dict[str, Any]]:
         if absent:
             raise ValueError(f"{path}: line {line} has no {', '.join(absent)}")
         row = {name: given.get(name) for name in ("patient_id", "split", *RATINGS)}
-        row |= {"nodule_id": given["nodule"], "spacing_mm": tuple(given[name] for name in SPACING_COLUMNS)}
+        spacing_mm = tuple(float(record[name]) for name in SPACING_COLUMNS)
+        if not all(0 < spacing < math.inf for spacing in spacing_mm):
+            raise ValueError(f"{path}: line {line} has the spacing {spacing_mm} mm, expected three positive numbers")
+        row |= {"nodule_id": given["nodule"], "spacing_mm": spacing_mm}
         row |= {"ct": path.parent / str(given["ct"]), "mask": None}
         if given.get("mask") is not None:
             row["mask"] = path.parent / str(given["mask"])

@@ -158,6 +158,9 @@ def test_a_table_that_cannot_be_used_says_why(tmp_path):
         read_lab_table(write_table(tmp_path, spacing_z_mm=["thick"]))
     with pytest.raises(ValueError, match="line 2 has no patient_id"):
         read_lab_table(write_table(tmp_path, patient_id=[None]))
+    for spacing in (0.0, -1.0, np.inf):
+        with pytest.raises(ValueError, match=r"line 2 has the spacing .* expected three positive numbers"):
+            read_lab_table(write_table(tmp_path, spacing_y_mm=[spacing]))
     with pytest.raises(ValueError, match=r"nodules a come twice"):
         read_lab_table(
             write_table(
