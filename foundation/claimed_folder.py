@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock
 
 from foundation.atomic import write_atomically
+from foundation.text_files import read_json
 
 SETTINGS = "settings.json"
 LOCKS = ".locks"  # folder
@@ -38,9 +39,9 @@ def claim_file(path: Path, settings: Mapping[str, Any], work: str) -> None:
     """
     if path.exists():
         try:
-            there = json.loads(path.read_text())
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: cannot be read as settings ({error}); delete {work} and begin anew") from error
+            there = read_json(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; these are no settings: delete {work} and begin anew") from error
         changes = changed_settings(there, settings)
         if changes:
             raise ValueError(

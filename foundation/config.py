@@ -193,6 +193,8 @@ def _check_file(config_type: type, path: Path) -> None:
         _refuse(f"{path}: expected `key: value` lines, got {type(content).__name__}")
     for key, known in _unknown_keys(config_type, content):
         _refuse(f"{path}: unknown key `{key}`; known keys: {', '.join(known)}")
+    for key in _empty_groups(config_type, content):
+        _refuse(f"{path}: `{key}` is a group of options and holds none; remove the line, or write options below it")
 
 
 def _nest(keys: Sequence[str]) -> dict[str, Any]:
@@ -210,6 +212,17 @@ def _unknown_keys(config_type: type, content: Mapping[str, Any], prefix: str = "
         elif isinstance(value, Mapping) and dataclasses.is_dataclass(types[key]):
             unknown += _unknown_keys(types[key], value, f"{prefix}{key}.")
     return unknown
+
+
+def _empty_groups(config_type: type, content: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The keys of known groups, at any depth, that have no value."""
+    types = get_type_hints(config_type)
+    for key, value in content.items():
+        if dataclasses.is_dataclass(types[key]):
+            if value is None:
+                yield prefix + key
+            elif isinstance(value, Mapping):
+                yield from _empty_groups(types[key], value, f"{prefix}{key}.")
 
 
 def _check_inputs(config: Any, prefix: str = "--") -> None:

@@ -5,19 +5,19 @@ patient by nodule, and for all of them the meaning of the numbers and the order 
 against the voxels.
 """
 
-from collections.abc import Sequence
+import math
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
+from foundation.text_files import reason_of
 from imaging.dataset.crop import crop_nodule
 from imaging.dataset.nodules import AIR_HU, RATINGS
+from imaging.files.csv_table import read_frame, text_columns
+from imaging.files.matlab import read_matlab
 from imaging.option_types import Axes, Intensity
 from imaging.window import WINDOW_LEVEL, WINDOW_WIDTH, to_hu
 
@@ -38,18 +38,12 @@ def read_lab_table(path: Path) -> list[dict[str, Any]]:
 
     Returns: One mapping per nodule with `nodule_id`, `patient_id`, `ct`, `mask`, `spacing_mm`, `split` (None where
         not given) and the ratings.
-    Raises: ValueError: If the table cannot be read, lacks a column, or a nodule comes twice.
+    Raises: ValueError: If the table cannot be read, lacks a column, a nodule comes twice, or a spacing is not positive.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file, expected a CSV table with the columns {', '.join(COLUMNS)}")
-    try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(("nodule", "patient_id", "ct", "mask", "split"), "string"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as a CSV table ({error})") from error
-    lacking = [name for name in COLUMNS if name not in table]
-    if lacking:
-        raise ValueError(f"{path}: lacks the columns {', '.join(lacking)}; it has {', '.join(table.columns)}")
-    wrong = [name for name in (*SPACING_COLUMNS, *RATINGS) if name in table and not _is_number(table[name])]
+    table = read_frame(path, ("nodule", "patient_id", "ct", "mask", "split"), COLUMNS)
+    wrong = text_columns(table, (*SPACING_COLUMNS, *RATINGS))
     if wrong:
         raise ValueError(f"{path}: columns {', '.join(wrong)} hold text, expected numbers")
     doubled = table["nodule"][table["nodule"].duplicated()].unique()
@@ -62,7 +56,10 @@ def read_lab_table(path: Path) -> list[dict[str, Any]]:
         if absent:
             raise ValueError(f"{path}: line {line} has no {', '.join(absent)}")
         row = {name: given.get(name) for name in ("patient_id", "split", *RATINGS)}
-        row |= {"nodule_id": given["nodule"], "spacing_mm": tuple(given[name] for name in SPACING_COLUMNS)}
+        spacing_mm = tuple(float(record[name]) for name in SPACING_COLUMNS)
+        if not all(0 < spacing < math.inf for spacing in spacing_mm):
+            raise ValueError(f"{path}: line {line} has the spacing {spacing_mm} mm, expected three positive numbers")
+        row |= {"nodule_id": given["nodule"], "spacing_mm": spacing_mm}
         row |= {"ct": path.parent / str(given["ct"]), "mask": None}
         if given.get("mask") is not None:
             row["mask"] = path.parent / str(given["mask"])
@@ -116,37 +113,24 @@ def read_lab_nodule(
 def read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """CT and mask of a MATLAB file, version 5 to 7 or 7.3 (HDF5), as (z, y, x).
 
-    MATLAB stores row, column, slice, that is y, x, z; HDF5 shows the same voxels with the axes reversed. The two
-    variables may lie in the file itself or in one struct.
+    MATLAB stores row, column, slice, that is y, x, z. The two variables may lie in the file itself or in one struct.
 
     Raises: ValueError: If the file cannot be read or lacks a variable.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    try:
-        content = loadmat(path)
-        found = {name: _find_in_mat(content, name) for name in (CT_NAME, MASK_NAME)}
-        order = (2, 0, 1)
-    except NotImplementedError:  # what SciPy raises for version 7.3
-        found, order = _read_mat73(path), (0, 2, 1)
-    except (MatReadError, ValueError, TypeError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read as a MATLAB file ({error}); is it complete?") from error
-    lacking = [name for name, array in found.items() if array is None]
+    found = read_matlab(path, (CT_NAME, MASK_NAME))
+    lacking = [name for name in (CT_NAME, MASK_NAME) if name not in found]
     if lacking:
         raise ValueError(f"{path}: lacks {' and '.join(lacking)}, expected {CT_NAME} (CT) and {MASK_NAME} (mask)")
-    ct, mask = (_as_3d(found[name], path).transpose(order) for name in (CT_NAME, MASK_NAME))
+    ct, mask = (_as_3d(found[name], path).transpose(2, 0, 1) for name in (CT_NAME, MASK_NAME))
     return ct, mask
 
 
 def read_npy(path: Path) -> np.ndarray:
     """A NumPy array without pickled objects. Raises ValueError, naming the file, if it is none."""
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read as a plain NumPy array ({error})") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path}: holds several arrays, expected one in a .npy file")
-    return array
+        return np.lib.format.open_memmap(path, mode="r")  # takes no memory for a size that the file only declares
+    except Exception as error:  # NumPy raises many kinds on a damaged header
+        raise ValueError(f"{path}: cannot be read as a plain NumPy array ({reason_of(error)})") from error
 
 
 def lab_to_hu(ct: np.ndarray, intensity: Intensity, width: float = WINDOW_WIDTH, level: float = WINDOW_LEVEL):
@@ -185,32 +169,6 @@ def lab_to_hu(ct: np.ndarray, intensity: Intensity, width: float = WINDOW_WIDTH,
     return np.maximum(to_hu(ct_norm, width, level), AIR_HU).astype(np.float32)
 
 
-def _find_in_mat(content: dict[str, Any], name: str) -> np.ndarray | None:
-    """A variable of that name, or a field of that name in a struct."""
-    if name in content:
-        return content[name]
-    for value in content.values():
-        if isinstance(value, np.ndarray) and value.dtype.names and name in value.dtype.names and value.size:
-            return value[name].flat[0]
-    return None
-
-
-def _read_mat73(path: Path) -> dict[str, np.ndarray | None]:
-    found: dict[str, np.ndarray | None] = {CT_NAME: None, MASK_NAME: None}
-
-    def visit(name: str, item: Any) -> None:
-        last = name.rpartition("/")[2]
-        if isinstance(item, h5py.Dataset) and last in found and found[last] is None:
-            found[last] = item[()]
-
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(visit)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read as a MATLAB 7.3 file ({error}); is it complete?") from error
-    return found
-
-
 def _as_3d(array: Any, path: Path) -> np.ndarray:
     array = np.asarray(array)
     if array.ndim != 3 or array.dtype.kind not in "biuf" or array.size == 0:
@@ -218,7 +176,3 @@ def _as_3d(array: Any, path: Path) -> np.ndarray:
             f"{path}: array of shape {array.shape} and type {array.dtype}, expected a 3D volume of numbers"
         )
     return array
-
-
-def _is_number(column: Sequence[Any]) -> bool:
-    return bool(pd.api.types.is_numeric_dtype(column))

@@ -7,7 +7,10 @@ from typing import Any
 
 import yaml
 
+from foundation.text_files import read_text
+
 LIDC_LICENCE = "cc-by-3.0"
+LARGEST = 2**18  # bytes of a card
 LIDC_PATIENT = re.compile(r"LIDC-IDRI-\d{4}$")  # the public archive's own pseudonyms
 
 
@@ -17,9 +20,10 @@ def licence_of(folder: Path, lidc: bool) -> str | None:
     Args:
         folder: The dataset's.
         lidc: From :func:`is_lidc`.
+    Raises: ValueError: If there is a card that is no text.
     """
     card = card_of(folder)
-    stated = header_of(card.read_text()).get("license") if card else None
+    stated = header_of(read_text(card, LARGEST)).get("license") if card else None
     return stated if isinstance(stated, str) else LIDC_LICENCE if lidc else None
 
 
@@ -41,6 +45,6 @@ def header_of(card: str) -> dict[str, Any]:
     found = re.match(r"---\r?\n(.*?)\r?\n---", card, re.DOTALL)
     try:
         header = yaml.safe_load(found[1]) if found else None
-    except yaml.YAMLError:
+    except Exception:  # PyYAML raises many kinds on damaged files
         header = None
     return header if isinstance(header, dict) else {}

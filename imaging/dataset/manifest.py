@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foundation.atomic import write_atomically
+from foundation.text_files import reason_of
 
 MOST_ROWS, MOST_BYTES = 10**5, 2**26  # of one scan: 255 lesions of some attempts are a thousand rows
 ASKED = (
@@ -84,9 +85,9 @@ def join_manifests(parts: Iterable[Path], path: Path) -> pa.Table:
             if size > MOST_BYTES or announced.num_rows > MOST_ROWS:
                 raise OSError(f"it unpacks to {announced.num_rows} rows of {size} bytes, more than any scan's")
             tables.append(pq.read_table(part, schema=SCHEMA))
-        except (OSError, pa.ArrowException) as error:
+        except Exception as error:  # Arrow raises many kinds on damaged files
             raise ValueError(
-                f"{part}: cannot be read as a manifest ({str(error).strip()}); delete its folder, and run again"
+                f"{part}: cannot be read as a manifest ({reason_of(error)}); delete its folder, and run again"
             ) from error
     table = pa.concat_tables(tables)
     write_atomically(path, lambda temporary: pq.write_table(table, temporary))

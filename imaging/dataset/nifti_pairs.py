@@ -15,11 +15,13 @@ from imaging.dataset.crop import crop_nodule
 from imaging.dataset.nodules import RATINGS
 from imaging.dataset.outlined import half_maximum_image
 from imaging.dataset.rows import SPLITS
+from imaging.files.csv_table import read_frame, text_columns
 from imaging.files.ct import read_agreement, read_ct, read_mask
 from imaging.lesions.composition import solid_part
 from imaging.option_types import PairOutline
 
 PATIENT_COLUMNS = ("patient_id", "patient_id_approx")
+TEXTS = ("nodule", *PATIENT_COLUMNS, "split")
 EXTRA_TYPES = {"i": "int64", "f": "float32"}  # by NumPy kind; all else is a string
 
 
@@ -48,16 +50,12 @@ def read_nodule_table(folder: Path, source: str) -> NoduleTable:
     path = folder / "nodules.csv"
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a folder with nodules.csv and the NIfTI pairs")
-    try:
-        table = pd.read_csv(
-            path, dtype={"nodule": "string", **dict.fromkeys(PATIENT_COLUMNS, "string"), "split": "string"}
-        )
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as a CSV table ({error})") from error
+    table = read_frame(path, TEXTS, ("nodule", "split"))
     patient = next((name for name in PATIENT_COLUMNS if name in table), "patient_id")
-    lacking = [name for name in ("nodule", patient, "split") if name not in table]
-    if lacking:
-        raise ValueError(f"{path}: lacks the columns {', '.join(lacking)}; it has {', '.join(table.columns)}")
+    if patient not in table:
+        raise ValueError(f"{path}: lacks the column {patient}; it has {', '.join(table.columns)}")
+    if "nodule_id" in table:
+        raise ValueError(f"{path}: has the columns nodule and nodule_id; remove one")
     table = table.rename(columns={"nodule": "nodule_id", patient: "patient_id"})
     problems = _table_problems(folder, table)
     if problems:
@@ -136,9 +134,9 @@ def _mean_ratings(path: Path) -> dict[str, dict[str, float]]:
     """Nodule -> mean of each rating over its readers; empty where there is no such file."""
     if not path.is_file():
         return {}
-    table = _side_table(path, ("nodule",))
+    table = read_frame(path, TEXTS, ("nodule",))
     names = [name for name in RATINGS if name in table]
-    wrong = [name for name in names if not pd.api.types.is_numeric_dtype(table[name])]
+    wrong = text_columns(table, names)
     if wrong:
         raise ValueError(f"{path}: columns {', '.join(wrong)}: expected numbers")
     means = table.groupby("nodule")[names].mean()
@@ -152,20 +150,9 @@ def _true_patients(path: Path) -> dict[str, str]:
     """Nodule -> its patient, of the confirmed rows; empty where there is no such file."""
     if not path.is_file():
         return {}
-    table = _side_table(path, ("nodule", "patient_id", "confirmed"))
+    table = read_frame(path, TEXTS, ("nodule", "patient_id", "confirmed"))
     table = table[pd.to_numeric(table["confirmed"], errors="coerce") == 1].dropna(subset=["nodule", "patient_id"])
     return dict(zip(table["nodule"], table["patient_id"], strict=True))
-
-
-def _side_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, dtype={"nodule": "string", "patient_id": "string"})
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as a CSV table ({error})") from error
-    lacking = [name for name in columns if name not in table]
-    if lacking:
-        raise ValueError(f"{path}: lacks the columns {', '.join(lacking)}; it has {', '.join(table.columns)}")
-    return table
 
 
 def _table_problems(folder: Path, table: pd.DataFrame) -> list[str]:

@@ -1,6 +1,7 @@
 """Prepared whole scans: int16 HU volumes on one isotropic grid, memory-mapped, for random patches; no image library."""
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from foundation.atomic import recover, write_atomically
+from foundation.text_files import read_text, reason_of
 
 INDEX = "scans.json"
 BODY_HU = -500.0  # tissue is denser, air and lung are not
@@ -66,19 +68,30 @@ def open_scans(folder: Path) -> list[tuple[ScanEntry, np.ndarray]]:
     """
     recover(folder)
     try:
-        records = json.loads((folder / INDEX).read_text())
-        entries = [ScanEntry(r["name"], r["spacing_mm"], tuple(tuple(pair) for pair in r["body"])) for r in records]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        records = json.loads(read_text(folder / INDEX))
+        entries = [
+            ScanEntry(str(r["name"]), float(r["spacing_mm"]), tuple((int(a), int(b)) for a, b in r["body"]))
+            for r in records
+        ]
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{folder}: holds no prepared scans; make them with scripts/prepare_scans.py") from error
-    opened = []
+    opened: list[tuple[ScanEntry, np.ndarray]] = []
     for entry in entries:
         path = folder / f"{entry.name}.npy"
         try:
-            volume = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path}: cannot be read as a volume ({error}); prepare the scans again") from error
+            volume = np.lib.format.open_memmap(path, mode="r")
+        except Exception as error:  # NumPy raises many kinds on a damaged header
+            raise ValueError(
+                f"{path}: cannot be read as a volume ({reason_of(error)}); prepare the scans again"
+            ) from error
         if volume.ndim != 3 or volume.dtype != np.int16:
             raise ValueError(f"{path}: {volume.dtype} of shape {volume.shape}, expected int16 (D, H, W)")
+        inside = [0 <= a < b <= size for (a, b), size in zip(entry.body, volume.shape, strict=False)]
+        if len(entry.body) != 3 or not all(inside) or not 0 < entry.spacing_mm < math.inf:
+            raise ValueError(
+                f"{folder / INDEX}: {entry.name} has the body {entry.body} and {entry.spacing_mm} mm, expected a part "
+                f"of {volume.shape} voxels and a positive spacing; prepare the scans again"
+            )
         opened.append((entry, volume))
     return opened
 

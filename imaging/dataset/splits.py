@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from foundation.atomic import write_atomically
+from foundation.text_files import read_csv
 from imaging.dataset.rows import SPLITS
 
 
@@ -108,11 +109,14 @@ def read_splits(path: Path) -> dict[str, str]:
     """
     if not path.exists():
         return {}
-    with path.open(newline="") as file:
-        table = csv.DictReader(file)
-        if not {"patient_id", "split"} <= set(table.fieldnames or ()):
-            raise ValueError(f"{path}: columns {table.fieldnames}, expected patient_id and split")
-        return merge_splits([(row["patient_id"], row["split"]) for row in table])
+    columns, rows = read_csv(path)
+    if not {"patient_id", "split"} <= set(columns):
+        shown = " ".join(", ".join(columns).split())
+        raise ValueError(f"{path}: columns {shown[:200] or 'none'}, expected patient_id and split")
+    try:
+        return merge_splits([(row.get("patient_id", ""), row.get("split", "")) for _, row in rows])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def write_splits(path: Path, splits: Mapping[str, str]) -> None:

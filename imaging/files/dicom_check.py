@@ -16,6 +16,22 @@ DEEPEST, MOST_ELEMENTS = 100, 100_000  # a CT slice has some hundred elements, a
 MOST_UNPACKED = 2**26  # bytes of a deflated slice; 2048 x 2048 pixels of 4 bytes are a quarter
 
 
+class BoundedFile(io.BufferedReader):
+    """A file for pydicom, which asks for as many bytes as an element declares: memory is taken for what is there.
+
+    Args:
+        path: Of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        """At most so many bytes; all that is left for -1."""
+        return super().read(-1 if size is None else min(size, self._size))
+
+
 def check_dicom(path: Path, lengths: bool = True) -> None:
     """Refuse a DICOM file with a length beyond its end, too deep a nesting, or that unpacks to more than a slice.
 

@@ -12,7 +12,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from foundation.atomic import write_atomically
-from imaging.files.dicom_check import check_dicom
+from foundation.text_files import reason_of
+from imaging.files.dicom_check import BoundedFile, check_dicom
 from imaging.files.dicom_identity import EMPTY, copied_header, made_uid
 
 SYNTHESIZING = ("109100", "Synthesizing Equipment")  # DICOM PS3.16, context group 7005
@@ -58,14 +59,15 @@ def _read_header(file: str | Path) -> Dataset:
     """A header without pixels; its place and size are there and are numbers."""
     check_dicom(Path(file))
     try:
-        header: Dataset = pydicom.dcmread(file, stop_before_pixels=True)
+        with BoundedFile(Path(file)) as opened:
+            header: Dataset = pydicom.dcmread(opened, stop_before_pixels=True)
         for keyword, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6)):
             if np.array(header[keyword].value, float).shape != (count,):
                 raise ValueError(f"{keyword} {header[keyword].value}, expected {count} numbers")
         int(header.Rows), int(header.Columns)
         return header
     except Exception as error:  # pydicom raises many kinds on damaged files
-        raise ValueError(f"{file}: its DICOM header cannot be read ({type(error).__name__}: {error})") from error
+        raise ValueError(f"{file}: its DICOM header cannot be read ({reason_of(error)})") from error
 
 
 def on_stored_steps(ct: sitk.Image, headers: Sequence[Dataset]) -> sitk.Image:

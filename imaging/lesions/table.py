@@ -1,9 +1,10 @@
 """A table of lesions to paint: one row each, where, how large, of what character."""
 
-import csv
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from foundation.text_files import read_csv
 
 PLACE = ("x", "y", "z")
 OWN_COLUMNS = (*PLACE, "diameter_mm", "seed")
@@ -35,26 +36,18 @@ def read_lesion_table(path: Path) -> list[LesionRow]:
 
     Raises: ValueError: Naming the file and the line, if there is no row, a number is none or a place is incomplete.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or ())
-            lines = [(line, reader.line_num) for line in reader]
-    except (csv.Error, UnicodeError) as error:
-        raise ValueError(f"{path}: cannot be read as a CSV table ({error})") from error
+    columns, lines = read_csv(path)
     if "diameter_mm" not in columns:
         shown = " ".join(", ".join(columns).split())
         raise ValueError(f"{path}: columns {shown[:200] or 'none'}, expected diameter_mm among them")
-    rows = [_row(line, f"{path}, line {number}") for line, number in lines]
+    rows = [_row(line, f"{path}, line {number}") for number, line in lines]
     if not rows:
         raise ValueError(f"{path}: no lesion, expected one row for each")
     return rows
 
 
-def _row(line: dict[str, str | None], where: str) -> LesionRow:
-    if None in line:
-        raise ValueError(f"{where}: more cells than columns; write every number with a point")
-    cells = {name.strip(): text.strip() for name, text in line.items() if text and text.strip()}
+def _row(line: dict[str, str], where: str) -> LesionRow:
+    cells = {name.strip(): text.strip() for name, text in line.items() if text.strip()}
     place = [_number(cells, name, where) for name in PLACE if name in cells]
     if len(place) not in (0, 3):
         raise ValueError(f"{where}: {len(place)} of x, y, z; give all three, or none to have the place chosen")

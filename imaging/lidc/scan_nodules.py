@@ -15,6 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from foundation.atomic import write_atomically
+from foundation.text_files import reason_of
 from imaging.dataset.crop import crop_nodule
 from imaging.dataset.nodules import AIR_HU
 from imaging.dataset.outlined import half_maximum_image
@@ -286,12 +287,10 @@ def _opened(path: Path) -> Iterator[Any]:
             raise ValueError(f"it unpacks to {announced} bytes, expected at most {MOST_UNPACKED}")
         with np.load(path, allow_pickle=False) as file:
             yield file
-    except OSError:
-        raise
     except Exception as error:  # of zip, deflate, NumPy and JSON
-        raise ValueError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}); delete it, and it is made again"
-        ) from error
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # of the disk; it names the file
+        raise ValueError(f"{path}: cannot be read ({reason_of(error)}); delete it, and it is made again") from error
 
 
 def _with_arrays(file: Any, row: dict[str, Any], index: int) -> dict[str, Any]:

@@ -10,7 +10,9 @@ import pandas as pd
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from imaging.files.dicom_check import check_dicom
+from foundation.text_files import reason_of
+from imaging.files.csv_table import read_frame, text_columns
+from imaging.files.dicom_check import BoundedFile, check_dicom
 from imaging.lidc.xml import Reading, read_annotation
 
 HEADER_TAGS = (
@@ -126,17 +128,14 @@ def read_scan_table(path: Path) -> list[Scan]:
 
     Raises: ValueError: If the table cannot be read, lacks a column or a value, or names a file that does not exist.
     """
-    try:
-        table = pd.read_csv(path, dtype={"patient_id": "string", "ct": "string", "annotation": "string"})
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as a CSV table ({error})") from error
-    lacking = [name for name in ("ct", "annotation", "patient_id") if name not in table]
-    if lacking:
-        raise ValueError(f"{path}: lacks the columns {', '.join(lacking)}; it has {', '.join(table.columns)}")
+    required = ("ct", "annotation", "patient_id")
+    table = read_frame(path, required, required)
+    if text_columns(table, ("slice_thickness_mm",)):
+        raise ValueError(f"{path}: column slice_thickness_mm holds text, expected numbers")
     scans = []
     for line, row in enumerate(table.to_dict("records"), start=2):
         given = {name: value for name, value in row.items() if not pd.isna(value)}
-        absent = [name for name in ("ct", "annotation", "patient_id") if name not in given]
+        absent = [name for name in required if name not in given]
         if absent:
             raise ValueError(f"{path}: line {line} has no {', '.join(absent)}")
         ct, annotation = (path.parent / given[name] for name in ("ct", "annotation"))
@@ -174,7 +173,8 @@ def _read_header(path: Path) -> dict[str, Any] | str | None:
     """Header fields; or the reason why a DICOM file cannot be used; or None for a file that is no DICOM image."""
     try:
         check_dicom(path, lengths=False)
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(HEADER_TAGS))
+        with BoundedFile(path) as opened:
+            header = pydicom.dcmread(opened, stop_before_pixels=True, specific_tags=list(HEADER_TAGS))
         if "SeriesInstanceUID" not in header:
             return "a DICOM file without SeriesInstanceUID; is it complete?" if path.suffix.lower() == ".dcm" else None
         position = header.get("ImagePositionPatient")
@@ -187,7 +187,7 @@ def _read_header(path: Path) -> dict[str, Any] | str | None:
     except InvalidDicomError:
         return "no DICOM file, in spite of its name" if path.suffix.lower() == ".dcm" else None
     except Exception as error:  # pydicom raises many kinds on damaged files
-        return f"its DICOM header cannot be read ({type(error).__name__}: {error})"
+        return f"its DICOM header cannot be read ({reason_of(error)})"
 
 
 def _series_of_annotation(path: Path) -> Reading | str:

@@ -52,6 +52,13 @@ def test_a_file_holds_the_settings_of_one_piece_of_work(tmp_path):
         claim_file(tmp_path / "b.json", {"steps": 1}, "folder b")
 
 
+@pytest.mark.parametrize("content", ["7", "null", "[]", "[[]]", '"a"', "NaN", "{", "[" * 100_000])
+def test_settings_that_are_no_json_object_are_refused(tmp_path, content):
+    (tmp_path / "settings.json").write_text(content)
+    with pytest.raises(ValueError, match=r"settings\.json: .*; these are no settings: delete .* and begin anew$"):
+        claim_folder(tmp_path, SETTINGS)
+
+
 def test_a_shared_folder_that_holds_something_else_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"holds notes.txt and no settings.json; choose another --out or empty it"):

@@ -149,6 +149,8 @@ def test_options_are_written_with_hyphens_or_underscores_and_lists_with_commas()
 def test_an_unknown_key_of_a_file_is_named_with_the_file_and_the_known_ones(tmp_path, capsys):
     message = refusal(["--config", yaml_file(tmp_path, "out_dir: a\nstep: 3\n")], capsys)
     assert "experiment-a.yaml: unknown key `step`; known keys: out_dir, model, steps, center" in message
+    message = refusal(["--config", yaml_file(tmp_path, "out_dir: a\nmodel:\n")], capsys)
+    assert "experiment-a.yaml: `model` is a group of options and holds none" in message
     message = refusal(["--config", yaml_file(tmp_path, "out_dir: a\nmodel:\n  width: 3\n")], capsys)
     assert "experiment-a.yaml: unknown key `model.width`; known keys: model.channels, model.dropout" in message
 

@@ -1,7 +1,7 @@
 """Feed damaged files to every reader and count what it does with them.
 
-    uv run python tests/fuzz_readers.py --files 2000
-    uv run python tests/fuzz_readers.py --files 2000 --readers nifti,dicom --seed 1 --keep /tmp/faults
+    uv run python tests/fuzz/fuzz_readers.py --files 2000
+    uv run python tests/fuzz/fuzz_readers.py --files 2000 --readers nifti,dicom --seed 1 --keep /tmp/faults
 
 A reader may read a file, or refuse it by a ValueError or OSError of one clear sentence that names it (a config: by
 SystemExit). Faults are: a crash of the process, more than 5 s of computing, more than 1 GiB of memory, an exception of
@@ -39,7 +39,7 @@ Files = dict[str, bytes]
 KINDS = ("read", "refused", "crash", "hang", "memory", "exception", "message")
 NAMED_OPTION = re.compile(r"error: --[\w.-]+")  # of a config: its value does not fit
 LISTING = re.compile(r"\d+ problems\n")  # a table's problems are listed, one a line
-ALLOCATION = re.compile(r"allocat|bad_alloc|out of memory|MemoryError", re.IGNORECASE)
+ALLOCATION = re.compile(r"unable to allocate|allocation failed|bad_alloc|out of memory|MemoryError", re.IGNORECASE)
 
 
 class Case(NamedTuple):
@@ -179,6 +179,7 @@ def _serve(cases: Sequence[Case], seed: int, scratch: Path, answers: TextIO) -> 
     for name in dict.fromkeys(case.reader for case in cases):
         folder = scratch / name
         _write(_valid(name), folder)
+        _bombs(name)  # they may take more memory to make than to read
         for _ in range(2):  # what is loaded at the first use is not the reader's memory
             with contextlib.suppress(Exception, SystemExit):
                 READERS[name].read(folder)

@@ -138,7 +138,7 @@ def manifest_bombs(files: Files) -> Iterator[Files]:
     import pyarrow.parquet as pq
 
     columns = {name: pa.nulls(1, kind) for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)}
-    for text, rows in (("x" * (GIB // 4), 8), ("", 50_000_000)):
+    for text, rows in (("x" * (GIB // 4), 5), ("", 1_000_000)):
         out = io.BytesIO()
         with pq.ParquetWriter(out, SCHEMA, compression="zstd") as writer:
             for _ in range(rows if text else 10):

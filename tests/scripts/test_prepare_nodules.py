@@ -209,6 +209,10 @@ def test_every_problem_of_the_table_is_told_at_once(data, tmp_path):
 
 
 def test_a_missing_table_or_column_is_named(data, tmp_path):
+    edit(data, nodule_id=["a", "b"])
+    with pytest.raises(ValueError, match="has the columns nodule and nodule_id; remove one"):
+        main(PrepareNodulesConfig(data, tmp_path / "out"))
+    pd.read_csv(data / "nodules.csv").drop(columns=["nodule_id"]).to_csv(data / "nodules.csv", index=False)
     edit(data, nodule=["a", "b"])
     pd.read_csv(data / "nodules.csv").drop(columns=["split"]).to_csv(data / "nodules.csv", index=False)
     with pytest.raises(ValueError, match="lacks the columns split; it has nodule, patient_id"):

@@ -132,6 +132,23 @@ def test_files_that_cannot_be_used_are_named(tmp_path, volume):
         read_lab_nodule(row, 6, None, "hu")
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<i2', 'fortran_order': False, 'shape': (100000, 100000, 10000), }",  # 182 TiB
+        "{'descr': '|V2147483647', 'fortran_order': False, 'shape': (4, 6, 7), }",
+        "{'descr': '<i2', 'fortran_order': False, 'shape': (4, 6, ",
+        "(" * 9000 + ")" * 9000,
+    ],
+)
+def test_an_array_that_only_declares_its_size_is_refused_in_one_line(tmp_path, header):
+    content = b"\x93NUMPY\x02\0" + len(header).to_bytes(4, "little") + header.encode() + b"voxels"
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.npy: cannot be read as a plain NumPy array") as raised:
+        read_npy(tmp_path / "a.npy")
+    assert "\n" not in str(raised.value)
+
+
 def test_a_table_that_cannot_be_used_says_why(tmp_path):
     with pytest.raises(ValueError, match="no such file"):
         read_lab_table(tmp_path / "none.csv")
@@ -141,6 +158,9 @@ def test_a_table_that_cannot_be_used_says_why(tmp_path):
         read_lab_table(write_table(tmp_path, spacing_z_mm=["thick"]))
     with pytest.raises(ValueError, match="line 2 has no patient_id"):
         read_lab_table(write_table(tmp_path, patient_id=[None]))
+    for spacing in (0.0, -1.0, np.inf):
+        with pytest.raises(ValueError, match=r"line 2 has the spacing .* expected three positive numbers"):
+            read_lab_table(write_table(tmp_path, spacing_y_mm=[spacing]))
     with pytest.raises(ValueError, match=r"nodules a come twice"):
         read_lab_table(
             write_table(

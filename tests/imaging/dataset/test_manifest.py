@@ -39,3 +39,13 @@ def test_a_column_too_many_and_a_broken_part_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"broken: cannot be read as a manifest .*; delete its folder, and run again"):
         join_manifests([tmp_path / "broken"], tmp_path / "manifest.parquet")
     assert not (tmp_path / "manifest.parquet").exists()
+
+
+def test_a_damaged_page_is_refused_in_one_line(tmp_path):
+    write_rows([MADE], tmp_path / "part")
+    content = bytearray((tmp_path / "part").read_bytes())
+    content[4:24] = bytes(range(230, 250))  # the header of the first page
+    (tmp_path / "part").write_bytes(content)
+    with pytest.raises(ValueError, match=r"part: cannot be read as a manifest .*page header") as raised:
+        join_manifests([tmp_path / "part"], tmp_path / "manifest.parquet")
+    assert "\n" not in str(raised.value)

@@ -189,6 +189,46 @@ def test_opening_says_what_is_wrong_with_the_folder(tmp_path):
         load_nodules(tmp_path / "other", "train")
 
 
+def test_a_damaged_offset_in_the_middle_of_a_file_is_refused(tmp_path):
+    save_nodule_dataset([make_row()], tmp_path / "out", S)
+    (path,) = (tmp_path / "out/train").glob("*.arrow")
+    content, offsets = path.read_bytes(), np.arange(0, S**3 + 1, S, dtype="<i4")  # of the rows of an array
+    assert content.count(offsets.tobytes()) == 3
+    offsets[S] = 2**30
+    path.write_bytes(content.replace(np.arange(0, S**3 + 1, S, dtype="<i4").tobytes(), offsets.tobytes()))
+    with pytest.raises(ValueError, match=r"out: the split 'train' cannot be read .ArrowInvalid: .*offset"):
+        load_nodules(tmp_path / "out", "train")
+
+
+@pytest.mark.parametrize("shape", [[-1] * 3, [2**40] * 3, [0] * 3, [S, S, S + 1], [S + 1, S, S]])
+def test_another_shape_than_that_of_the_stored_arrays_is_refused(tmp_path, shape):
+    save_nodule_dataset([make_row()], tmp_path / "out", S)
+    info = json.loads((tmp_path / "out/train/dataset_info.json").read_text())
+    info["features"]["ct_hu"]["shape"] = shape
+    (tmp_path / "out/train/dataset_info.json").write_text(json.dumps(info))
+    with pytest.raises(
+        ValueError, match=r"out: the split 'train' cannot be read .*arrays of ct_hu are not of the shape"
+    ):
+        load_nodules(tmp_path / "out", "train")
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname"])
+def test_a_dataset_whose_data_lie_elsewhere_is_refused(tmp_path, name):
+    save_nodule_dataset([make_row()], tmp_path / "out", S)
+    state = json.loads((tmp_path / "out/train/state.json").read_text()) | {"_data_files": [{"filename": name}]}
+    (tmp_path / "out/train/state.json").write_text(json.dumps(state))
+    with pytest.raises(ValueError, match=r"out: the split 'train' cannot be read .*expected a file beside it"):
+        load_nodules(tmp_path / "out", "train")
+
+
+@pytest.mark.parametrize("content", ['{"splits": null}', '{"splits": 7}', "7", "[" * 100_000])
+def test_a_list_of_splits_that_is_none_is_refused(tmp_path, content):
+    save_nodule_dataset([make_row()], tmp_path / "out", S)
+    (tmp_path / "out/dataset_dict.json").write_text(content)
+    with pytest.raises(ValueError, match="out: not a prepared dataset"):
+        load_nodules(tmp_path / "out", "train")
+
+
 def test_module_does_not_import_simpleitk():
     code = "import sys, imaging.dataset.nodules; sys.exit('SimpleITK' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -114,3 +114,18 @@ def test_only_lidcs_rows_are_put_under_lidcs_licence(made):
 def test_lidc_is_told_by_sources_or_by_patients(sources, patients, lidc, tmp_path):
     assert is_lidc(sources, patients) is lidc
     assert licence_of(tmp_path, lidc) == ("cc-by-3.0" if lidc else None)
+
+
+@pytest.mark.parametrize(
+    "header", ["[" * 100_000, "a: 2001-99-99", "a: " + "9" * 5000, "a: !!int x", "a: !!timestamp x", "? {a: b}\n: c"]
+)
+def test_a_card_with_a_broken_header_states_no_licence(tmp_path, header):
+    (tmp_path / "README.md").write_text(f"---\n{header}\n---\n")
+    assert licence_of(tmp_path, lidc=False) is None
+
+
+@pytest.mark.parametrize(("content", "fault"), [(b"---\n\xff", "no text in UTF-8"), (b"a" * 2**19, "expected at most")])
+def test_a_card_that_is_no_text_is_refused(tmp_path, content, fault):
+    (tmp_path / "README.md").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"README\.md: .*{fault}"):
+        licence_of(tmp_path, lidc=False)

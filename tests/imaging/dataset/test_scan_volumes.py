@@ -54,3 +54,22 @@ def test_what_is_no_folder_of_scans_is_refused(tmp_path):
     np.save(tmp_path / "scans/scan1.npy", np.zeros((3, 4), np.float32))
     with pytest.raises(ValueError, match="expected int16"):
         open_scans(tmp_path / "scans")
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "[" * 100_000,
+        "7",
+        "[null]",
+        '[{"name": "scan0", "spacing_mm": "x", "body": [[0, 1], [0, 1], [0, 1]]}]',
+        '[{"name": "scan0", "spacing_mm": 1, "body": [[0, 1], [0, 1]]}]',
+        '[{"name": "scan0", "spacing_mm": 1, "body": [[0, 1], [0, 1], [0, 99]]}]',
+        '[{"name": "scan0", "spacing_mm": NaN, "body": [[0, 1], [0, 1], [0, 1]]}]',
+    ],
+)
+def test_an_index_that_does_not_fit_its_scans_is_refused(tmp_path, index):
+    save_scans(volumes(), tmp_path / "scans", 1.0)
+    (tmp_path / "scans/scans.json").write_text(index)
+    with pytest.raises(ValueError, match=r"scans: holds no prepared scans|scans\.json: scan0 has the body"):
+        open_scans(tmp_path / "scans")

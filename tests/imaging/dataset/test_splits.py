@@ -71,6 +71,9 @@ def test_stored_splits_come_back(tmp_path):
     (tmp_path / "bad.csv").write_text("name,part\na,train\n")
     with pytest.raises(ValueError, match=r"bad\.csv: columns .* expected patient_id and split"):
         read_splits(tmp_path / "bad.csv")
+    (tmp_path / "bad.csv").write_text("patient_id,split\na,train\na,test\n")
+    with pytest.raises(ValueError, match=r"bad\.csv: 1 patients are in two splits: a;"):
+        read_splits(tmp_path / "bad.csv")
 
 
 def test_wrong_shares_and_split_names_are_refused():

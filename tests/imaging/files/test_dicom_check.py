@@ -12,7 +12,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from imaging.files.ct import read_ct
-from imaging.files.dicom_check import check_dicom
+from imaging.files.dicom_check import BoundedFile, check_dicom
 
 
 @pytest.fixture
@@ -83,3 +83,11 @@ def test_deep_nesting_is_refused(slices):
     slices[0].write_bytes(content[:start] + level * 2000)
     with pytest.raises(ValueError, match="nested more than 100 deep"):
         read_ct(slices[0].parent)
+
+
+def test_a_file_gives_what_it_has_where_more_is_asked_for(tmp_path):
+    (tmp_path / "a").write_bytes(b"0123456789")
+    for size, expected in ((2**62, b"3456789"), (-1, b"3456789"), (None, b"3456789"), (2, b"34")):
+        with BoundedFile(tmp_path / "a") as file:
+            file.seek(3)
+            assert file.read(size) == expected

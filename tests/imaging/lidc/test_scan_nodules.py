@@ -103,6 +103,15 @@ def test_a_result_comes_back_as_it_was_saved(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["r.npz"]
 
 
+def test_a_result_whose_directory_lies_beyond_the_file_is_named(tmp_path):
+    save_result(tmp_path / "r.npz", ScanResult([], [], {}))
+    content = (tmp_path / "r.npz").read_bytes()
+    at = content.rindex(b"PK\5\6") + 16  # the offset of the archive's directory
+    (tmp_path / "r.npz").write_bytes(content[:at] + b"\xff" * 4 + content[at + 4 :])
+    with pytest.raises(ValueError, match=r"r\.npz: cannot be read .*; delete it, and it is made again"):
+        load_result(tmp_path / "r.npz")
+
+
 def test_a_result_is_requested_for_again_when_a_setting_or_a_file_changes(nifti_scan):
     folder, image, _ = nifti_scan
     sitk.WriteImage(image, str(folder / "a.nii.gz"))
