@@ -167,7 +167,7 @@ def test_attribute_that_its_control_knows_as_well_is_left_out_of_a_call_with_a_w
 
 
 def test_the_shipped_guide_refuses_what_its_figures_do_not_bear(caplog):
-    """As its figures are, all four are guided, three with a warning; with a lead that may be none, none is."""
+    """As its figures are, all four are guided, one with a warning; with a lead that may be none, none is."""
     pipe = LesionInpaintPipeline.from_pretrained("lung-nodule-small")
     ct_hu, lesion_mask = torch.full((1, 1, 16, 16, 16), -800.0), torch.zeros(1, 1, 16, 16, 16)
     lesion_mask[..., 6:10, 5:11, 6:10] = 1
@@ -179,8 +179,7 @@ def test_the_shipped_guide_refuses_what_its_figures_do_not_bear(caplog):
     unguided = made(guidance_scale=0)
     assert not caplog.records and not pipe.guide.refused and not torch.equal(made(guidance_scale=4), unguided)
     size_alone = [record.message for record in caplog.records]
-    assert len(size_alone) == 3 and all("guided, but expect little" in message for message in size_alone)
-    assert [message.split(":")[0] for message in size_alone] == ["malignancy", "lobulation", "spiculation"]
+    assert len(size_alone) == 1 and size_alone[0].startswith("malignancy: guided, but expect little")
     caplog.clear()
     figures = pipe.guide.config["figures"]
     pipe.guide.register_to_config(figures={name: {**told, "ahead_low": -0.01} for name, told in figures.items()})
