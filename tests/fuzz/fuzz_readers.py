@@ -32,6 +32,7 @@ from typing import Any, NamedTuple, TextIO
 
 MEMORY = 2**30  # bytes that reading one file may take
 SECONDS, PATIENCE = 5, 120  # of computing; and of waiting, on a busy machine
+START = 900  # seconds until a process is ready: files that unpack to gigabytes are made first
 MOST_BOMBS = 100  # files made by hand, which come first
 SHARED_MEMORY = Path("/dev/shm")  # where it exists, files are written there
 LONGEST = 1000  # characters of a message
@@ -94,7 +95,8 @@ def _child(cases: Sequence[Case], seed: int) -> Iterator[Outcome]:
     os.close(writing)
     lines = os.fdopen(reading)
     try:
-        _answer(lines, pid, PATIENCE)  # it is ready
+        if not _answer(lines, pid, START, START):
+            return
         for case in cases:
             line = _answer(lines, pid, SECONDS)
             if line is None:
@@ -114,11 +116,11 @@ def _child(cases: Sequence[Case], seed: int) -> Iterator[Outcome]:
         scratch.cleanup()
 
 
-def _answer(lines: TextIO, pid: int, seconds: float) -> str | None:
-    """The next line of a process, empty if it died; None if it computes for too long."""
+def _answer(lines: TextIO, pid: int, seconds: float, patience: float = PATIENCE) -> str | None:
+    """The next line of a process, empty if it died; None if it computes or is waited for too long."""
     started, computed = time.monotonic(), _cpu_seconds(pid)
     while not select.select([lines], [], [], 0.2)[0]:
-        if _cpu_seconds(pid) - computed > seconds or time.monotonic() - started > PATIENCE:
+        if _cpu_seconds(pid) - computed > seconds or time.monotonic() - started > patience:
             return None
     return lines.readline()
 
