@@ -42,6 +42,7 @@ Choices = Mapping[str, Mapping[str, str]]
 
 AUTOENCODERS: Choices = {
     "shipped, first part": {},
+    "4 channels": {"model.latent_channels": "4"},
     "8 channels": {"model.latent_channels": "8"},
     "factor 2": {"model.channels": "[32]"},
     "width 48, 96": {"model.channels": "[48, 96]"},

@@ -19,11 +19,11 @@ def test_search_judges_each_choice_once(tmp_path, monkeypatch):
     )
     search.main(config)
     text = (config.out / "autoencoder.md").read_text()
-    assert "| factor 2 |" in text and "| KL 1e-2 |" in text and "0.5 |" in text.splitlines()[2]
+    assert "| factor 2 |" in text and "| KL 1e-2 |" in text and "| 2 |" in text.splitlines()[2]
     monkeypatch.setattr(search, "run_script", lambda *_: pytest.fail("trained twice"))
     search.main(config)
     assert (config.out / "autoencoder.md").read_text() == text
-    with pytest.raises(ValueError, match="only: 'nothing' is no choice; known: shipped, first part; 8 channels"):
+    with pytest.raises(ValueError, match="only: 'nothing' is no choice; known: shipped, first part; 4 channels"):
         search.main(replace(config, only="nothing"))
     with pytest.raises(ValueError, match="stage ldm: give --latents and --vae"):
         search.main(replace(config, stage="ldm", only=None))
