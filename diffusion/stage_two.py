@@ -14,7 +14,7 @@ from autoencoder.latents import unstandardise
 from diffusion.conditioning import condition_of, mask_coverage
 from diffusion.lesion_window import decode_windows, lesion_windows
 from diffusion.losses.gradient_balance import combined_gradient, gradient_statistics, loss_gradients
-from diffusion.losses.structure import decoded_loss, density_loss, diffusion_loss
+from diffusion.losses.structure import diffusion_loss, directional_loss
 from diffusion.losses.texture import TextureLoss, texture_losses
 from diffusion.losses.time_weights import STRUCTURE, TIME_POLICIES, ConstantWeights, StepPlan
 from diffusion.option_types import Balance, Target, TextureConfig
@@ -35,8 +35,7 @@ class StageTwo(nn.Module):
         learned: Modules inside the texture losses that are trained along, such as a `GaborBank`.
         balance: "none", or how the losses' gradients are balanced; see `diffusion.losses.gradient_balance`.
         num_labels: Labels that the U-Net knows; 2 takes the lesion mask, more the semantic map.
-        density: v of `density_loss`, (C,), which is then part of the structure loss; its weight is |v|².
-        gains: A of `decoded_loss`, (K, C), which is then part of the structure loss; its weight is |A|² / K.
+        directions: v of `directional_loss`, (K, C), which is then part of the structure loss.
     Raises: ValueError: If names do not agree.
     """
 
@@ -49,8 +48,7 @@ class StageTwo(nn.Module):
         learned: Sequence[nn.Module] = (),
         balance: Balance = "none",
         num_labels: int = 2,
-        density: Tensor | None = None,
-        gains: Tensor | None = None,
+        directions: Tensor | None = None,
     ) -> None:
         super().__init__()
         if set(texture) != set(texture_weights) or set(texture) != set(policy.texture_losses):
@@ -59,10 +57,8 @@ class StageTwo(nn.Module):
         self.texture = dict(texture)
         self.learned = nn.ModuleList(learned)
         self.texture_weights, self.balance = dict(texture_weights), balance
-        self.density: Tensor | None
-        self.register_buffer("density", density, persistent=False)
-        self.gains: Tensor | None
-        self.register_buffer("gains", gains, persistent=False)
+        self.directions: Tensor | None
+        self.register_buffer("directions", directions, persistent=False)
 
     def forward(
         self,
@@ -107,10 +103,8 @@ class StageTwo(nn.Module):
         def losses_of(prediction: Tensor) -> dict[str, Tensor]:
             target = target_of(scheduler, x0, noise, timesteps)
             structure = diffusion_loss(prediction, target, plan.cells)
-            if self.density is not None:
-                structure = structure + density_loss(prediction, target, plan.cells, self.density)
-            if self.gains is not None:
-                structure = structure + decoded_loss(prediction, target, plan.cells, self.gains)
+            if self.directions is not None:
+                structure = structure + directional_loss(prediction, target, plan.cells, self.directions)
             texture = self._texture_losses(vae, scheduler, batch, prediction, noisy, timesteps, plan)
             return {STRUCTURE: structure} | texture
 
@@ -163,8 +157,7 @@ def stage_two_of(
     texture: TextureConfig,
     target: Target = "v",
     background_weight: float = 0.2,
-    density: Tensor | None = None,
-    gains: Tensor | None = None,
+    directions: Tensor | None = None,
 ) -> StageTwo:
     """The training step with the losses and the time policy that a config names.
 
@@ -173,7 +166,7 @@ def stage_two_of(
         texture: Names and weighs the texture losses.
         target: What the U-Net predicts.
         background_weight: Weight of the structure loss away from the lesion.
-        density, gains: As :class:`StageTwo`.
+        directions: As :class:`StageTwo`.
     Raises: ValueError: If a loss is unknown, or a number out of range.
     """
     losses, learned = texture_losses(texture)
@@ -183,4 +176,4 @@ def stage_two_of(
     policy = TIME_POLICIES[texture.time_policy](tuple(losses), **options)
     weights = {name: texture.losses[name] for name in losses}
     labels = unet.config["num_labels"]
-    return StageTwo(unet, policy, losses, weights, learned, texture.balance, labels, density, gains)
+    return StageTwo(unet, policy, losses, weights, learned, texture.balance, labels, directions)

@@ -162,9 +162,8 @@ def main(config: LdmConfig) -> None:
         discriminator = PatchDiscriminator3D((16, 32))
         run.prepare(OneStepGAN(unet, discriminator, config.model.num_labels), {"discriminator": config.learning_rate})
     else:
-        density = config.density**0.5 * density_direction(vae) if config.density else None
-        gains = config.decoded**0.5 * gains_of(vae, latents) if config.decoded else None
-        run.prepare(stage_two_of(unet, config.texture, config.target, config.background_weight, density, gains))
+        directions = directions_of(vae, latents, config)
+        run.prepare(stage_two_of(unet, config.texture, config.target, config.background_weight, directions))
     vae.to(run.device).requires_grad_(False)
     empty = blank_latent(vae, batch_shape=row["ct_hu"].shape) if config.whole_share else None
     for batch in run.batches(latents):
@@ -188,12 +187,18 @@ def main(config: LdmConfig) -> None:
         run.save("pipeline", lambda averaged: pipeline_of(vae, averaged.unet, sampler, row, population))
 
 
-def gains_of(vae: Any, latents: LatentNodules, crops: int = 8) -> Tensor:
-    """`decoded_gains` in the lesions of some training crops, spread over the dataset."""
-    indices = np.linspace(0, len(latents) - 1, min(crops, len(latents))).astype(int)
-    rows = default_collate([latents[int(index), 0] for index in indices])
-    cells = lesion_neighbourhood(rows["lesion_mask"], vae.factor, cells=0)
-    return decoded_gains(vae, rows["latent_mean"], cells)
+def directions_of(vae: Any, latents: LatentNodules, config: LdmConfig, crops: int = 8) -> Tensor | None:
+    """Directions of the latent whose errors count extra, (K, C), or None; `decoded_gains` in some training lesions."""
+    directions = []
+    if config.density:
+        directions.append(config.density**0.5 * density_direction(vae)[None])
+    if config.decoded:
+        indices = np.linspace(0, len(latents) - 1, min(crops, len(latents))).astype(int)
+        rows = default_collate([latents[int(index), 0] for index in indices])
+        cells = lesion_neighbourhood(rows["lesion_mask"], vae.factor, cells=0)
+        gains = decoded_gains(vae, rows["latent_mean"], cells)
+        directions.append((config.decoded / len(gains)) ** 0.5 * gains)
+    return torch.cat(directions) if directions else None
 
 
 @torch.no_grad()

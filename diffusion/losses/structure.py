@@ -19,31 +19,17 @@ def diffusion_loss(output: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return weighted.flatten(1).sum(1) / weight.flatten(1).sum(1).clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def density_loss(output: Tensor, target: Tensor, weight: Tensor, density: Tensor) -> Tensor:
-    """:func:`diffusion_loss` of the error along one direction of the latent, (v · (output - target))².
+def directional_loss(output: Tensor, target: Tensor, weight: Tensor, directions: Tensor) -> Tensor:
+    """:func:`diffusion_loss` of the error along some directions of the latent, Σ_k (v_k · (output - target))².
 
-    In most directions, an error of a tenth of a standard deviation changes nothing visible. In the direction of density
-    it is as many HU as a solid nodule varies by. The minimum is that of the diffusion loss.
-
-    Args:
-        output, target, weight: As there.
-        density: v, (C,), for example from `autoencoder.latents.density_direction`.
-    Returns: (B,).
-    """
-    along = ((output.float() - target.float()) * density.view(1, -1, 1, 1, 1)).sum(1, keepdim=True)
-    return diffusion_loss(along, torch.zeros_like(along), weight)
-
-
-def decoded_loss(output: Tensor, target: Tensor, weight: Tensor, gains: Tensor) -> Tensor:
-    """:func:`diffusion_loss` of the error as the decoder shows it, mean of (A (output - target))².
-
-    The channels of a latent differ in what they change in the image, and no error of the image is invisible for being
-    small in the latent. The minimum is that of the diffusion loss.
+    The directions of a latent differ in what they change in the image. In that of density, an error of a tenth of a
+    standard deviation is as many HU as a solid nodule varies by. The minimum is that of the diffusion loss.
 
     Args:
         output, target, weight: As there.
-        gains: A, (K, C), for example from `autoencoder.latents.decoded_gains`.
+        directions: v, (K, C), for example `autoencoder.latents.density_direction` or the rows of `decoded_gains`; the
+            weight of each is |v_k|².
     Returns: (B,).
     """
-    error = torch.einsum("kc, bcdhw -> bkdhw", gains, output.float() - target.float())
-    return diffusion_loss(error, torch.zeros_like(error), weight)
+    error = torch.einsum("kc, bcdhw -> bkdhw", directions, output.float() - target.float())
+    return len(directions) * diffusion_loss(error, torch.zeros_like(error), weight)

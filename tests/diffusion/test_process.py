@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from diffusion.losses.structure import decoded_loss, density_loss, diffusion_loss
+from diffusion.losses.structure import diffusion_loss, directional_loss
 from diffusion.process import (
     TARGETS,
     add_noise,
@@ -148,24 +148,25 @@ def test_loss_counts_each_cell_by_its_weight():
     assert_close(loss, torch.tensor([(3 * 4.0 + 1 * 16.0) / 4, 0.0]))  # nothing to learn from: 0, not NaN
 
 
-def test_density_loss_sees_the_error_along_its_direction_only():
+def test_directional_loss_sees_the_error_along_its_directions_only():
     output, target, _ = draws()
     channels, weight = SHAPE[1], torch.ones(2, 1, *SHAPE[2:])
-    along = F.one_hot(torch.tensor(1), channels).float()
+    along = F.one_hot(torch.tensor(1), channels).float()[None]
     expected = 4 * (output[:, 1] - target[:, 1]).float().square().mean((1, 2, 3))
-    assert_close(density_loss(output, target, weight, 2 * along), expected)
-    across = torch.zeros(channels)
-    across[:2] = torch.tensor([1.0, -1.0])
-    assert_close(density_loss(target + 5.0, target, weight, across), torch.zeros(2), rtol=0, atol=1e-6)
+    assert_close(directional_loss(output, target, weight, 2 * along), expected)
+    across = torch.zeros(1, channels)
+    across[0, :2] = torch.tensor([1.0, -1.0])
+    assert_close(directional_loss(target + 5.0, target, weight, across), torch.zeros(2), rtol=0, atol=1e-6)
 
 
-def test_decoded_loss_is_the_diffusion_loss_of_the_error_after_the_gains():
+def test_directional_loss_adds_up_its_directions():
     output, target, _ = draws()
     channels, weight = SHAPE[1], torch.rand(2, 1, *SHAPE[2:])
-    gains = torch.randn(5, channels)
-    assert_close(decoded_loss(output, target, weight, torch.eye(channels)), diffusion_loss(output, target, weight))
-    decoded = [torch.einsum("kc, bcdhw -> bkdhw", gains, x.float()) for x in (output, target)]
-    assert_close(decoded_loss(output, target, weight, gains), diffusion_loss(*decoded, weight), rtol=1e-4, atol=1e-5)
+    whole = directional_loss(output, target, weight, torch.eye(channels))
+    assert_close(whole, channels * diffusion_loss(output, target, weight))
+    directions = torch.randn(5, channels)
+    each = [directional_loss(output, target, weight, direction[None]) for direction in directions]
+    assert_close(directional_loss(output, target, weight, directions), sum(each), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_without_texture_losses_it_is_the_weighted_squared_error(vae, batch):
 def test_the_error_along_density_is_part_of_the_structure_loss(vae, batch):
     density = torch.tensor([0.5, 0.0, -1.0, 2.0])
     plain = StageTwo(small_unet(), ConstantWeights(()), {}, {})
-    more = StageTwo(plain.unet, ConstantWeights(()), {}, {}, density=density)
+    more = StageTwo(plain.unet, ConstantWeights(()), {}, {}, directions=density[None])
     outputs = []
     plain.unet.register_forward_hook(lambda *call: outputs.append(call[-1].sample))
     total, losses, _ = step(more, vae, batch)
@@ -112,7 +112,7 @@ def test_the_error_along_density_is_part_of_the_structure_loss(vae, batch):
     expected = without["structure"] + (error.square() * cells).flatten(1).sum(1) / cells.flatten(1).sum(1)
     assert torch.allclose(losses["structure"], expected, rtol=1e-5)
     assert torch.allclose(total, expected.mean(), rtol=1e-5)
-    assert "density" not in more.state_dict()  # checkpoints of trainings with and without it are alike
+    assert "directions" not in more.state_dict()  # checkpoints of trainings with and without it are alike
 
 
 def test_where_all_is_painted_all_of_the_scan_counts(vae, batch):

@@ -87,7 +87,7 @@ def test_train_vae_killed_and_terminated_ends_with_the_same_weights(phantom_data
 def test_train_ldm_out_of_time_and_killed_ends_with_the_same_weights(chain, tmp_path):
     options = "--model.channels 8,16 --model.blocks_per_level 1 --model.map_channels 4 --evaluate-crops 2"
     options += " --model.attributes [malignancy,mean_hu] --model.num_labels 8"  # as configs/shipped
-    options += " --whole-share 0.3 --density 2"
+    options += " --whole-share 0.3 --density 2 --decoded 2 --model.scaled_input true"
     options += " --mixed-precision bf16"
     inputs = f"--data {chain.latents} --vae {chain.vae / 'model'}"
     train = Command(tmp_path, "train_ldm", f"{inputs} {options} --evaluate-steps 2")
