@@ -51,6 +51,8 @@ SCHEMA = pa.schema(
         ("p90_hu", pa.float64()),
         ("distance", pa.float64()),  # to real lesions
         ("plausibility", pa.float64()),
+        ("grid_share", pa.float64()),  # of a lesion's contrast, as the scan's grid can show it
+        ("around_hu", pa.float64()),  # of the lung around
         ("label_dice", pa.float64()),  # of the lesion's own outline with its label
         ("empty_share", pa.float64()),  # of the label
         ("contrast_hu", pa.float64()),  # of the lesion above the lung around

@@ -31,7 +31,7 @@ def test_a_crop_on_the_models_grid_is_measured_as_it_is(acceptance, make_lesion)
 
 
 def test_each_limit_has_its_reason(acceptance):
-    measured = {"mean_hu": -300.0, "plausibility": 0.5}
+    measured = {"mean_hu": -300.0, "plausibility": 0.5, "grid_share": 1.0, "around_hu": -850.0}
     assert acceptance.fault(measured, {}) is acceptance.fault(measured, {"mean_hu": -390.0}) is None
     assert acceptance.fault(measured, {"mean_hu": -401.0}) == ("HU not as requested", "mean -300 HU for -401 HU")
     unlikely = {**measured, "plausibility": 0.01}
@@ -47,3 +47,23 @@ def test_what_does_not_follow_its_label_is_rejected_if_that_is_looked_at(accepta
     strict = replace(acceptance, least_dice=0.8)
     assert strict.fault(measured, {}) == ("not where its label is", "Dice of its own outline 0.70, least 0.8")
     assert strict.fault(measured | {"label_dice": 0.81}, {}) is None
+
+
+@pytest.mark.parametrize(("spacing_zyx", "least", "most"), [((1.0, 1.0, 1.0), 1.0, 1.0), ((3.0, 1.0, 1.0), 0.5, 0.8)])
+def test_a_small_lesion_of_a_coarse_scan_may_be_as_faint_as_its_grid_makes_it(spacing_zyx, least, most):
+    acceptance = Acceptance(load_real_lesions(), SIZE, 1.0, hu_tolerance=20.0, least_plausibility=0.0)
+    size = [round(SIZE / spacing) + 1 for spacing in spacing_zyx]
+    at_mm = [spacing * (np.arange(n) - n // 2) for spacing, n in zip(spacing_zyx, size, strict=True)]
+    z, y, x = np.meshgrid(*at_mm, indexing="ij")
+    mask = sitk.GetImageFromArray((z**2 + y**2 + x**2 <= 2.5**2).astype(np.uint8))
+    mask.SetSpacing(spacing_zyx[::-1])
+    lung = sitk.GetImageFromArray(np.full(size, -850, np.int16))
+    lung.CopyInformation(mask)
+
+    measured = acceptance.measure(lung, mask)
+    share = measured["grid_share"]
+    assert least <= share <= most + 1e-6
+    assert measured["around_hu"] == -850
+    faint = {**measured, "mean_hu": -850 + share * 650}  # what is left of a requested -200 HU
+    assert acceptance.fault(faint, {"mean_hu": -200.0}) is None
+    assert acceptance.fault({**faint, "mean_hu": faint["mean_hu"] - 21}, {"mean_hu": -200.0}) is not None
