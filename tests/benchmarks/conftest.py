@@ -24,7 +24,10 @@ def forked_processes(monkeypatch):
 
 @pytest.fixture
 def measured_once(monkeypatch):
-    """Figures of a lesion, and a detector of two sets, are kept for all runs of this process; it has one repetition."""
+    """Figures of a lesion, and a detector of two sets, are kept for all runs of this process.
+
+    The detector has one repetition and few resamples.
+    """
     from evaluation.lesions import detector, features
 
     def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,6 +41,7 @@ def measured_once(monkeypatch):
         return find
 
     monkeypatch.setattr(detector, "REPEATS", 1)
+    monkeypatch.setattr(detector, "RESAMPLES", 50)
     for module, name in ((detector, "detector_figures"), (detector, "held_out_scores"), (features, "_measure_one")):
         monkeypatch.setattr(module, name, remembered(getattr(module, name)))
 

@@ -33,11 +33,11 @@ def known_part(seed: int) -> np.ndarray:
 
 
 @cache
-def fine_vessels(seed: int, share: float) -> np.ndarray:
-    """Curved tubes of 3 to 8 in their middle, one or two voxels wide, over a share of the crop."""
+def fine_vessels(seed: int) -> np.ndarray:
+    """Curved tubes of 3 to 8 in their middle, one or two voxels wide, over 15 % of the crop."""
     random = np.random.default_rng(200 + seed)
     vessels = np.zeros(CROP)
-    while (vessels > 1).mean() < share:
+    while (vessels > 1).mean() < 0.15:
         steps = random.standard_normal(3) + 0.6 * random.standard_normal((120, 3)).cumsum(axis=0) / 10
         path = random.uniform(0, 48, 3) + np.cumsum(0.5 * steps / np.linalg.norm(steps, axis=1)[:, None], axis=0)
         path = path[((path >= 0) & (path < 48)).all(axis=1)].astype(int)
@@ -69,13 +69,12 @@ def test_noise_has_the_deviation_of_stationary_noise_within_3_percent_and_its_co
     np.testing.assert_allclose(np.mean(shapes, 0), np.mean(expected, 0), atol=0.04)
 
 
-@pytest.mark.parametrize("share", [0.05, 0.15])
 @pytest.mark.parametrize("correlation", [(0, 0, 0), (0.8, 0.8, 0.8), (0.3, 0.9, 0.9)])
-def test_fine_vessels_that_the_model_lost_do_not_make_it_noisier(correlation, share):
+def test_fine_vessels_that_the_model_lost_do_not_make_it_noisier(correlation):
     raised = []
     for seed in range(len(SHARES)):
         noise, known, draw = gaussian_noise(seed, correlation), known_part(seed), white(10 + seed, CROP)
-        vessels = 40 * fine_vessels(seed, share)
+        vessels = 40 * fine_vessels(seed)
         raised.append(noise_like(noise + vessels, known, draw).std() / noise_like(noise, known, draw).std())
     assert 0.98 < np.mean(raised) < 1.04
 

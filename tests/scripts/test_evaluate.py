@@ -151,9 +151,14 @@ def test_the_same_seed_gives_the_same_report(folders, tmp_path):
     assert first == second and len(first) > 5
 
 
-def test_fid_and_lpips_are_reported_when_weights_are_given(folders, tmp_path, monkeypatch):
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Without pictures, which take most of the time."""
     for part in ("draw_distributions", "draw_lesions", "draw_copies"):
         monkeypatch.setattr(evaluate, part, lambda *_: None)
+
+
+def test_fid_and_lpips_are_reported_when_weights_are_given(folders, tmp_path, undrawn):
     torch.manual_seed(0)
     inception = torchvision.models.inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=False)
     torch.save(inception.state_dict(), tmp_path / "inception.pth")
@@ -180,7 +185,7 @@ def test_fid_and_lpips_are_reported_when_weights_are_given(folders, tmp_path, mo
     assert "no real vs real and no test, 2 lesions of 2 patients" in left_out and "PSNR is infinite" in left_out
 
 
-def test_one_pair_without_pyradiomics_still_gets_a_report(folders, tmp_path, monkeypatch):
+def test_one_pair_without_pyradiomics_still_gets_a_report(tmp_path, monkeypatch):
     monkeypatch.setattr(radiomics.importlib.util, "find_spec", lambda name: None)
     for folder, noise in (("real", 0), ("made", 50)):
         ct_hu, mask = _lesion(1)
@@ -194,7 +199,7 @@ def test_one_pair_without_pyradiomics_still_gets_a_report(folders, tmp_path, mon
     assert means["HU bias [HU]"] == pytest.approx(50, abs=0.1) and "GLCM error" not in means
 
 
-def test_without_a_synthetic_set_real_is_compared_with_real(folders, tmp_path):
+def test_without_a_synthetic_set_real_is_compared_with_real(folders, tmp_path, undrawn):
     main(EvaluateConfig(real=folders / "real", train=folders / "train", out=tmp_path / "report", **OFF))
     content = json.loads((tmp_path / "report" / "report.json").read_text())
     assert {row["method"] for row in content["distances"]} == {"training set"}

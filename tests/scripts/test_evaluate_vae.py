@@ -99,6 +99,7 @@ def test_a_blurring_autoencoder_equals_its_blur(models, phantom_dataset, tmp_pat
     monkeypatch.setattr(
         evaluate_vae, "reconstruct", lambda autoencoder, ct_norm: gaussian_filter(ct_norm, 0.8, mode="nearest")
     )
+    monkeypatch.setattr(evaluate_vae, "draw_pictures", lambda *_: None)  # the report above has them
     torch.save(torchvision.models.alexnet(weights=None).state_dict(), tmp_path / "alexnet.pth")
     config = EvaluateVaeConfig(vae=f"soft={models / 'random'}", data=phantom_dataset, out=tmp_path / "out", **FEW)
     main(replace(config, lpips_backbone=str(tmp_path / "alexnet.pth")))

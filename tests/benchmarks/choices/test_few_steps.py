@@ -74,7 +74,8 @@ def test_few_is_enough_only_if_no_larger_number_differs():
 
 
 @pytest.mark.slow
-def test_few_steps_compares_samplers_and_continues(chain, nodules, tmp_path, measured_once):
+def test_few_steps_compares_samplers_and_continues(chain, nodules, tmp_path, measured_once, monkeypatch):
+    monkeypatch.setattr(few_steps, "TEST_SPLITS", 4)
     config = few_steps.FewStepsConfig(
         pipeline=str(chain.ldm / "pipeline"),
         data=nodules,

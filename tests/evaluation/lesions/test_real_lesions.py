@@ -22,8 +22,8 @@ SEES_TEXTURE = ("Gabor WD", "GLCM WD", "GLRLM WD", "Fréchet 3D", "HU deviation 
 @pytest.mark.skipif(not DATA, reason="LESION_DIFFUSION_DATA is not set")
 def test_blurred_real_lesions_are_farther_than_real_ones_the_more_the_farther():
     folder = Path(DATA or "") / "nodules_iso51"
-    small = [lesion for lesion in load_lesions(folder, "test")[0] if lesion.lesion_mask.sum() < 3000]
-    train = [lesion for lesion in load_lesions(folder, "train")[0] if lesion.lesion_mask.sum() < 3000][:30]
+    small = [lesion for lesion in load_lesions(folder, "test")[0] if lesion.lesion_mask.sum() < 1500]
+    train = [lesion for lesion in load_lesions(folder, "train")[0] if lesion.lesion_mask.sum() < 1500][:30]
 
     def measure(lesions, sigma=0.0):
         changed = [
