@@ -12,7 +12,7 @@ Target = Literal["epsilon", "v", "x0", "flow"]  # what the U-Net predicts, see `
 TimePolicy = Literal["constant", "snr", "min_snr", "film", "uncertainty", "step_aware"]
 Balance = Literal["none", "norm", "project", "norm_project"]  # see `diffusion.losses.gradient_balance`
 # which Diffusers scheduler takes the steps, see `diffusion.sampling.samplers`
-SamplerName = Literal["default", "ddpm", "ddim", "dpm-solver++", "dpm-solver++-lu", "unipc", "flow-euler"]
+SamplerName = Literal["default", "ddpm", "ddim", "dpm-solver++", "dpm-solver++-lu", "syndiff", "unipc", "flow-euler"]
 PlaneReduction = Literal["mean", "max", "softmax"]  # how a loss joins its three planes, see `diffusion.losses.gabor`
 
 
@@ -41,3 +41,32 @@ class TextureConfig:
                 raise ValueError(
                     f"texture.losses.{name} {weight}: expected a weight above 0; leave the loss out instead"
                 )
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """Adversarial diffusion, see `diffusion.adversarial`.
+
+    Attributes:
+        calls: Large steps, and so network calls, of sampling.
+        image: Weight of the generator's loss against the discriminator of the decoded lesion; 0 leaves it out.
+        latent: The same of the discriminator of the noisy latents.
+        anchor: Weight of the diffusion loss.
+        penalty: Weight of the discriminators' gradient penalty on real samples.
+        discriminator_rate: Peak learning rate of the discriminators.
+    Raises: ValueError: If a number is out of range.
+    """
+
+    calls: int = 4
+    image: float = 1.0
+    latent: float = 0.0
+    anchor: float = 1.0
+    penalty: float = 0.002
+    discriminator_rate: float = 5e-4
+
+    def __post_init__(self) -> None:
+        if self.calls < 1:
+            raise ValueError(f"adversarial.calls {self.calls}: expected at least 1")
+        for name in ("image", "latent", "anchor", "penalty"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"adversarial.{name} {getattr(self, name)}: expected a weight of at least 0")

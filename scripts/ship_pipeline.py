@@ -26,6 +26,7 @@ class ShipConfig:
         report: Folder of an evaluation report whose figures the card quotes.
         commands: Text file with the commands that made it, for the card.
         time_shift: Default time_shift of its calls; null keeps that of the pipeline.
+        finish: Whether its calls finish the decoded lesion; null keeps that of the pipeline.
         paint_margin_mm: Default paint margin; null keeps that of the training.
         most_mb: Largest size, MB; if it is exceeded, nothing is written.
     """
@@ -38,6 +39,7 @@ class ShipConfig:
     report: ExistingFolder | None = None
     commands: ExistingFile | None = None
     time_shift: float | None = None
+    finish: bool | None = None
     paint_margin_mm: float | None = None
     most_mb: float = 30.0
 
@@ -66,6 +68,8 @@ def main(config: ShipConfig) -> None:
     pipeline.scheduler = sampler_of(config.scheduler, pipeline.scheduler)
     if config.time_shift is not None:
         pipeline.register_to_config(time_shift=config.time_shift)
+    if config.finish is not None:
+        pipeline.register_to_config(finish=config.finish)
     if config.paint_margin_mm is not None:
         pipeline.register_to_config(paint_margin_mm=config.paint_margin_mm)
     pipeline.to(torch.float16)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from diffusion.option_types import Target, TextureConfig
+from diffusion.option_types import AdversarialConfig, Target, TextureConfig
 from foundation.config import ExistingFolder, ModelSource, launch, read_arguments
 from training.config import TrainingConfig
 
@@ -48,8 +48,10 @@ class LdmConfig(TrainingConfig):
         vae: Folder or repository of the autoencoder whose latents these are.
         model: The U-Net.
         initial: Pipeline folder from whose U-Net the training starts; null starts from random weights.
-        objective: "diffusion", or "gan", a baseline: the U-Net is a one-step generator trained against a discriminator;
-            needs target "x0", and samples in one step.
+        objective: "diffusion"; "adversarial", which teaches the trained U-Net of `initial` to take few large steps; or
+            "gan", a baseline: the U-Net is a one-step generator trained against a discriminator; needs target "x0", and
+            samples in one step.
+        adversarial: Steps and losses of that objective.
         target: "epsilon", "v", "x0" or "flow" (rectified flow).
         noise_schedule: Diffusers' beta_schedule; a flow has none.
         zero_terminal_snr: Whether the noisiest step is noise alone.
@@ -68,7 +70,8 @@ class LdmConfig(TrainingConfig):
     vae: ModelSource = "runs/vae/model"
     model: UNetConfig = field(default_factory=UNetConfig)
     initial: ExistingFolder | None = None
-    objective: Literal["diffusion", "gan"] = "diffusion"
+    objective: Literal["diffusion", "adversarial", "gan"] = "diffusion"
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     target: Target = "v"
     noise_schedule: str = "squaredcos_cap_v2"
     zero_terminal_snr: bool = False
@@ -91,6 +94,12 @@ class LdmConfig(TrainingConfig):
             raise ValueError(f"forget_all {self.forget_all}: expected a share from 0 to 1")
         if self.density < 0 or self.decoded < 0:
             raise ValueError(f"density {self.density}, decoded {self.decoded}: expected weights of at least 0")
+        adversarial = self.objective == "adversarial"
+        if adversarial and (self.initial is None or self.target == "flow" or self.texture.losses):
+            raise ValueError(
+                'objective "adversarial": expected initial, the pipeline of a trained stage 2, a target other than '
+                '"flow", and no texture losses'
+            )
         others = self.texture.losses or self.whole_share or self.density or self.decoded
         if self.objective == "gan" and (self.target != "x0" or others):
             raise ValueError(
@@ -112,6 +121,7 @@ from autoencoder.latents import decoded_gains, density_direction, standardise
 from autoencoder.loading import load_autoencoder
 from autoencoder.networks.discriminator import PatchDiscriminator3D
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
+from diffusion.adversarial import AdversarialDiffusion
 from diffusion.attributes import forgotten
 from diffusion.conditioning import BLANK, blank, blank_whole, condition_channels, lesion_neighbourhood
 from diffusion.losses.time_weights import weights_over_time
@@ -120,6 +130,7 @@ from diffusion.population import APPEARANCE, CHARACTER, LesionPopulation, equiva
 from diffusion.process import alphas_of, training_scheduler
 from diffusion.sampling.samplers import usual_sampler
 from diffusion.stage_two import stage_two_of
+from diffusion.syndiff_scheduler import scheduler_like
 from evaluation.image_quality import mse
 from evaluation.reports.slices import save_slices
 from imaging.dataset.nodules import spacing_mm_of
@@ -154,13 +165,19 @@ def main(config: LdmConfig) -> None:
     T = scheduler.config["num_train_timesteps"]
     if unet.input_scale is not None:
         unet.input_scale.copy_(alphas_of(scheduler).sqrt())
-    sampler = scheduler if config.objective == "gan" else usual_sampler(scheduler)
+    samplers = {"gan": lambda trained: trained, "adversarial": scheduler_like, "diffusion": usual_sampler}
+    sampler = samplers[config.objective](scheduler)
 
-    population = population_of(latents.latents, attributes, window) if config.objective == "diffusion" else None
+    population = population_of(latents.latents, attributes, window) if config.objective != "gan" else None
     run = TrainingRun(config)
     if config.objective == "gan":
         discriminator = PatchDiscriminator3D((16, 32))
         run.prepare(OneStepGAN(unet, discriminator, config.model.num_labels), {"discriminator": config.learning_rate})
+    elif config.objective == "adversarial":
+        directions = directions_of(vae, latents, config)
+        model = AdversarialDiffusion(unet, config.adversarial, vae.factor, config.background_weight, directions)
+        rates = {"discriminators": config.adversarial.discriminator_rate}
+        run.prepare(model, rates, betas=(0.5, 0.9))
     else:
         directions = directions_of(vae, latents, config)
         run.prepare(stage_two_of(unet, config.texture, config.target, config.background_weight, directions))
@@ -301,7 +318,7 @@ def evaluate(pipeline: LesionInpaintPipeline, config: LdmConfig, picture: Path) 
         ct_hu,
         lesion_mask,
         valid_mask=valid_mask,
-        num_inference_steps=config.evaluate_steps,
+        num_inference_steps=config.adversarial.calls if config.objective == "adversarial" else config.evaluate_steps,
         generator=[torch.Generator().manual_seed(index) for index in range(len(rows))],
     )
     result = made.ct

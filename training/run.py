@@ -89,13 +89,19 @@ class TrainingRun:
         self.accelerator.wait_for_everyone()
         self.accelerator.init_trackers("tensorboard")
 
-    def prepare(self, model: nn.Module, learning_rates: Mapping[str, float] | None = None) -> None:
+    def prepare(
+        self,
+        model: nn.Module,
+        learning_rates: Mapping[str, float] | None = None,
+        betas: tuple[float, float] = (0.9, 0.99),
+    ) -> None:
         """Build optimiser, schedule and EMA for `model`, hand them to Accelerate and continue from the checkpoint.
 
         Args:
             model: What is trained; its `forward` gives the loss.
             learning_rates: Peak rate of the children of `model` that have one of their own, by name. Such a child's
                 gradients are clipped by themselves: a discriminator does not take part in the autoencoder's norm.
+            betas: Of AdamW.
         """
         config = self.config
         model = model.to(memory_format=torch.channels_last_3d)  # 3D convolutions: faster on CPU and in bf16 on GPU
@@ -103,7 +109,7 @@ class TrainingRun:
             parameter_groups(model, learning_rates or {}),
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
-            betas=(0.9, 0.99),
+            betas=betas,
             fused=True,  # a fifth of the time on a CPU
         )
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)

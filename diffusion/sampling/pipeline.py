@@ -24,6 +24,7 @@ from diffusion.option_types import Attributes, Scales
 from diffusion.population import equivalent_diameter_mm, surroundings_hu
 from diffusion.sampling.components import import_component_modules
 from diffusion.sampling.crops import Crops, TensorCrops, check_batch, check_crops, crops_of_tensors
+from diffusion.sampling.finishing import finished
 from diffusion.sampling.request import STEPS, InpaintRequest, ResolvedRequest
 from diffusion.sampling.samplers import check_fits, saved_scheduler, set_steps
 from diffusion.sampling.steering import steering_of
@@ -76,6 +77,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         spacing_mm: Spacing of the model's grid, isotropic, used for whole scans.
         paint_margin_mm: Margin that the U-Net was trained with.
         time_shift: Of its calls, where they name none.
+        finish: Whether its decoded lesions are finished, where a call does not say.
         detailed_map: Whether its semantic maps show vessels and the painted margin
             (`imaging.semantic_map.inpainting_map`), and the composition of a lesion whose texture is known
             (`imaging.lesions.composition.composed`).
@@ -98,6 +100,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         paint_margin_mm: float = 2.0,
         time_shift: float = 0.0,
         detailed_map: bool = False,
+        finish: bool = False,
     ) -> None:
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, guide=guide, population=population)
@@ -107,6 +110,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
             paint_margin_mm=paint_margin_mm,
             time_shift=time_shift,
             detailed_map=detailed_map,
+            finish=finish,
         )
         self._trained_scheduler = scheduler  # another that takes its place must fit it
 
@@ -176,6 +180,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         valid_mask: Any = None,
         paint_margin_mm: float | None = None,
         blend_mm: float | None = None,
+        finish: bool | None = None,
         match_noise: bool = True,
         num_lesions_per_mask: int = 1,
         latents: Tensor | None = None,
@@ -193,7 +198,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
             mask: The lesion: 0 and one positive value, which is taken as 1; geometry or shape of `ct`; of a list of
                 scans, a list.
             attributes, guidance_scale, guidance_range, cfg_scale, hu_scale, time_shift, draw_appearance,
-            paint_margin_mm, blend_mm, match_noise: As :class:`InpaintRequest`.
+            paint_margin_mm, blend_mm, finish, match_noise: As :class:`InpaintRequest`.
             num_inference_steps: Its `steps`.
             generator: One, or one per volume: then a batch gives what its volumes give alone.
             spacing_mm: Of crops, (3,) or (B, 3), z, y, x, to be checked: the model has learnt one spacing. None means
@@ -226,8 +231,9 @@ class LesionInpaintPipeline(DiffusionPipeline):
             steps=num_inference_steps,
             paint_margin_mm=paint_margin_mm,
             blend_mm=blend_mm,
+            finish=finish,
             match_noise=match_noise,
-        ).resolved(self.config["paint_margin_mm"], self.config["time_shift"])
+        ).resolved(*self._own_options())
         self._check_options(output_type, num_lesions_per_mask, callback_on_step_end_tensor_inputs)
         crops = self._crops(ct, mask, request, spacing_mm, semantic_map, valid_mask)
         made = self.generate(
@@ -256,7 +262,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         Returns: HU within the window, float32 (B, 1, D, H, W).
         Raises: ValueError: If the U-Net knows only background and lesion, or shapes do not fit.
         """
-        request = InpaintRequest(steps=num_inference_steps, draw_appearance=False, match_noise=False)
+        request = InpaintRequest(steps=num_inference_steps, draw_appearance=False, finish=False, match_noise=False)
         labels = torch.as_tensor(semantic_map)
         if self.unet.config["num_labels"] != len(LABELS):
             raise ValueError(
@@ -290,7 +296,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         Returns: HU within the window, float, (B, 1, D, H, W), on the pipeline's device; or, unless `decode`, the
             standardised latent, (B, C, d, h, w).
         """
-        request = (request or InpaintRequest()).resolved(self.config["paint_margin_mm"], self.config["time_shift"])
+        request = (request or InpaintRequest()).resolved(*self._own_options())
         device, config, factor = self._execution_device, self.vae.config, self.vae.factor
         window = (config["window_width"], config["window_level"])
         check_fits(self.scheduler, self._trained_scheduler)
@@ -331,10 +337,16 @@ class LesionInpaintPipeline(DiffusionPipeline):
             return latent
         generated = self.vae.decode(unstandardise(latent, config)).sample
         made_hu = to_hu(generated.float().clamp(-1, 1), *window)
+        if request.finish:
+            made_hu = finished(made_hu, lesion_mask, paint_mask, valid_mask)
         if request.match_noise:
             white = randn_tensor(crops.ct_hu.shape, generator=generator, device=device)
             made_hu = made_hu + self._noise(ct_norm, valid_mask * (paint_mask == 0), white)
         return made_hu
+
+    def _own_options(self) -> tuple[float, float, bool]:
+        """What `InpaintRequest.resolved` takes where a call names nothing."""
+        return self.config["paint_margin_mm"], self.config["time_shift"], self.config["finish"]
 
     def _check_options(self, output_type: Any, num_lesions_per_mask: Any, tensor_inputs: Sequence[str]) -> None:
         """Raise ValueError unless output type and callback inputs are known and lesions are counted from 1."""

@@ -36,6 +36,8 @@ class InpaintRequest:
         paint_margin_mm: Width of the region painted around the lesion; null takes the margin of the training.
         blend_mm: Depth over which the change is blended in, from the border of the painted region inwards. Null takes
             the margin, so that the lesion itself is all the model's.
+        finish: Whether the decoded lesion gets an even solid core, a sharp rim and the label's border
+            (`diffusion.sampling.finishing`); null takes the pipeline's.
         match_noise: Whether the painted region gets noise like that of the CT around it (`imaging.noise.noise_like`).
     Raises: ValueError: If a number is not finite or out of range; the message names it.
     """
@@ -50,6 +52,7 @@ class InpaintRequest:
     steps: int = STEPS
     paint_margin_mm: float | None = None
     blend_mm: float | None = None
+    finish: bool | None = None
     match_noise: bool = True
 
     def __post_init__(self) -> None:
@@ -69,7 +72,7 @@ class InpaintRequest:
         if self.guidance_range is not None:
             check_range(self.guidance_range)
 
-    def resolved(self, paint_margin_mm: float, time_shift: float) -> "ResolvedRequest":
+    def resolved(self, paint_margin_mm: float, time_shift: float, finish: bool) -> "ResolvedRequest":
         """The request with a pipeline's own values where it names none."""
         margin_mm = paint_margin_mm if self.paint_margin_mm is None else self.paint_margin_mm
         return ResolvedRequest(
@@ -83,6 +86,7 @@ class InpaintRequest:
             steps=self.steps,
             paint_margin_mm=margin_mm,
             blend_mm=margin_mm if self.blend_mm is None else self.blend_mm,
+            finish=finish if self.finish is None else self.finish,
             match_noise=self.match_noise,
         )
 
@@ -94,6 +98,7 @@ class ResolvedRequest(InpaintRequest):
     time_shift: float = 0.0
     paint_margin_mm: float = 0.0
     blend_mm: float = 0.0
+    finish: bool = False
 
     def repeated(self, count: int) -> "ResolvedRequest":
         """The request for `count` versions of each volume, one after the other in the batch."""

@@ -24,6 +24,7 @@ from diffusers import (
 
 from diffusion.option_types import SamplerName
 from diffusion.process import alphas_of, is_flow
+from diffusion.syndiff_scheduler import SynDiffScheduler
 
 DIFFUSION = {"timestep_spacing": "trailing", "thresholding": False}  # starts at the noisiest step that was trained
 MULTISTEP = DIFFUSION | {"lower_order_final": True, "final_sigmas_type": "zero", "use_karras_sigmas": False}
@@ -37,6 +38,7 @@ DIFFUSION_SAMPLERS: dict[SamplerName, tuple[Any, dict[str, Any]]] = {
     "dpm-solver++": (DPMSolverMultistepScheduler, DPM | {"solver_order": 2, "use_lu_lambdas": False}),
     # the same with steps of equal log signal-to-noise ratio: more of them where fine texture is made
     "dpm-solver++-lu": (DPMSolverMultistepScheduler, DPM | {"solver_order": 2, "use_lu_lambdas": True}),
+    "syndiff": (SynDiffScheduler, DIFFUSION | {"clip_sample": False}),  # for a network trained by adversarial diffusion
     "unipc": (UniPCMultistepScheduler, MULTISTEP | {"solver_order": 2, "solver_type": "bh2"}),
 }
 FLOW_SAMPLERS: dict[SamplerName, tuple[Any, dict[str, Any]]] = {"flow-euler": (FlowMatchEulerDiscreteScheduler, {})}
@@ -51,6 +53,7 @@ DIFFUSION_CLASSES = (
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     PNDMScheduler,
+    SynDiffScheduler,
     UniPCMultistepScheduler,
 )
 FLOW_CLASSES = (FlowMatchEulerDiscreteScheduler,)

@@ -11,7 +11,7 @@ from evaluation.lesions.label_agreement import LEAST_DICE, LabelAgreement, label
 from evaluation.lesions.lesion_sets import Lesion
 from evaluation.lesions.real_lesions import RealLesions
 from imaging.dataset.crop import crop_nodule
-from imaging.geometry import paste_difference, sample_grid
+from imaging.geometry import paste_difference
 from imaging.lesions.mask import grown_mask
 from imaging.lesions.measured_attributes import measured_attributes
 from imaging.window import AIR_HU

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from forked import PATIENCE_S, expect, start
 
+from diffusion import LesionInpaintPipeline
+from diffusion.syndiff_scheduler import SynDiffScheduler
+
 STEPS = 120
 SHORT = f"--seed 3 --steps {STEPS} --batch-size 2 --warmup-steps 5 --log-every 1 --checkpoint-every 60"
 
@@ -98,6 +101,22 @@ def test_train_ldm_out_of_time_and_killed_ends_with_the_same_weights(chain, tmp_
     train.finish("killed")
     train.expect(undisturbed, "undisturbed", 0)
     assert_same_weights(tmp_path / "killed/pipeline", tmp_path / "undisturbed/pipeline")
+
+
+def test_adversarial_diffusion_goes_on_from_a_trained_stage_two_and_resumes(chain, tmp_path):
+    options = "--model.channels 8,16 --model.blocks_per_level 1 --model.map_channels 4 --evaluate-crops 2"
+    options += " --objective adversarial --adversarial.image 1 --adversarial.latent 1 --adversarial.calls 2"
+    inputs = f"--data {chain.latents} --vae {chain.vae / 'model'} --initial {chain.ldm / 'pipeline'}"
+    train = Command(tmp_path, "train_ldm", f"{inputs} {options}")
+    few = ("--checkpoint-every", "2", "--steps", "6")
+    undisturbed = train.start("undisturbed", *few)
+    train.finish("stopped", *few, "--max-minutes", "1e-6")
+    assert train.logged_steps("stopped") == [1] and not (tmp_path / "stopped/pipeline").exists()
+    train.finish("stopped", *few)
+    train.expect(undisturbed, "undisturbed", 0)
+    assert_same_weights(tmp_path / "stopped/pipeline", tmp_path / "undisturbed/pipeline")
+    scheduler = LesionInpaintPipeline.from_pretrained(tmp_path / "stopped/pipeline").scheduler
+    assert isinstance(scheduler, SynDiffScheduler)
 
 
 def test_train_classifier_killed_ends_with_the_same_weights_figures_and_control(chain, tmp_path):

@@ -1,0 +1,197 @@
+"""Adversarial diffusion (SynDiff, docs/references.md): a trained stage 2 learns to take few large steps.
+
+The U-Net predicts x̃0 at the few noise levels of `SynDiffScheduler`. A squared error alone makes the mean of all lesions
+that fit, which is soft; a discriminator asks for one of them. Beyond SynDiff, which judges latents, a second
+discriminator sees the decoded lesion in its real surroundings, and the diffusion loss stays as an anchor, so that
+requested values keep their meaning.
+"""
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoencoder.latents import unstandardise
+from diffusion.conditioning import condition_of, mask_coverage
+from diffusion.discriminators import ImageDiscriminator, LatentDiscriminator, gradient_penalty, relativistic_loss
+from diffusion.losses.structure import diffusion_loss, directional_loss
+from diffusion.losses.time_weights import STRUCTURE, ConstantWeights
+from diffusion.option_types import AdversarialConfig
+from diffusion.process import add_noise, alphas_of, network_times, predicted_x0, target_of
+from diffusion.syndiff_scheduler import posterior, syndiff_rows
+
+VIEW = 32  # voxels: what the image discriminator sees of a crop at a time
+PENALISED = 4  # one sample in so many has the gradient penalty, which needs second derivatives
+
+
+class AdversarialDiffusion(nn.Module):
+    """The U-Net with its discriminators; forward gives the loss of a batch, as `StageTwo` does.
+
+    Args:
+        unet: `SPADEUNet3D`, trained.
+        config: Steps and weights.
+        factor: Voxels per latent cell.
+        num_labels: Labels that the U-Net knows.
+        background_weight: Of the diffusion loss away from the lesion.
+        directions: As in `StageTwo`.
+    """
+
+    def __init__(
+        self,
+        unet: Any,
+        config: AdversarialConfig,
+        factor: int,
+        background_weight: float = 0.2,
+        directions: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.unet, self.weights, self.num_labels = unet, config, unet.config["num_labels"]
+        self.policy = ConstantWeights((), background_weight=background_weight)
+        networks: dict[str, nn.Module] = {}
+        if config.image:
+            networks["image"] = ImageDiscriminator(config.calls)
+        if config.latent:
+            networks["latent"] = LatentDiscriminator(config.calls, unet.config["latent_channels"], factor)
+        self.discriminators = nn.ModuleDict(networks)
+        self.directions: Tensor | None
+        self.register_buffer("directions", directions, persistent=False)
+
+    def forward(
+        self,
+        vae: Any,
+        scheduler: Any,
+        batch: Mapping[str, Tensor],
+        x0: Tensor,
+        noise: Tensor,
+        timesteps: Tensor,
+        statistics: bool = False,
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
+        """Loss of a batch; arguments and values as `StageTwo.forward`.
+
+        A timestep chooses which of the large steps is taken, all alike often. Generator and discriminators learn in the
+        same backward pass: each loss has a gradient for its own network alone.
+        """
+        alphas = alphas_of(scheduler)
+        rows = torch.tensor(syndiff_rows(alphas, self.weights.calls), device=x0.device)
+        step = timesteps * self.weights.calls // len(alphas)
+        t = rows[step]
+        noisy = add_noise(scheduler, x0, noise, t)
+        masks = (batch["lesion_mask"], batch["paint_mask"], batch["valid_mask"])
+        condition = condition_of(batch["blanked_latent"], *masks, vae.factor)
+        labels = batch["lesion_mask"] if self.num_labels == 2 else batch["semantic_map"]
+        given = {"attributes": batch.get("attributes")}
+        times = network_times(scheduler, t)
+        output = self.unet(torch.cat([noisy, condition], dim=1), times, labels, **given).sample.float()
+
+        plan = self.policy.plan(t, alphas, batch["lesion_mask"], batch["valid_mask"], vae.factor)
+        whole = batch["paint_mask"].flatten(1).amin(1) > 0
+        valid = mask_coverage(batch["valid_mask"], vae.factor)
+        cells = torch.where(whole.view(-1, 1, 1, 1, 1), valid, plan.cells)
+        target = target_of(scheduler, x0, noise, t)
+        structure = diffusion_loss(output, target, cells)
+        if self.directions is not None:
+            structure = structure + directional_loss(output, target, cells, self.directions)
+        made = predicted_x0(scheduler, output, noisy, t)
+
+        losses = {STRUCTURE: structure}
+        total = self.weights.anchor * structure.mean()
+        measured: dict[str, float] = {}
+        for name, network in self.discriminators.items():
+            of_generator, of_discriminator, penalty = self._adversarial(
+                name, network, vae, alphas, batch, x0, made, noisy, t, rows, step
+            )
+            total = total + getattr(self.weights, name) * of_generator
+            total = total + of_discriminator + self.weights.penalty * penalty
+            if statistics:
+                pulls = [
+                    torch.autograd.grad(loss, output, retain_graph=True)[0].norm()
+                    for loss in (of_generator, structure.mean())
+                ]
+                measured |= {f"{name}_pull": float(pulls[0] / pulls[1])}
+            ones = structure.new_ones(len(x0))
+            losses |= {f"{name}_generator": of_generator * ones, f"{name}_discriminator": of_discriminator * ones}
+            losses |= {f"{name}_penalty": penalty * ones}
+        return total, {name: loss.detach() for name, loss in losses.items()}, measured
+
+    def _adversarial(
+        self,
+        name: str,
+        network: nn.Module,
+        vae: Any,
+        alphas: Tensor,
+        batch: Mapping[str, Tensor],
+        x0: Tensor,
+        made: Tensor,
+        noisy: Tensor,
+        t: Tensor,
+        rows: Tensor,
+        step: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(loss of the generator, of the discriminator, its gradient penalty), each without gradient for the other."""
+        mask, paint = batch["lesion_mask"].float(), batch["paint_mask"].float()
+        painted = paint * batch["valid_mask"].float()
+        if name == "image":
+            real = vae.decode(unstandardise(x0, vae.config)).sample.float().detach()
+            decoded = vae.decode(unstandardise(made, vae.config)).sample.float()
+            fake = torch.where(paint > 0, decoded, real)
+            view = _random_view(painted)  # the same for both: a small set of lesions is otherwise learnt by heart
+            real, fake, mask, painted = (view(volume) for volume in (real, fake, mask, painted))
+            more: tuple[Tensor, ...] = (mask, step)
+            weights = [mask_coverage(painted, 2), mask_coverage(painted, 4)]
+        else:
+            real, fake = self._before(alphas, torch.stack([x0, made]), noisy, t, rows, step)
+            more = (noisy, mask, step)
+            weights = [mask_coverage(painted, vae.factor)]
+        real, both = real.detach(), torch.cat([real, fake]).detach()
+        doubled = [torch.cat([one, one]) for one in more]
+        logits = [logit.chunk(2) for logit in network(both, *doubled)]
+        true, false = [pair[0] for pair in logits], [pair[1] for pair in logits]
+        of_discriminator = relativistic_loss(true, false, weights)
+        fixed = {key: parameter.detach() for key, parameter in network.named_parameters()}
+        seen = torch.func.functional_call(network, fixed, (fake, *more))
+        of_generator = relativistic_loss(seen, [logit.detach() for logit in true], weights)
+        few = -(-len(real) // PENALISED)
+        some = real[:few].requires_grad_(True)
+        with torch.autocast(real.device.type, enabled=False):  # second derivatives
+            alone = network(some, *(one[:few] for one in more))
+            penalty = gradient_penalty(alone, [weight[:few] for weight in weights], some)
+        return of_generator, of_discriminator, penalty
+
+    def _before(
+        self, alphas: Tensor, pair: Tensor, noisy: Tensor, t: Tensor, rows: Tensor, step: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """x_{t-k} drawn from the posterior with the real and with the predicted x0, (B, C, d, h, w) each."""
+        levels = [float(alphas[row]) for row in rows] + [1.0]
+        factors = torch.tensor([posterior(a, b) for a, b in pairwise(levels)]).to(noisy)
+        of_x0, of_noisy, deviation = (factors[step][:, i].view(-1, 1, 1, 1, 1) for i in range(3))
+        real, fake = (of_x0 * x0 + of_noisy * noisy + deviation * torch.randn_like(noisy) for x0 in pair)
+        return real, fake
+
+
+def _random_view(painted: Tensor) -> Callable[[Tensor], Tensor]:
+    """A cube around a random painted voxel of each sample, flipped at random and its axes in the plane exchanged.
+
+    Args:
+        painted: (B, 1, D, H, W), 0 or 1.
+    Returns: A function (B, C, D, H, W) -> (B, C, V, V, V), with V = `VIEW` or the shortest edge.
+    """
+    edges = torch.tensor(painted.shape[2:])
+    side = int(min(VIEW, *edges))
+    starts = []
+    for mask in painted[:, 0]:
+        voxels = mask.nonzero().cpu()
+        centre = voxels[int(torch.rand(()) * len(voxels))] if len(voxels) else edges // 2
+        starts.append((torch.minimum((centre - side // 2).clamp_min(0), edges - side)).tolist())
+    axes = [axis for axis in (2, 3, 4) if torch.rand(()) < 0.5]
+    exchanged = bool(torch.rand(()) < 0.5)
+
+    def view(volume: Tensor) -> Tensor:
+        cubes = [
+            one[:, z : z + side, y : y + side, x : x + side] for one, (z, y, x) in zip(volume, starts, strict=True)
+        ]
+        flipped = torch.stack(cubes).flip(axes)
+        return flipped.transpose(3, 4) if exchanged else flipped
+
+    return view

@@ -1,0 +1,157 @@
+"""Adversarial diffusion: SynDiff's large steps against closed forms, and which loss teaches which network."""
+
+import math
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from tiny_models import pixel_autoencoder, pixel_unet
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from autoencoder.latents import standardise
+from diffusion.adversarial import AdversarialDiffusion
+from diffusion.conditioning import blank
+from diffusion.discriminators import ImageDiscriminator, LatentDiscriminator, gradient_penalty, relativistic_loss
+from diffusion.option_types import AdversarialConfig
+from diffusion.process import training_scheduler
+from diffusion.syndiff_scheduler import posterior, scheduler_like, syndiff_rows, syndiff_signal
+from imaging.window import to_norm
+
+SHAPE = (2, 1, 16, 16, 16)
+
+
+def test_the_signal_is_the_integral_of_syndiffs_linear_noise_rate():
+    share = torch.linspace(0, 1, 100_001, dtype=torch.float64)
+    log_signal = -torch.cumulative_trapezoid(0.1 + (20 - 0.1) * share, share)  # d log ᾱ/ds = -β̄(s)
+    expected = torch.stack([log_signal[-1], log_signal[74_999], log_signal[49_999], log_signal[24_999]]).exp()
+    assert_close(syndiff_signal(4), expected, rtol=1e-6, atol=0)
+
+
+def test_the_posterior_is_the_gaussian_conditioned_on_the_noisier_state():
+    alpha_t, alpha_before, x0, noisy = 0.08, 0.52, 1.7, -0.4
+    # x_{t-k} ~ N(√ᾱ_{t-k} x0, 1 - ᾱ_{t-k}) and x_t = √(ᾱ_t/ᾱ_{t-k}) x_{t-k} + noise, jointly Gaussian
+    step = alpha_t / alpha_before
+    mean_before, mean_t = math.sqrt(alpha_before) * x0, math.sqrt(alpha_t) * x0
+    variance_before, covariance = 1 - alpha_before, math.sqrt(step) * (1 - alpha_before)
+    expected = mean_before + covariance / (1 - alpha_t) * (noisy - mean_t)
+    deviation = math.sqrt(variance_before - covariance**2 / (1 - alpha_t))
+    of_x0, of_noisy, found = posterior(alpha_t, alpha_before)
+    assert of_x0 * x0 + of_noisy * noisy == pytest.approx(expected)
+    assert found == pytest.approx(deviation)
+
+
+def test_a_step_of_the_scheduler_draws_from_the_posterior_and_the_last_one_gives_the_prediction():
+    trained = training_scheduler("x0")
+    scheduler = scheduler_like(trained)
+    scheduler.set_timesteps(4)
+    rows = syndiff_rows(trained.alphas_cumprod, 4)
+    assert scheduler.timesteps.tolist() == rows and isinstance(scheduler, DDPMScheduler)
+    signal = trained.alphas_cumprod[rows].double()
+    assert_close(signal.logit(), syndiff_signal(4).logit(), atol=0.25, rtol=0)  # the nearest of a thousand rows
+
+    noisy, prediction = torch.full((1, 1, 200_000), -0.4), torch.full((1, 1, 200_000), 1.7)
+    made = scheduler.step(prediction, rows[1], noisy, generator=torch.Generator().manual_seed(0)).prev_sample
+    of_x0, of_noisy, deviation = posterior(float(signal[1]), float(signal[2]))
+    assert float(made.mean()) == pytest.approx(of_x0 * 1.7 - of_noisy * 0.4, abs=5 * deviation / math.sqrt(200_000))
+    assert float(made.std()) == pytest.approx(deviation, rel=0.01)
+    assert_close(scheduler.step(prediction, rows[-1], noisy).prev_sample, prediction, atol=1e-4, rtol=0)
+
+
+def test_more_calls_than_the_schedule_can_tell_apart_are_refused():
+    with pytest.raises(ValueError, match="timesteps coincide"):
+        syndiff_rows(training_scheduler("v").alphas_cumprod, 900)
+
+
+def test_the_gradient_penalty_of_a_linear_discriminator_is_its_squared_weight():
+    torch.manual_seed(0)
+    weight, inputs = torch.randn(1, 1, 4, 4, 4), torch.randn(3, 1, 4, 4, 4, requires_grad=True)
+    patches = torch.ones(3, 1, 4, 4, 4)
+    found = gradient_penalty([weight * inputs], [patches], inputs)
+    assert_close(found, weight.square().sum() / 64)
+    small = gradient_penalty([weight * inputs], [0.25 * patches], inputs)  # as for a smaller lesion: the patches' own
+    assert_close(small, weight.square().sum() * 0.25**2 / 16)
+
+
+def test_the_relativistic_loss_compares_patches_and_leaves_out_those_of_no_weight():
+    real, fake = torch.tensor([[3.0, -50.0]]).view(1, 1, 1, 1, 2), torch.tensor([[1.0, 50.0]]).view(1, 1, 1, 1, 2)
+    weight = torch.tensor([[1.0, 0.0]]).view(1, 1, 1, 1, 2)
+    assert_close(relativistic_loss([real], [fake], [weight]), F.softplus(torch.tensor(-2.0)))
+    assert_close(relativistic_loss([fake], [real], [weight]), F.softplus(torch.tensor(2.0)))
+
+
+@pytest.mark.parametrize(("head", "sight"), [(0, 14), (1, 32)])
+def test_a_patch_of_the_image_discriminator_sees_as_far_as_it_says(head, sight):
+    torch.manual_seed(0)
+    network = ImageDiscriminator(4, channels=(4, 4))
+    ct_norm = torch.randn(1, 1, 48, 48, 48, requires_grad=True)
+    logits = network(ct_norm, torch.zeros(1, 1, 48, 48, 48), torch.tensor([1]))[head]
+    middle = logits.shape[-1] // 2
+    logits[0, 0, middle, middle, middle].backward()
+    seen = ct_norm.grad.abs().sum((0, 1, 3, 4)).nonzero()
+    assert int(seen.max() - seen.min()) + 1 == sight
+
+
+@pytest.fixture
+def batch() -> dict[str, torch.Tensor]:
+    lesion_mask, paint_mask = torch.zeros(2, *SHAPE, dtype=torch.uint8)
+    lesion_mask[..., 6:10, 6:10, 6:10] = 1
+    paint_mask[..., 4:12, 4:12, 4:12] = 1
+    ct_norm = to_norm(1400 * torch.rand(SHAPE, generator=torch.Generator().manual_seed(0)) - 1100)
+    blanked = standardise(blank(ct_norm, paint_mask), pixel_autoencoder().config)
+    masks = {"lesion_mask": lesion_mask, "paint_mask": paint_mask, "valid_mask": torch.ones_like(lesion_mask)}
+    return {**masks, "ct_norm": ct_norm, "blanked_latent": blanked}
+
+
+def step_of(batch: dict[str, torch.Tensor], config: AdversarialConfig) -> tuple[AdversarialDiffusion, dict]:
+    """A model after one backward pass, and its losses."""
+    torch.manual_seed(0)
+    model = AdversarialDiffusion(pixel_unet(), config, factor=1)
+    x0 = standardise(batch["ct_norm"], pixel_autoencoder().config)
+    noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
+    total, losses, _ = model(
+        pixel_autoencoder(), training_scheduler("v"), batch, x0, noise, torch.tensor([10, 990]), statistics=True
+    )
+    total.backward()
+    return model, losses
+
+
+def test_all_networks_learn_from_one_backward_pass(batch):
+    model, losses = step_of(batch, AdversarialConfig(image=1.0, latent=0.5))
+    for network in (model.unet, *model.discriminators.values()):
+        assert any(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
+    assert {name for name in losses if "_" in name} == {
+        f"{kind}_{part}" for kind in ("image", "latent") for part in ("generator", "discriminator", "penalty")
+    }
+
+
+def test_the_discriminators_have_no_gradient_of_the_generators_loss(batch):
+    """Twice its weight doubles what the U-Net gets from it and changes nothing for the discriminators."""
+    once, twice = (step_of(batch, AdversarialConfig(image=weight, anchor=0.0))[0] for weight in (1.0, 2.0))
+    for a, b in zip(once.discriminators.parameters(), twice.discriminators.parameters(), strict=True):
+        assert_close(a.grad, b.grad)
+    for a, b in zip(once.unet.parameters(), twice.unet.parameters(), strict=True):
+        if a.grad is not None:
+            assert_close(2 * a.grad, b.grad)
+
+
+def test_without_discriminators_it_is_the_diffusion_loss_at_the_large_steps(batch):
+    model, losses = step_of(batch, AdversarialConfig(image=0.0, latent=0.0))
+    assert set(losses) == {"structure"} and not len(model.discriminators)
+    assert losses["structure"].shape == (2,)
+
+
+def test_numbers_out_of_range_are_refused():
+    with pytest.raises(ValueError, match=r"adversarial.calls 0: expected at least 1"):
+        AdversarialConfig(calls=0)
+    with pytest.raises(ValueError, match=r"adversarial.image -1"):
+        AdversarialConfig(image=-1)
+
+
+def test_the_latent_discriminator_knows_the_state_that_the_step_started_from():
+    torch.manual_seed(0)
+    network = LatentDiscriminator(4, 2, 2, channels=4)
+    before, noisy, mask = torch.randn(1, 2, 4, 4, 4), torch.randn(1, 2, 4, 4, 4), torch.ones(1, 1, 8, 8, 8)
+    (logits,) = network(before, noisy, mask, torch.tensor([2]))
+    assert logits.shape == (1, 1, 4, 4, 4)
+    assert not torch.equal(logits, network(before, -noisy, mask, torch.tensor([2]))[0])
