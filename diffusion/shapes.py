@@ -6,7 +6,7 @@ most `MOST_SCALE`, turned in the plane and mirrored, which no reader can tell fr
 
 An outline is what at least half of the readers enclosed, on a grid of 1 mm. It is blurred by `SMOOTHING_MM` and cut at
 the level that gives the requested volume, so that it has no steps on a finer grid. Where the readers drew on thick
-slices, it is first blurred along z and cut in the same way. `benchmarks/quality/shapes.md` says how both were chosen.
+slices, its steps along z are smoothed first (:func:`without_steps`). `benchmarks/quality/shapes.md` judges the result.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ MOST_SCALE = 1.15  # a small nodule made large is no large nodule
 ALIKE, NEAREST = 0.5, 12  # ratings within which all shapes are drawn from; shapes that are drawn from at least
 DIAMETER_COUNTS = 0.5  # the farthest diameter counts as half of a rating
 SMOOTHING_MM = 0.5  # Gaussian sigma; more makes shapes smoother than outlines at half maximum, less makes them rougher
-THICK_MM, SLICE_SMOOTHING = 2.0, 0.25  # slices from which steps along z are smoothed, by so many slices (sigma)
+THICK_MM, SLICE_SMOOTHING = 2.0, 0.4  # slices from which steps along z are smoothed, by so many slices (sigma)
 MOST_SHAPES, MOST_BYTES, LARGEST = 20_000, 2**24, 100  # of a component; voxels along an axis
 
 
@@ -226,6 +226,9 @@ class LesionShapes(AlignedModel, ModelMixin, ConfigMixin):
 def without_steps(outline: np.ndarray, slice_mm: float) -> np.ndarray:
     """An outline whose steps along z are smoothed where its slices are thick; its volume stays.
 
+    The signed distance to the border within each slice is blurred along z, a shape-based interpolation (Raya & Udupa
+    1990). The blurred outline itself would have the same level 0.5.
+
     Args:
         outline: Bool (D, H, W), 1 mm, z y x, not empty.
         slice_mm: Distance of the slices that it was drawn on.
@@ -233,8 +236,13 @@ def without_steps(outline: np.ndarray, slice_mm: float) -> np.ndarray:
     """
     if slice_mm <= THICK_MM:
         return outline[mask_box(outline)]
-    padded = np.pad(outline, ((4, 4), (0, 0), (0, 0))).astype(np.float32)
-    blurred = ndimage.gaussian_filter1d(padded, SLICE_SMOOTHING * slice_mm, axis=0, mode="constant")
+    reach = 2 * slice_mm
+    padded = np.pad(outline, int(np.ceil(reach)))
+    depth_mm = np.full(padded.shape, -reach)
+    for number in np.flatnonzero(padded.any(axis=(1, 2))):
+        inner, outer = (ndimage.distance_transform_edt(part) for part in (padded[number], ~padded[number]))
+        depth_mm[number] = np.clip(inner - outer, -reach, reach)
+    blurred = ndimage.gaussian_filter1d(depth_mm, SLICE_SMOOTHING * slice_mm, axis=0) + reach
     smooth = _of_volume(blurred, int(outline.sum()))
     return smooth[mask_box(smooth)]
 

@@ -22,6 +22,7 @@ RATED = ("lobulation", "spiculation", "sphericity", "texture")
 NUMBERS = ("depth", "height", "width", "slice_mm", *RATED)
 SHAPE_COLUMNS = ("shape", "patient_id", *NUMBERS)
 LARGEST, MOST_BYTES = 100, 2**26  # voxels along an axis; bytes of all outlines, unpacked
+FEWEST = 8  # voxels of an outline that has a shape
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class NoduleShape:
 
 
 def read_nodule_shapes(folder: Path) -> list[NoduleShape]:
-    """Read a folder; shapes that are not rated are left out.
+    """Read a folder; shapes that are not rated and those of less than `FEWEST` voxels are left out.
 
     Raises: ValueError: Naming the file, if a table or an array cannot be read, is too large, or does not fit its row.
     """
@@ -64,9 +65,13 @@ def read_nodule_shapes(folder: Path) -> list[NoduleShape]:
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{archive}: cannot be read as packed outlines ({reason_of(error)})") from error
     found = [_shape(archive, row, arrays[str(row["shape"])]) for _, row in rated.iterrows()]
-    if not found:
-        raise ValueError(f"{folder / 'shapes.csv'}: no rated shape, expected at least one row without empty cells")
-    return found
+    kept = [shape for shape in found if shape.outline.sum() >= FEWEST]
+    if not kept:
+        raise ValueError(
+            f"{folder / 'shapes.csv'}: no rated shape of {FEWEST} voxels or more, expected at least one row without "
+            "empty cells"
+        )
+    return kept
 
 
 def shapes_by_split(
