@@ -23,7 +23,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from tqdm import tqdm
 
 from diffusion.shapes import Chosen, LesionShapes, drawn_mask
-from evaluation.lesions.detector import held_out_scores
+from evaluation.lesions.detector import LEAST, held_out_scores
 from evaluation.lesions.shape_figures import NAMED, SHAPE_FIGURES, shape_figures
 from evaluation.statistics.agreement import auroc, partial_spearman, patient_interval, spearman
 from evaluation.statistics.distances import wasserstein_per_feature
@@ -47,7 +47,7 @@ class ShapesConfig:
     Attributes:
         data: Folder of outlines, as for scripts/prepare_shapes.py.
         nodules: Prepared dataset, which says whose shapes are held out, and has masks at half maximum.
-        out: Folder for figures.json and figures.md.
+        out: Folder for figures.json, figures.md and shapes.png.
         lesions: Held-out shapes that are looked at, at most; drawn at random.
         regressor_lesions: Shapes that the regressor is trained on, at most.
         seed: Of everything random.
@@ -63,7 +63,7 @@ class ShapesConfig:
 
 @dataclass(frozen=True)
 class Masks:
-    """Figures of masks, (N, F); the patient of each; and what was requested and what readers said, (N, 2) as `RATED`."""
+    """Figures of masks, (N, F); their patients; what was requested and what readers said, (N, 2) as `RATED`."""
 
     figures: np.ndarray
     patients: list[str]
@@ -99,13 +99,15 @@ def main(config: ShapesConfig) -> None:
     }
     at_half = half_maximum(config.nodules, config.lesions, rng)
     asked = drawn(shapes, own, at_half.figures[:, 0].tolist(), ratings_of(at_half), config.seed + 1)
-    report["two_sample"]["real, drawn, against outlines at half maximum"] = told_apart(at_half, asked, config.seed)
+    if min(len(at_half.figures), len(asked.figures)) >= LEAST:
+        report["two_sample"]["real, drawn, against outlines at half maximum"] = told_apart(at_half, asked, config.seed)
     even_mm = np.exp(rng.uniform(*np.log(EVEN_MM), len(held_out))).tolist()
     for number, name in enumerate(RATED):
         even = [{name: float(value)} for value in rng.uniform(1, 5, len(held_out))]
         sets[f"real, drawn, {name} alone"] = drawn(shapes, own, even_mm, even, config.seed + 2 + number)
     regressor_set = measured(some(own, config.regressor_lesions, rng))
     report["obedience"] = obedience(regressor_set, real, sets, config.seed)
+    save_picture(config.out / "shapes.png", shapes, config.seed)
     text = markdown(report)
     write_atomically(config.out / "figures.json", lambda path: path.write_text(json.dumps(report, indent=1)))
     write_atomically(config.out / "figures.md", lambda path: path.write_text(text))
@@ -267,6 +269,24 @@ def correlated(masks: Masks, column: int, said: np.ndarray, seed: int) -> dict[s
         "low": low,
         "high": high,
     }
+
+
+def save_picture(path: Path, shapes: LesionShapes, seed: int, columns: int = 10) -> None:
+    """Middle slices of shapes of 16 mm: real and procedural, smooth and spiculated; no image of a patient."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns, 4.3))
+    axes = figure.subplots(4, columns)
+    for row, (kind, spiculation) in enumerate((kind, value) for kind in ("real", "procedural") for value in (1.0, 5.0)):
+        for column in range(columns):
+            request = {"spiculation": spiculation, "lobulation": spiculation}
+            own = shapes if kind == "real" else None
+            mask, _ = drawn_mask((60,) * 3, (0.7,) * 3, (30,) * 3, 16.0, request, seed + column, own)
+            axes[row, column].imshow(mask[30], cmap="gray_r", vmin=0, vmax=1.3)
+            axes[row, column].set(xticks=[], yticks=[])
+        axes[row, 0].set_ylabel(f"{kind}, {spiculation:g}", fontsize=8)
+    figure.tight_layout(pad=0.3)
+    figure.savefig(path, dpi=80)
 
 
 def markdown(report: dict[str, Any]) -> str:

@@ -155,8 +155,7 @@ def _steps(inside: np.ndarray) -> dict[str, float]:
         kept = slices[slices.any(axis=(1, 2))]
         changed = (kept[1:] != kept[:-1]).sum(axis=(1, 2)) / inside.sum() ** (2 / 3)
         faces.append(float((slices[1:] != slices[:-1]).sum()))
-        equal, deviation = float((changed == 0).mean()), float(changed.std())
-        found[axis] = (equal, deviation) if len(changed) else (float("nan"),) * 2
+        found[axis] = (float((changed == 0).mean()), float(changed.std())) if len(changed) else (float("nan"),) * 2
     return {
         "faces_z_share": faces[0] / sum(faces),
         "equal_slices_z": found[0][0],

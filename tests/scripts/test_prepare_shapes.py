@@ -10,6 +10,7 @@ from shape_factory import nodule_shapes, write_shapes
 from diffusion.shapes import LesionShapes
 from foundation.config import launch, parse_config
 from imaging.dataset.nodules import load_nodules
+from imaging.dataset.rows import SPLITS
 from imaging.dataset.shape_files import NoduleShape, read_nodule_shapes, shapes_by_split
 from scripts.prepare_shapes import PrepareShapesConfig, main
 
@@ -22,21 +23,23 @@ def test_a_folder_gives_the_outlines_and_ratings_that_were_written(tmp_path):
         assert read.ratings == pytest.approx(shape.ratings)
 
 
-def test_no_shape_of_a_validation_or_test_patient_is_kept(tmp_path, nodules):
-    patients = {split: sorted(set(load_nodules(nodules, split)["patient_id"])) for split in ("train", "validation")}
-    names = [*patients["train"][:3], *patients["validation"], *(f"new{n}" for n in range(20))]
+def test_no_shape_of_a_validation_or_test_patient_is_kept(tmp_path, chain):
+    present = [split for split in SPLITS if (chain.nodules / split).is_dir()]
+    patients = {split: sorted(set(load_nodules(chain.nodules, split)["patient_id"])) for split in present}
+    watched = [patient for split in present if split != "train" for patient in patients[split]]
+    names = [*patients["train"][:3], *watched, *(f"new{n}" for n in range(20))]
     made = [
         NoduleShape(f"{n}", name, shape.outline, 1.0, shape.ratings | {"lobulation": 1 + n / 20})
         for n, (name, shape) in enumerate(zip(names, nodule_shapes(len(names)), strict=True))
     ]
     folder, out = write_shapes(tmp_path / "shapes", made), tmp_path / "component"
-    argv = ["--data", str(folder), "--nodules", str(nodules), "--out", str(out)]
+    argv = ["--data", str(folder), "--nodules", str(chain.nodules), "--out", str(out)]
     launch(main, parse_config(PrepareShapesConfig, argv))
     kept = LesionShapes.from_pretrained(out)
     known = {name: split for split, some in patients.items() for name in some}
     expected = shapes_by_split(made, known)["train"]
     allowed = {shape.patient_id for shape in expected}
-    assert allowed.isdisjoint(patients["validation"]) and set(patients["train"][:3]) <= allowed
+    assert watched and allowed.isdisjoint(watched) and set(patients["train"][:3]) <= allowed
     assert 3 < len(allowed) < 23  # some of the new patients are set aside
     np.testing.assert_allclose(kept.ratings[:, 0], [shape.ratings["lobulation"] for shape in expected], rtol=1e-5)
     assert kept.config["record"]["patients"] == len(allowed)
