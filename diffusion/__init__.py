@@ -7,6 +7,7 @@
 - stage_two: one training step with all losses; one_step_gan: the same for the GAN baseline
 - lesion_window: decodes the window around a lesion only
 - population: real lesions, one of which is drawn if nothing is requested
+- shapes: outlines of real nodules, one of which gives a lesion without a mask its form
 - option_types: types of config options
 - losses/: structure loss, texture losses, time weights
 - sampling/: the request of a call, LesionInpaintPipeline and its parts

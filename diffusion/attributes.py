@@ -29,6 +29,7 @@ SCALES: dict[str, Scale] = {
     "malignancy": Scale(1, 5, {"benign": 1, "malignant": 5}),  # of the readers' ratings
     "lobulation": Scale(1, 5),
     "spiculation": Scale(1, 5),
+    "sphericity": Scale(1, 5, {"linear": 1, "round": 5}),  # chooses the shape of a lesion without a mask
     "texture": Scale(1, 5, {"ground-glass": 1, "part-solid": 3, "solid": 5}),
     "diameter_mm": Scale(2, 60),
     "mean_hu": Scale(-1000, 400),  # of the mask's voxels

@@ -10,6 +10,7 @@ realistic lesion.
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffusion.option_types import ShapeKind
 from foundation.config import SHIPPED_PIPELINE, ExistingPath, ModelSource, launch, read_arguments
 
 
@@ -23,6 +24,7 @@ class DemoConfig:
         pipeline: Folder or Hugging Face Hub repository of the pipeline, or the name of a shipped one.
         train: Train a small pipeline on phantom nodules, and use it instead.
         diameter_mm: Diameter of the lesion.
+        shape: "real", the outline of a real nodule, or "procedural".
         seed: Seed of the phantom, the place and the lesion.
         nodules: With train, number of phantom nodules.
         crop_size: With train, edge of their crops in voxels.
@@ -36,6 +38,7 @@ class DemoConfig:
     pipeline: ModelSource = SHIPPED_PIPELINE
     train: bool = False
     diameter_mm: float = 18.0
+    shape: ShapeKind = "real"
     seed: int = 1
     nodules: int = 60
     crop_size: int = 32
@@ -57,6 +60,7 @@ def main(config: DemoConfig) -> None:
         "out": config.out / "result",
         "site": "auto",
         "diameter_mm": config.diameter_mm,
+        "shape": config.shape,
         "seed": config.seed,
     }
     run_script("inpaint", options)  # which ends this process and says where the picture is

@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from diffusion.option_types import ShapeKind
 from diffusion.sampling.loading import SamplingConfig, load_pipeline, weights_of
 from foundation.config import ExistingFile, ExistingPath, config_dict, launch, read_arguments
 
@@ -41,8 +42,11 @@ class InpaintConfig(SamplingConfig):
         site: "auto" chooses a place in free lung, by seed, for each lesion that has none.
         center: Voxel index z,y,x of the lesion's centre.
         diameter_mm: Diameter of the sphere that has the lesion's volume.
-        lobulation: Of the drawn mask, 1 (none) to 5.
-        spiculation: Of the drawn mask, 1 (none) to 5.
+        shape: Of a lesion without a mask: "real", the outline of a nodule of LIDC-IDRI that was rated as is requested,
+            or "procedural".
+        lobulation: Of the drawn mask, 1 (none) to 5; null takes the attribute of this name.
+        spiculation: Likewise.
+        sphericity: Likewise, 1 (linear) to 5 (round); of real shapes alone.
         series_uid: Which series, where a DICOM folder holds several.
         output_format: "nifti"; "dicom", a derived series and a segmentation, of a DICOM folder; "both"; or "auto", the
             kind of the input.
@@ -58,8 +62,10 @@ class InpaintConfig(SamplingConfig):
     site: Literal["given", "auto"] = "given"
     center: tuple[float, float, float] | None = None
     diameter_mm: float | None = None
-    lobulation: float = 2.0
-    spiculation: float = 1.5
+    shape: ShapeKind = "real"
+    lobulation: float | None = None
+    spiculation: float | None = None
+    sphericity: float | None = None
     series_uid: str | None = None
     output_format: Literal["auto", "nifti", "dicom", "both"] = "auto"
     least_dice: float | None = None
@@ -92,7 +98,9 @@ import SimpleITK as sitk
 import torch
 
 from diffusion.attributes import check_attribute, requestable
+from diffusion.sampling.drawn_masks import cut_to_lung, for_networks
 from diffusion.sampling.scan_crop import check_lesion_fits
+from diffusion.shapes import CHOSEN_BY, drawn_mask_image, met_by_shape, missing_shapes, shapes_for
 from evaluation.lesions.acceptance import agreement_in_scan, least_dice_of
 from evaluation.lesions.label_agreement import label_fault
 from evaluation.lesions.noise_ratio import lesion_noise
@@ -102,13 +110,11 @@ from imaging.files.ct import find_dicom_slices, read_ct, read_dicom_slices, read
 from imaging.files.dicom_seg import write_dicom_seg
 from imaging.files.dicom_series import on_stored_steps, read_headers, write_dicom_series
 from imaging.geometry import bounding_box, index_of_point, point_of_index
-from imaging.lesions.shapes import lesion_mask_image
 from imaging.lesions.sites import FreeLung, free_lung, free_lung_sites
 from imaging.lesions.table import LesionRow, read_lesion_table
 
 APART_MM = 10.0  # lung between two lesions whose places are chosen
 RETRIES, SEED_STEP = 2, 1_000_003  # further seeds for a lesion that is refused; far from those of other lesions
-LEAST_SHARE = 0.1  # of a drawn lesion, in the lung
 
 
 class Planned(NamedTuple):
@@ -118,6 +124,7 @@ class Planned(NamedTuple):
         box: Slices (x, y, z) around its mask in the scan.
         part: The mask in the box; whole masks of a hundred lesions would take more memory than their scan.
         attributes, seed, center_zyx, diameter_mm: As requested.
+        shape: Record of a shape that was drawn.
     """
 
     box: tuple[slice, slice, slice]
@@ -126,6 +133,7 @@ class Planned(NamedTuple):
     seed: int
     center_zyx: Sequence[float] | None
     diameter_mm: float | None
+    shape: Mapping[str, Any] | None = None
 
     def mask_on(self, ct: sitk.Image) -> sitk.Image:
         """The mask on the scan's grid, uint8."""
@@ -169,6 +177,7 @@ def main(config: InpaintConfig) -> None:
     for lesion, entry in zip(plan, record["lesions"], strict=True):
         entry |= {"seed": lesion.seed, "center": lesion.center_zyx, "diameter_mm": lesion.diameter_mm}
         entry["attributes"] = {**config.attributes, **lesion.attributes}
+        entry["shape"] = lesion.shape
     written = []
     if slices and config.output_format != "nifti":
         sha256 = weights["pipeline_sha256"]
@@ -203,7 +212,8 @@ def painted_lesion(
     Without such a lesion, None, the lesion as it was, and why the last was refused.
     """
     options, least_dice = config.call_options(), least_dice_of(pipeline, config.least_dice)
-    options["attributes"] = {**config.attributes, **lesion.attributes} or None
+    attributes = {**config.attributes, **lesion.attributes}
+    options["attributes"] = (for_networks(pipeline, attributes, config.shape) if lesion.shape else attributes) or None
     mask, grid = lesion.mask_on(image), (pipeline.config["crop_size"], pipeline.config["spacing_mm"])
     for attempt in range(1 + RETRIES):
         tried = lesion._replace(seed=lesion.seed + attempt * SEED_STEP)
@@ -246,11 +256,14 @@ def planned(
         return
     rows = [LesionRow(config.diameter_mm, config.center)] if config.diameter_mm is not None else []
     rows += read_lesion_table(config.lesions) if config.lesions else []
+    note = missing_shapes(pipeline, config.shape)
+    if note:
+        print(f"note: {note}")
     for row in rows:  # what needs no voxel first
         with named(row.where):
             if row.center_zyx is None and config.site != "auto":
                 raise ValueError("no x, y, z; give them, or pass --site auto")
-            check_requests(pipeline, row.attributes)
+            check_requests(pipeline, row.attributes, met_by_shape(shapes_for(pipeline, config.shape)))
     free = lung
     for row in rows:
         if free is not None and row.center_zyx is not None:
@@ -264,32 +277,34 @@ def planned(
                 (site,) = free_lung_sites(free, row.diameter_mm, 1, np.random.default_rng(seed))
                 free = free.without(site, row.diameter_mm / 2 + APART_MM)
                 center = index_of_point(ct, site)
-            mask = drawn_mask(config, row, ct, center, seed, lung)
+            mask, shape = drawn_lesion(config, pipeline, row, ct, center, seed, lung)
             check_fit(config, pipeline, mask)
         box = bounding_box(mask)
-        yield Planned(box, mask[box], row.attributes, seed, center, row.diameter_mm)
+        yield Planned(box, mask[box], row.attributes, seed, center, row.diameter_mm, shape)
 
 
-def drawn_mask(
-    config: InpaintConfig, row: LesionRow, ct: sitk.Image, center: Sequence[float], seed: int, lung: FreeLung | None
-) -> sitk.Image:
-    """A nodule-like shape, cut where the lung ends: a nodule at the pleura does not grow through the ribs."""
-    given = {name: row.attributes.get(name, getattr(config, name)) for name in ("lobulation", "spiculation")}
-    shape = {name: float(value) for name, value in given.items()}
-    mask = lesion_mask_image(ct, center, row.diameter_mm, seed=seed, **shape)
+def drawn_lesion(
+    config: InpaintConfig,
+    pipeline: "LesionInpaintPipeline",
+    row: LesionRow,
+    ct: sitk.Image,
+    center: Sequence[float],
+    seed: int,
+    lung: FreeLung | None,
+) -> tuple[sitk.Image, dict[str, Any]]:
+    """A shape, cut where the lung ends: a nodule at the pleura does not grow through the ribs; and its record."""
+    options = {name: getattr(config, name, None) for name in CHOSEN_BY}
+    given = {**config.attributes, **{name: value for name, value in options.items() if value is not None}}
+    given |= row.attributes
+    requests = {name: check_attribute(name, given[name], CHOSEN_BY) for name in CHOSEN_BY if name in given}
+    mask, record = drawn_mask_image(ct, center, row.diameter_mm, requests, seed, shapes_for(pipeline, config.shape))
     if lung is None:
-        return mask
-    share = lung.share_of(mask)
-    if share < LEAST_SHARE:
-        raise ValueError(
-            f"{100 * share:.0f} % of the lesion at {tuple(round(float(at), 1) for at in center)} (voxel index z, y, x) "
-            f"lies in the lung, expected {100 * LEAST_SHARE:.0f} % or more; check the place, or give the lesion as "
-            "--mask"
-        )
+        return mask, record
+    mask, share = cut_to_lung(mask, lung, center)
     if share < 1:
         where = f"{row.where}: " if row.where else ""
         print(f"note: {where}{100 * (1 - share):.0f} % of the shape lies outside the lung and is cut off")
-    return lung.within(mask)
+    return mask, record
 
 
 @contextmanager
@@ -310,9 +325,16 @@ def check_fit(config: InpaintConfig, pipeline: "LesionInpaintPipeline", mask: si
     check_lesion_fits(mask[around], model["crop_size"], model["spacing_mm"], margin_mm)
 
 
-def check_requests(pipeline: "LesionInpaintPipeline", attributes: Mapping[str, float | str]) -> None:
-    """Raise ValueError for an attribute that the pipeline cannot be requested, or a value that it cannot have."""
-    of_unet = requestable(pipeline.unet.config.get("attributes") or ())
+def check_requests(
+    pipeline: "LesionInpaintPipeline", attributes: Mapping[str, float | str], of_shape: Sequence[str]
+) -> None:
+    """Raise ValueError for an attribute that the pipeline cannot be requested, or a value that it cannot have.
+
+    Args:
+        pipeline, attributes: Of the lesion.
+        of_shape: What its shape meets, beside U-Net and guide.
+    """
+    of_unet = tuple(dict.fromkeys([*requestable(pipeline.unet.config.get("attributes") or ()), *of_shape]))
     of_guide = list(pipeline.guide.attributes) if pipeline.guide is not None else []
     for name, value in attributes.items():
         if name in of_unet or name not in of_guide:

@@ -21,6 +21,7 @@ class ShipConfig:
         pipeline: Folder or repository of the pipeline.
         out: Folder to write; an existing one is replaced.
         vae: Autoencoder to take instead of the pipeline's: one whose decoder was trained on, with the same encoder.
+        shapes: Folder of prepare_shapes.py, for the pipeline to draw lesions without a mask from; null keeps its own.
         scheduler: Sampler that is saved with it, see `diffusion.sampling.samplers`.
         run: Folder of its training, for the card.
         report: Folder of an evaluation report whose figures the card quotes.
@@ -34,6 +35,7 @@ class ShipConfig:
     pipeline: ModelSource
     out: Path
     vae: ModelSource | None = None
+    shapes: ExistingFolder | None = None
     scheduler: SamplerName = "dpm-solver++"
     run: ExistingFolder | None = None
     report: ExistingFolder | None = None
@@ -51,6 +53,7 @@ import torch
 from autoencoder.loading import load_autoencoder
 from diffusion import LesionInpaintPipeline
 from diffusion.sampling.samplers import sampler_of
+from diffusion.shapes import LesionShapes
 from foundation.atomic import write_atomically
 from training.model_card import write_model_card
 
@@ -65,6 +68,8 @@ def main(config: ShipConfig) -> None:
         if other:
             raise ValueError(f"{config.vae}: {', '.join(other)} differ from the pipeline's; expected the same encoder")
         pipeline.register_modules(vae=vae)
+    if config.shapes is not None:
+        pipeline.register_modules(shapes=LesionShapes.from_pretrained(config.shapes))
     pipeline.scheduler = sampler_of(config.scheduler, pipeline.scheduler)
     if config.time_shift is not None:
         pipeline.register_to_config(time_shift=config.time_shift)

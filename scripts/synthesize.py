@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from diffusion.option_types import ShapeKind
 from diffusion.sampling.loading import SamplingConfig, load_pipeline, weights_of
 from foundation.config import ExistingFile, ExistingFolder, config_dict, launch, read_arguments
 from foundation.shards import own_part, parse_shard
@@ -38,6 +39,7 @@ class SynthesizeConfig(SamplingConfig):
         scans: Folder in which scans are looked for at any depth: DICOM series, NIfTI and MetaImage files.
         lesions: How many, a multiple of `lesions_per_scan`.
         lesions_per_scan: In each output.
+        shape: "real", outlines of real nodules that were rated as the lesion is to be, or "procedural".
         population: "real", characters of real lesions, or "uniform", each attribute that has a range by itself.
         ranges: Which real lesions, or from what, for example `--ranges.diameter_mm 6,12 --ranges.texture 1,2`.
         reference: What measure_real_lesions.py wrote; null takes that of the shipped pipeline's training patients.
@@ -59,6 +61,7 @@ class SynthesizeConfig(SamplingConfig):
     scans: ExistingFolder
     lesions: int
     lesions_per_scan: int = 3
+    shape: ShapeKind = "real"
     population: Literal["real", "uniform"] = "real"
     ranges: dict[str, tuple[float, float]] = field(default_factory=lambda: {"diameter_mm": (4.0, 30.0)})
     reference: ExistingFile | None = None
@@ -107,6 +110,7 @@ import SimpleITK as sitk
 from filelock import Timeout
 from tqdm.auto import tqdm
 
+from diffusion.shapes import missing_shapes, shapes_for
 from evaluation.lesions.acceptance import Acceptance, least_dice_of
 from evaluation.lesions.characters import characters_of
 from evaluation.lesions.real_lesions import SHIPPED, load_real_lesions
@@ -142,9 +146,12 @@ def main(config: SynthesizeConfig) -> None:
     grid = (pipeline.config["crop_size"], pipeline.config["spacing_mm"])
     least_dice = least_dice_of(pipeline, config.least_dice)
     acceptance = Acceptance(real, *grid, config.hu_tolerance, config.least_plausibility, least_dice)
-    synthesis = Synthesis(
-        pipeline, config.call_options(), characters, acceptance, config.least_lung, config.attempts, config.seed
-    )
+    note = missing_shapes(pipeline, config.shape)
+    if note:
+        print(f"note: {note}")
+    limits = (config.least_lung, config.attempts, config.seed)
+    shapes = shapes_for(pipeline, config.shape)
+    synthesis = Synthesis(pipeline, config.call_options(), characters, acceptance, *limits, shapes)
     claim(config, scans, {**weights_of(config, pipeline, folder), "device": pipeline.device.type})
 
     source = {number: scans[scan_of(config, number, len(scans))] for number in range(outputs(config))}

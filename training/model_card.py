@@ -29,12 +29,11 @@ NOT_HELD_OUT = ("skipped_steps",)  # logged by itself, yet no figure
 PIPELINE_USAGE = """\
 from diffusion import LesionInpaintPipeline
 from imaging.files.ct import read_ct
-from imaging.lesions.shapes import lesion_mask_image
 
 pipe = LesionInpaintPipeline.from_pretrained("{repo}")
 ct = read_ct("scan_folder")  # DICOM or NIfTI, HU
-mask = lesion_mask_image(ct, (70, 250, 150), diameter_mm=12)  # voxel index z, y, x
-result = pipe(ct, mask)  # result.ct: the scan with the lesion"""
+result = pipe(ct, center=(70, 250, 150), diameter_mm=12)  # voxel index z, y, x; or pipe(ct, mask)
+result.ct  # the scan with the lesion"""
 AUTOENCODER_USAGE = """\
 from autoencoder.loading import load_autoencoder
 
@@ -117,6 +116,7 @@ def model_card(
         judged=judged,
         figures=figures,
         parts=list(_parts(folder)),
+        shapes=_config(folder / "shapes") if is_pipeline else None,
         uses=_uses(is_pipeline),
         limits=list(_limits(folder, is_pipeline)),
         citation=CITATION,
@@ -274,4 +274,6 @@ def _limits(folder: Path, is_pipeline: bool) -> Iterator[str]:
                 "If nothing is requested, it draws texture and HU of a lesion of its training data of similar size; "
                 "`draw_appearance=False` switches this off."
             )
+        if any(index.get("shapes") or ()):
+            yield 'Its shapes are outlines of 3 to 36 mm; without a mask, a larger lesion needs `shape="procedural"`.'
         yield "A request (malignancy, texture, density) is not a guarantee: measure what was reached."

@@ -1,5 +1,6 @@
 # The shipped pipeline: all commands from the nodules to models/lung-nodule-small, in order.
-# nodules_iso51 and nodules_native are folders of NIfTI pairs with a nodules.csv. A training that was cut off goes on.
+# nodules_iso51 and nodules_native are folders of NIfTI pairs with a nodules.csv; lidc_shapes has outlines and ratings
+# without images (shapes.npz, shapes.csv). A training that was cut off goes on.
 uv run scripts/prepare_nodules.py --data '[nodules_iso51, nodules_native]' --out data/joined --crop-size 48
 uv run scripts/prepare_nodules.py --data '[nodules_iso51, nodules_native]' --out data/joined07 --crop-size 72 \
     --spacing-mm 0.7
@@ -16,8 +17,9 @@ uv run scripts/train_ldm.py --config configs/shipped/ldm_1.yaml --config configs
     --data data/latents --vae runs/shipped/vae_1/model --initial runs/shipped/ldm_2/pipeline --out runs/shipped/ldm_3
 uv run scripts/train_classifier.py --config configs/shipped/classifier.yaml --data data/latents \
     --pipeline runs/shipped/ldm_3/pipeline --out runs/shipped/classifier
+uv run scripts/prepare_shapes.py --data lidc_shapes --nodules data/joined --out runs/shipped/shapes
 uv run scripts/ship_pipeline.py --pipeline runs/shipped/classifier/pipeline --vae runs/shipped/vae_2/model \
-    --time-shift 0.5 --out runs/shipped/pipeline
+    --shapes runs/shipped/shapes --time-shift 0.5 --out runs/shipped/pipeline
 uv run scripts/inpaint_nodules.py --data data/joined --split validation --pipeline runs/shipped/pipeline \
     --out runs/shipped/lesions
 uv run scripts/evaluate.py --real data/joined --real-split validation --synthetic shipped=runs/shipped/lesions \

@@ -20,11 +20,15 @@ from autoencoder.latents import standardise, unstandardise
 from autoencoder.pretrained import resolve_folder
 from diffusion.attributes import composition_of
 from diffusion.conditioning import blank, condition_of
-from diffusion.option_types import Attributes, Scales
+from diffusion.option_types import Attributes, Scales, ShapeKind
 from diffusion.population import equivalent_diameter_mm, surroundings_hu
 from diffusion.sampling.components import import_component_modules
 from diffusion.sampling.crops import Crops, TensorCrops, check_batch, check_crops, crops_of_tensors
+<<<<<<< HEAD
 from diffusion.sampling.finishing import finished
+=======
+from diffusion.sampling.drawn_masks import drawn_masks
+>>>>>>> shapes
 from diffusion.sampling.request import STEPS, InpaintRequest, ResolvedRequest
 from diffusion.sampling.samplers import check_fits, saved_scheduler, set_steps
 from diffusion.sampling.steering import steering_of
@@ -50,14 +54,16 @@ class LesionInpaintOutput(BaseOutput):
     Attributes:
         ct: The CT with the lesion, HU; the type, shape and geometry of the input, unless `output_type` says otherwise.
             Several lesions per mask are a batch of crops, or a list of scans.
-        lesion_mask: The mask that was given.
+        lesion_mask: The mask that was given, or drawn.
         paint_mask: The lesion and the margin around it, uint8: outside it the CT is the input, bit for bit; one per
             mask.
+        shapes: Of masks that were drawn, a record of each: with centre and diameter all that draws it again.
     """
 
     ct: Any
     lesion_mask: Any
     paint_mask: Any = None
+    shapes: Any = None
 
 
 class LesionInpaintPipeline(DiffusionPipeline):
@@ -73,6 +79,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         scheduler: Any Diffusers scheduler built from the training scheduler's config.
         guide: Optional classifier guidance, a `diffusion.sampling.guide.Guide`.
         population: Optional `LesionPopulation` of real lesions, from which is drawn where nothing is requested.
+        shapes: Optional `LesionShapes` of real nodules, which lesions without a mask get.
         crop_size: Edge of the model's grid in voxels, used for whole scans.
         spacing_mm: Spacing of the model's grid, isotropic, used for whole scans.
         paint_margin_mm: Margin that the U-Net was trained with.
@@ -84,7 +91,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "vae->unet->vae"
-    _optional_components = ["guide", "population"]  # noqa: RUF012 - the name and type Diffusers reads
+    _optional_components = ["guide", "population", "shapes"]  # noqa: RUF012 - the name and type Diffusers reads
     _callback_tensor_inputs = ("latents", "condition")
     _interrupt = False
 
@@ -95,6 +102,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
         scheduler: Any,
         guide: Any = None,
         population: Any = None,
+        shapes: Any = None,
         crop_size: int = 64,
         spacing_mm: float = 1.0,
         paint_margin_mm: float = 2.0,
@@ -103,7 +111,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
         finish: bool = False,
     ) -> None:
         super().__init__()
-        self.register_modules(vae=vae, unet=unet, scheduler=scheduler, guide=guide, population=population)
+        optional = {"guide": guide, "population": population, "shapes": shapes}
+        self.register_modules(vae=vae, unet=unet, scheduler=scheduler, **optional)
         self.register_to_config(
             crop_size=crop_size,
             spacing_mm=spacing_mm,
@@ -165,7 +174,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
     def __call__(
         self,
         ct: "np.ndarray | Tensor | sitk.Image | Sequence[sitk.Image]",
-        mask: Any,
+        mask: Any = None,
         attributes: Attributes | None = None,
         guidance_scale: Scales = 1.0,
         guidance_range: Sequence[float] | None = None,
@@ -188,6 +197,9 @@ class LesionInpaintPipeline(DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        center: Any = None,
+        diameter_mm: Any = None,
+        shape: ShapeKind = "real",
     ) -> LesionInpaintOutput | tuple[Any, ...]:
         """Inpaint one lesion per volume, or several versions of it.
 
@@ -196,7 +208,7 @@ class LesionInpaintPipeline(DiffusionPipeline):
                 grid of `crop_size` voxels around the mask), or a list of scans, or crops on the model's grid,
                 (B, 1, D, H, W).
             mask: The lesion: 0 and one positive value, which is taken as 1; geometry or shape of `ct`; of a list of
-                scans, a list.
+                scans, a list. None draws it at `center`.
             attributes, guidance_scale, guidance_range, cfg_scale, hu_scale, time_shift, draw_appearance,
             paint_margin_mm, blend_mm, finish, match_noise: As :class:`InpaintRequest`.
             num_inference_steps: Its `steps`.
@@ -216,10 +228,21 @@ class LesionInpaintPipeline(DiffusionPipeline):
             callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step; what it returns
                 replaces the tensors. If it sets `pipeline._interrupt = True`, the remaining steps are skipped.
             callback_on_step_end_tensor_inputs: Which tensors it receives: "latents", and the U-Net's "condition".
+            center, diameter_mm, shape: Without a mask, where the lesion is, its size, and whether its shape is "real"
+                or "procedural", as `diffusion.sampling.drawn_masks.drawn_masks`. Requested lobulation, spiculation,
+                sphericity and texture choose a real shape.
         Returns: `LesionInpaintOutput`; `ct` has the input's type, and outside `paint_mask` its very values.
         Raises: ValueError: If shapes, sizes, values, attributes or the scheduler do not fit; before anything is
             computed.
         """
+        self._check_options(output_type, num_lesions_per_mask, callback_on_step_end_tensor_inputs)
+        drawn = None
+        if mask is None:
+            how = (center, diameter_mm, attributes or {}, shape, generator, num_lesions_per_mask)
+            drawn = drawn_masks(self, ct, *how)
+            mask, attributes = drawn.mask, drawn.attributes
+        elif center is not None or diameter_mm is not None:
+            raise ValueError("center and diameter_mm say where a mask is drawn; leave them out, or the mask")
         request = InpaintRequest(
             attributes=attributes or {},
             guidance_scale=guidance_scale,
@@ -234,7 +257,6 @@ class LesionInpaintPipeline(DiffusionPipeline):
             finish=finish,
             match_noise=match_noise,
         ).resolved(*self._own_options())
-        self._check_options(output_type, num_lesions_per_mask, callback_on_step_end_tensor_inputs)
         crops = self._crops(ct, mask, request, spacing_mm, semantic_map, valid_mask)
         made = self.generate(
             crops.repeated(num_lesions_per_mask),
@@ -247,7 +269,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
         )
         result = made if output_type == "latent" else crops.paste(made, request.blend_mm, output_type)
         painted = crops.painted(output_type)
-        output = LesionInpaintOutput(ct=result, lesion_mask=mask, paint_mask=painted)
+        records = drawn.shapes if drawn is not None else None
+        output = LesionInpaintOutput(ct=result, lesion_mask=mask, paint_mask=painted, shapes=records)
         return output if return_dict else (output.ct, output.lesion_mask, output.paint_mask)
 
     @torch.no_grad()

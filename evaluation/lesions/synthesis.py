@@ -16,6 +16,7 @@ import torch
 
 from diffusion import LesionInpaintPipeline
 from diffusion.attributes import SCALES, check_attribute, requestable
+from diffusion.shapes import CHOSEN_BY, USUAL, LesionShapes, drawn_mask_image
 from evaluation.lesions.acceptance import Acceptance
 from evaluation.lesions.characters import Character, Characters
 from imaging.files.ct import read_ct
@@ -25,8 +26,8 @@ from imaging.lesions.sites import FreeLung, free_lung, free_lung_sites
 
 STREAMS = ("scan", "character", "sample")
 APART_MM = 10.0  # lung between two lesions of a scan
+SHAPE_COLUMNS = ("scale", "turn_deg", "mirrored", *USUAL)  # of a shape's record, for the manifest
 AROUND_MM = 12.0  # more than half the model's grid: a lesion's middle is not its site
-USUAL = {"lobulation": 2.0, "spiculation": 1.5}  # of a mask where nothing says it; as scripts/inpaint.py
 
 Row = dict[str, Any]
 
@@ -44,6 +45,7 @@ class Synthesis:
         least_lung: Share of a mask that must lie in the lung.
         attempts: Samples that are tried for each lesion.
         seed: Of everything random.
+        shapes: What masks are drawn from; None draws procedural ones.
     """
 
     pipeline: LesionInpaintPipeline
@@ -53,6 +55,7 @@ class Synthesis:
     least_lung: float
     attempts: int
     seed: int
+    shapes: LesionShapes | None = None
 
 
 class Scan(NamedTuple):
@@ -174,14 +177,13 @@ def _placed(
     asks = requestable_attributes(synthesis.pipeline)
     character = _drawn_character(synthesis, lesion, asks)
     rng = generator(synthesis.seed, "sample", lesion, attempt)
-    shape = {name: float(np.clip(character.requested.get(name, usual), 1, 5)) for name, usual in USUAL.items()}
+    of_shape = {name: value for name, value in character.requested.items() if name in CHOSEN_BY}
     requested = {name: value for name, value in character.requested.items() if name in asks}
     row: Row = {
         "lesion": lesion,
         "attempt": attempt,
         "accepted": True,
         "mask_diameter_mm": character.mask_mm,
-        **{f"mask_{name}": value for name, value in shape.items()},
         "mask_seed": int(rng.integers(2**31)),
         "noise_seed": int(rng.integers(2**62)),
         **{f"requested_{name}": value for name, value in requested.items()},
@@ -192,15 +194,20 @@ def _placed(
         return _rejected(row, "no site", str(error))
     row |= {"center_zyx": list(index_of_point(ct, site_mm)), "center_mm": list(site_mm)}
     model, margin_mm = synthesis.pipeline.config, synthesis.options["paint_margin_mm"]
+
+    def draw(part: sitk.Image, center: Sequence[float]) -> sitk.Image:
+        drawing = (character.mask_mm, of_shape, row["mask_seed"], synthesis.shapes)
+        mask, record = drawn_mask_image(part, center, *drawing)
+        row.update({"mask_shape": record.get("number"), **{f"mask_{name}": record.get(name) for name in SHAPE_COLUMNS}})
+        return mask
+
     try:
         place = place_lesion(
             ct,
             lung,
             claimed,
             site_mm,
-            character.mask_mm,
-            **shape,
-            seed=row["mask_seed"],
+            draw,
             reach_mm=model["crop_size"] * model["spacing_mm"] / 2 + AROUND_MM,
             margin_mm=model["paint_margin_mm"] if margin_mm is None else margin_mm,
             least_lung=synthesis.least_lung,

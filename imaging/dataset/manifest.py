@@ -39,7 +39,11 @@ SCHEMA = pa.schema(
         ("center_mm", pa.list_(pa.float64())),  # the site, (x, y, z) in the DICOM patient frame
         ("box_zyx", pa.list_(pa.int32())),  # the mask's first voxel and one past its last
         ("mask_diameter_mm", pa.float64()),  # asked of the mask: of the sphere that has its volume
-        ("mask_lobulation", pa.float64()),
+        ("mask_shape", pa.int64()),  # number of the real shape; null for a procedural one
+        ("mask_scale", pa.float64()),  # the rest of how it is placed: see `diffusion.shapes.Chosen`
+        ("mask_turn_deg", pa.float64()),
+        ("mask_mirrored", pa.list_(pa.bool_())),
+        ("mask_lobulation", pa.float64()),  # of the shape
         ("mask_spiculation", pa.float64()),
         ("mask_seed", pa.int64()),
         ("noise_seed", pa.int64()),

@@ -1,5 +1,6 @@
 """A new lesion at a site of a scan: its mask, and whether there is room for it."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +9,9 @@ import SimpleITK as sitk
 from imaging.boxes import mask_box, point_box
 from imaging.geometry import index_of_point
 from imaging.lesions.mask import grown_mask
-from imaging.lesions.shapes import lesion_mask_image
 from imaging.lesions.sites import FreeLung
+
+DrawMask = Callable[[sitk.Image, Sequence[float]], sitk.Image]
 
 
 class NoPlace(ValueError):  # noqa: N818 - it says what is the matter
@@ -57,10 +59,7 @@ def place_lesion(
     lung: FreeLung,
     claimed: np.ndarray,
     site_mm: tuple[float, float, float],
-    diameter_mm: float,
-    lobulation: float,
-    spiculation: float,
-    seed: int,
+    draw: DrawMask,
     reach_mm: float,
     margin_mm: float,
     least_lung: float,
@@ -72,7 +71,7 @@ def place_lesion(
         lung: Of the scan.
         claimed: What other lesions paint, bool (D, H, W) of the scan.
         site_mm: Centre, a physical point (x, y, z).
-        diameter_mm, lobulation, spiculation, seed: Of the mask, as for `shapes.nodule_mask`.
+        draw: Draws the mask on a part of the scan around a voxel index z, y, x; ValueError where it cannot.
         reach_mm: How far the part of the scan reaches from the site along each axis.
         margin_mm: Painted around the mask.
         least_lung: Share of the mask that must lie in the lung.
@@ -81,7 +80,7 @@ def place_lesion(
     box = point_box(ct.GetSize()[::-1], index_of_point(ct, site_mm), reach_mm, ct.GetSpacing()[::-1])
     part = ct[tuple(reversed(box))]
     try:
-        mask = lesion_mask_image(part, index_of_point(part, site_mm), diameter_mm, seed, lobulation, spiculation)
+        mask = draw(part, index_of_point(part, site_mm))
     except ValueError as error:
         raise NoPlace("no mask", str(error)) from error
     inside = lung.share_of(mask)

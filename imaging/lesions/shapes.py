@@ -54,19 +54,14 @@ def nodule_mask(
     Raises: ValueError: If the centre lies outside the array, the diameter is under two voxels (of the cube root of
         the voxel volume) or over 60 mm, a rating is outside 1..5, or a length is not positive.
     """
-    spacing = _check_spacing(spacing_mm)
-    center = _check_center(shape, center_zyx)
-    voxel_mm = float(np.prod(spacing) ** (1 / 3))
-    if not 2 * voxel_mm <= diameter_mm <= MAX_DIAMETER_MM:
-        raise ValueError(
-            f"diameter_mm is {diameter_mm}, expected {2 * voxel_mm:.2f} (two voxels of {voxel_mm:.2f} mm) to "
-            f"{MAX_DIAMETER_MM} mm; choose another diameter or resample to a finer grid"
-        )
+    spacing = check_spacing(spacing_mm)
+    center = check_center(shape, center_zyx)
+    voxel_mm = check_diameter(diameter_mm, spacing)
     surface = nodule_surface(lobulation, spiculation, seed)
     scale = _scale_for_diameter(surface, diameter_mm)
     low, high = 0.5 * scale, 1.6 * scale + voxel_mm
-    offset, count = _box_around(center, spacing, high * float(surface.max()))
-    level = _level(surface, _axes_mm(offset, count, center, spacing))
+    offset, count = box_around(center, spacing, high * float(surface.max()))
+    level = _level(surface, axes_mm(offset, count, center, spacing))
     seed_voxel = tuple(np.rint(center).astype(int) - offset)
     target = np.pi / 6 * diameter_mm**3 / float(np.prod(spacing))  # voxels
     for _ in range(30):
@@ -80,7 +75,7 @@ def nodule_mask(
     first, last = np.maximum(-offset, 0), np.minimum(np.asarray(shape) - offset, solid.shape)
     clipped = solid[tuple(slice(a, b) for a, b in zip(first, last, strict=True))]  # a corner may come off
     part = _part_with(clipped, tuple(np.rint(center).astype(int) - offset - first))
-    return _paste(part.astype(np.uint8), offset + first, shape)
+    return paste_box(part.astype(np.uint8), offset + first, shape)
 
 
 def nodule_occupancy(
@@ -107,7 +102,7 @@ def nodule_occupancy(
     Returns: float32 (D, H, W) in [0, 1].
     Raises: ValueError: If a rating is outside 1..5 or a length is not positive (softness: negative).
     """
-    spacing = _check_spacing(spacing_mm)
+    spacing = check_spacing(spacing_mm)
     if not 0 < diameter_mm <= MAX_DIAMETER_MM:
         raise ValueError(f"diameter_mm is {diameter_mm}, expected 0 (excluded) to {MAX_DIAMETER_MM} mm")
     if softness_mm < 0 or supersampling < 1:
@@ -115,7 +110,7 @@ def nodule_occupancy(
     center = np.asarray(center_zyx, dtype=float)
     surface = nodule_surface(lobulation, spiculation, seed)
     scale = _scale_for_diameter(surface, diameter_mm)
-    offset, count = _box_around(center, spacing, scale * float(surface.max()) + 3.5 * softness_mm)
+    offset, count = box_around(center, spacing, scale * float(surface.max()) + 3.5 * softness_mm)
     start, stop = offset - 1, offset + count + 1
     if np.any(stop <= 0) or np.any(start >= np.asarray(shape)):
         return np.zeros(tuple(shape), dtype=np.float32)
@@ -126,7 +121,7 @@ def nodule_occupancy(
     fraction = inside.reshape(count[0], k, count[1], k, count[2], k).mean(axis=(1, 3, 5), dtype=np.float32)
     if softness_mm > 0:
         fraction = ndimage.gaussian_filter(fraction, softness_mm / spacing, mode="constant")
-    return _paste(np.clip(fraction, 0, 1), offset, shape)
+    return paste_box(np.clip(fraction, 0, 1), offset, shape)
 
 
 def lesion_mask_image(
@@ -224,7 +219,7 @@ def _level(surface: NDArray[np.float64], axes_mm: list[NDArray[np.float64]]) -> 
     return radius / ndimage.map_coordinates(table, np.stack([row, column]), order=1, mode="nearest")
 
 
-def _box_around(
+def box_around(
     center: NDArray[np.float64], spacing: NDArray[np.float64], reach_mm: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First voxel index and number of voxels of the box that holds every point within reach."""
@@ -233,9 +228,10 @@ def _box_around(
     return first, last - first + 1
 
 
-def _axes_mm(
+def axes_mm(
     offset: NDArray[np.int64], count: NDArray[np.int64], center: NDArray[np.float64], spacing: NDArray[np.float64]
 ) -> list[NDArray[np.float64]]:
+    """Offsets of a box's voxels from the centre along each axis, mm."""
     return [(offset[i] + np.arange(count[i]) - center[i]) * spacing[i] for i in range(3)]
 
 
@@ -247,7 +243,7 @@ def _part_with(inside: NDArray[np.bool_], voxel: tuple[int, ...]) -> NDArray[np.
     return part
 
 
-def _paste(local: NDArray, offset: NDArray[np.int64], shape: Sequence[int]) -> NDArray:
+def paste_box(local: NDArray, offset: NDArray[np.int64], shape: Sequence[int]) -> NDArray:
     """Put the local box into a zero array, cutting what lies outside."""
     full = np.zeros(tuple(shape), dtype=local.dtype)
     start, stop = np.maximum(offset, 0), np.minimum(offset + local.shape, shape)
@@ -257,14 +253,27 @@ def _paste(local: NDArray, offset: NDArray[np.int64], shape: Sequence[int]) -> N
     return full
 
 
-def _check_spacing(spacing_mm: Sequence[float]) -> NDArray[np.float64]:
+def check_diameter(diameter_mm: float, spacing: NDArray[np.float64]) -> float:
+    """Cube root of a voxel's volume, mm. Raises ValueError unless a diameter is two of these or more, up to 60 mm."""
+    voxel_mm = float(np.prod(spacing) ** (1 / 3))
+    if not 2 * voxel_mm <= diameter_mm <= MAX_DIAMETER_MM:
+        raise ValueError(
+            f"diameter_mm is {diameter_mm}, expected {2 * voxel_mm:.2f} (two voxels of {voxel_mm:.2f} mm) to "
+            f"{MAX_DIAMETER_MM} mm; choose another diameter or resample to a finer grid"
+        )
+    return voxel_mm
+
+
+def check_spacing(spacing_mm: Sequence[float]) -> NDArray[np.float64]:
+    """The spacing as an array. Raises ValueError unless it is three positive lengths."""
     spacing = np.asarray(spacing_mm, dtype=float)
     if spacing.shape != (3,) or not np.all(spacing > 0):
         raise ValueError(f"spacing_mm is {tuple(spacing_mm)}, expected three positive lengths (z, y, x) in mm")
     return spacing
 
 
-def _check_center(shape: Sequence[int], center_zyx: Sequence[float]) -> NDArray[np.float64]:
+def check_center(shape: Sequence[int], center_zyx: Sequence[float]) -> NDArray[np.float64]:
+    """The centre as an array. Raises ValueError unless it is a voxel index within the array."""
     center = np.asarray(center_zyx, dtype=float)
     if len(shape) != 3 or center.shape != (3,):
         raise ValueError(f"shape {tuple(shape)} and center_zyx {tuple(center_zyx)} must have three entries (z, y, x)")

@@ -45,6 +45,7 @@ MISSING = {  # the last option names what is not there
     "prepare_lidc": "--out out --dicom-root . --merge [.,nowhere]",
     "prepare_nodules": "--out out --data nowhere",
     "prepare_scans": "--out out --scans nowhere",
+    "prepare_shapes": "--nodules . --out out --data nowhere",
     "push_to_hub": "--repo owner/name --pipeline runs/nowhere",
     "reconstruct_scan": "--vae owner/name --out out --ct nowhere",
     "run_baselines": "--budget-minutes 1 --out out --data nowhere",

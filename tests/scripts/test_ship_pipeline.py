@@ -17,6 +17,7 @@ from scripts import (
     encode_latents,
     evaluate,
     prepare_nodules,
+    prepare_shapes,
     ship_pipeline,
     train_classifier,
     train_ldm,
@@ -35,6 +36,7 @@ CONFIGS = {
     "train_classifier": train_classifier.ClassifierConfig,
     "inpaint_nodules": SyntheticSetConfig,
     "evaluate": evaluate.EvaluateConfig,
+    "prepare_shapes": prepare_shapes.PrepareShapesConfig,
     "ship_pipeline": ship_pipeline.ShipConfig,
 }
 
@@ -98,7 +100,7 @@ def test_a_decoder_that_was_trained_on_is_taken_and_one_of_another_latent_is_ref
 
 def test_the_packages_pipeline_fits_its_limit_and_its_card_has_the_commands():
     weights = list(SHIPPED.rglob("*.safetensors"))
-    assert {path.parent.name for path in weights} == {"guide", "population", "unet", "vae"}
+    assert {path.parent.name for path in weights} == {"guide", "population", "shapes", "unet", "vae"}
     assert sum(path.stat().st_size for path in weights) < 30e6
     assert COMMANDS.read_text() in (SHIPPED / "README.md").read_text()
     assert COMMANDS.read_text() in (ROOT / "docs/guides/training.md").read_text()
@@ -108,7 +110,7 @@ def test_the_commands_of_the_packages_pipeline_fit_their_scripts_and_one_another
     """Each option is known, each input comes from a command before, and the last config is headed by its command."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    made = ["nodules_iso51", "nodules_native"]  # what is there from the beginning
+    made = ["nodules_iso51", "nodules_native", "lidc_shapes"]  # what is there from the beginning
     for folder in made:
         Path(folder).mkdir()
     commands = [shlex.split(line) for line in joined(COMMANDS.read_text()) if not line.startswith("#")]
