@@ -24,11 +24,8 @@ from diffusion.option_types import Attributes, Scales, ShapeKind
 from diffusion.population import equivalent_diameter_mm, surroundings_hu
 from diffusion.sampling.components import import_component_modules
 from diffusion.sampling.crops import Crops, TensorCrops, check_batch, check_crops, crops_of_tensors
-<<<<<<< HEAD
-from diffusion.sampling.finishing import finished
-=======
 from diffusion.sampling.drawn_masks import drawn_masks
->>>>>>> shapes
+from diffusion.sampling.finishing import finished
 from diffusion.sampling.request import STEPS, InpaintRequest, ResolvedRequest
 from diffusion.sampling.samplers import check_fits, saved_scheduler, set_steps
 from diffusion.sampling.steering import steering_of
