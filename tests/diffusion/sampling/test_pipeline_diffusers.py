@@ -16,6 +16,7 @@ from torch.testing import assert_close
 from diffusion.process import training_scheduler
 from diffusion.sampling.pipeline import LesionInpaintPipeline
 from diffusion.sampling.samplers import DIFFUSION_CLASSES, set_steps
+from diffusion.syndiff_scheduler import SynDiffScheduler
 
 STOCHASTIC = ("DDPMScheduler", "EulerAncestralDiscreteScheduler")
 
@@ -121,7 +122,8 @@ def sampled(scheduler: Any, steps: int, std: float) -> tuple[float, float]:
     return float(x.std()), float((x * first).mean() / first.square().mean())
 
 
-@pytest.mark.parametrize("kind", DIFFUSION_CLASSES)
+# SynDiff's few steps lead there only with a network that was trained for them
+@pytest.mark.parametrize("kind", [kind for kind in DIFFUSION_CLASSES if kind is not SynDiffScheduler])
 def test_every_scheduler_that_fits_ends_where_ddim_does(kind: Any):
     config = training_scheduler("v").config
     deviation, slope = sampled(kind.from_config(config), 100, 0.3)

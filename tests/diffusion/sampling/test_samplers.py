@@ -50,7 +50,7 @@ def test_default_is_the_pipelines_own():
             "v",
             "flow-euler",
             'scheduler "flow-euler" does not fit this pipeline, which was trained on a diffusion; choose one of '
-            r"default, ddpm, ddim, dpm-solver\+\+, dpm-solver\+\+-lu, unipc$",
+            r"default, ddpm, ddim, dpm-solver\+\+, dpm-solver\+\+-lu, syndiff, unipc$",
         ),
         ("flow", "unipc", '"unipc" does not fit .* trained on a rectified flow; choose one of default, flow-euler$'),
         ("v", "euler", 'scheduler "euler" does not fit this pipeline'),
@@ -109,7 +109,7 @@ def test_ddim_leaves_no_noise_where_they_do_not():
     assert gaussian(DDIMScheduler.from_config(scheduler.config), steps, std) > 1.1 * float(x) / std
 
 
-@pytest.mark.parametrize("name", [name for name in DIFFUSION_SAMPLERS if name != "ddpm"])
+@pytest.mark.parametrize("name", [name for name in DIFFUSION_SAMPLERS if name not in ("ddpm", "syndiff")])
 def test_deterministic_samplers_converge_to_the_exact_solution(name: Any):
     errors = [abs(gaussian(sampler_of(name, training_scheduler("v")), steps, 0.3) - 1) for steps in (4, 16, 250)]
     assert errors[0] > 3 * errors[1] and errors[2] < 0.025
