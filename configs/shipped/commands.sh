@@ -15,14 +15,17 @@ uv run scripts/train_ldm.py --config configs/shipped/ldm_1.yaml --config configs
     --data data/latents --vae runs/shipped/vae_1/model --initial runs/shipped/ldm_1/pipeline --out runs/shipped/ldm_2
 uv run scripts/train_ldm.py --config configs/shipped/ldm_1.yaml --config configs/shipped/ldm_3.yaml \
     --data data/latents --vae runs/shipped/vae_1/model --initial runs/shipped/ldm_2/pipeline --out runs/shipped/ldm_3
+uv run scripts/train_ldm.py --config configs/shipped/ldm_1.yaml --config configs/shipped/ldm_3.yaml \
+    --config configs/shipped/ldm_4.yaml --data data/latents --vae runs/shipped/vae_1/model \
+    --initial runs/shipped/ldm_3/pipeline --out runs/shipped/ldm_4
 uv run scripts/train_classifier.py --config configs/shipped/classifier.yaml --data data/latents \
-    --pipeline runs/shipped/ldm_3/pipeline --out runs/shipped/classifier
+    --pipeline runs/shipped/ldm_4/pipeline --out runs/shipped/classifier
 uv run scripts/prepare_shapes.py --data lidc_shapes --nodules data/joined --out runs/shipped/shapes
 uv run scripts/ship_pipeline.py --pipeline runs/shipped/classifier/pipeline --vae runs/shipped/vae_2/model \
-    --shapes runs/shipped/shapes --time-shift 0.5 --out runs/shipped/pipeline
+    --shapes runs/shipped/shapes --time-shift 0.5 --finish true --out runs/shipped/pipeline
 uv run scripts/inpaint_nodules.py --data data/joined --split validation --pipeline runs/shipped/pipeline \
     --out runs/shipped/lesions
 uv run scripts/evaluate.py --real data/joined --real-split validation --synthetic shipped=runs/shipped/lesions \
     --train data/joined --detector figures --inception none --lpips-backbone none --out runs/shipped/report
-uv run scripts/ship_pipeline.py --pipeline runs/shipped/pipeline --run runs/shipped/ldm_3 --report runs/shipped/report \
+uv run scripts/ship_pipeline.py --pipeline runs/shipped/pipeline --run runs/shipped/ldm_4 --report runs/shipped/report \
     --commands configs/shipped/commands.sh --out models/lung-nodule-small
