@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -370,6 +370,8 @@ def _claim_folder(config: TrainingConfig) -> None:
     resolved = config_dict(config)
     if path.exists():
         defaults = {f.name: f.default for f in fields(config) if f.default is not MISSING}
+        made = {f.name: f.default_factory() for f in fields(config) if callable(f.default_factory)}
+        defaults |= {name: config_dict(value) if is_dataclass(value) else value for name, value in made.items()}
         earlier = defaults | yaml.safe_load(path.read_text())  # a field may be younger than the run
         fixed = {key: value for key, value in resolved.items() if key not in FREE_ON_RESUME}
         changes = changed_settings({key: earlier.get(key) for key in fixed}, fixed)

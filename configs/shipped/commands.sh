@@ -22,7 +22,7 @@ uv run scripts/train_classifier.py --config configs/shipped/classifier.yaml --da
     --pipeline runs/shipped/ldm_4/pipeline --out runs/shipped/classifier
 uv run scripts/prepare_shapes.py --data lidc_shapes --nodules data/joined --out runs/shipped/shapes
 uv run scripts/ship_pipeline.py --pipeline runs/shipped/classifier/pipeline --vae runs/shipped/vae_2/model \
-    --shapes runs/shipped/shapes --time-shift 0.5 --finish true --out runs/shipped/pipeline
+    --shapes runs/shipped/shapes --time-shift 0.8 --finish true --out runs/shipped/pipeline
 uv run scripts/inpaint_nodules.py --data data/joined --split validation --pipeline runs/shipped/pipeline \
     --out runs/shipped/lesions
 uv run scripts/evaluate.py --real data/joined --real-split validation --synthetic shipped=runs/shipped/lesions \
