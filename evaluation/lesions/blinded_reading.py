@@ -69,7 +69,7 @@ def pages(cases: Sequence[Case]) -> list[Image.Image]:
 
 def _tiles(lesion: Lesion) -> list[Image.Image]:
     volume = lesion_cube(lesion, SIDE)[0]
-    grey = np.uint8(255 * np.clip((volume + 1) / 2, 0, 1))
+    grey = (255 * np.clip((volume + 1) / 2, 0, 1)).astype(np.uint8)
     middle = SIDE // 2
     planes = (grey[middle], grey[:, middle], grey[:, :, middle])
     return [Image.fromarray(plane).resize((SIDE * ZOOM, SIDE * ZOOM), Image.Resampling.BICUBIC) for plane in planes]

@@ -207,6 +207,24 @@ def test_a_run_that_is_older_than_a_field_is_continued_with_its_default(config):
         train(replace(config, gradient_accumulation_steps=2))
 
 
+@dataclass(frozen=True)
+class Part:
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Younger(Config):
+    part: Part = field(default_factory=Part)
+    names: dict[str, float] = field(default_factory=dict)
+
+
+def test_a_run_that_is_older_than_a_group_of_fields_is_continued_with_their_defaults(config):
+    train(replace(config, max_minutes=0))
+    assert TrainingRun(Younger(**vars(config))).config.part.weight == 1
+    with pytest.raises(ValueError, match=r"another config \(part: \{'weight': 1.0\} -> \{'weight': 2.0\}\)"):
+        TrainingRun(Younger(**vars(config), part=Part(2.0)))
+
+
 def without_dropout(config, at_batch=lambda run: None):
     """The weights after training with a loss that is a mean over samples."""
     set_seed(config.seed)
