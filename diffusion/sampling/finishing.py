@@ -15,14 +15,9 @@ REACH = 8  # voxels around a lesion that are looked at
 SOLID_HU = (-500.0, -200.0)  # from none to all of the smoothing: ground glass keeps its texture
 NEAR_VOXELS, NEAR_HU, PASSES = 2.0, 80.0, 4  # widths of the bilateral filter in space and in value
 LUNG_HU = -500.0  # below: lung, and no wall or vessel
-SHARPEN, SHARPEN_VOXELS = (
-    0.2,
-    0.7,
-)  # share of the finest detail that is added, and the Gaussian that it is measured with
-LEAST_HU, KEPT = (
-    20.0,
-    0.15,
-)  # a label's voxel ends at least this far above the midpoint, plus this share of its own contrast
+SHARPEN, SHARPEN_VOXELS = 0.2, 0.7  # share of the finest detail that is added; Gaussian that measures it
+LEAST_HU = 20.0  # a voxel of the label ends at least this far above the midpoint
+KEPT = 0.15  # plus this share of its own contrast
 
 
 def finished(made_hu: Tensor, lesion_mask: Tensor, paint_mask: Tensor, valid_mask: Tensor) -> Tensor:

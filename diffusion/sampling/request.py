@@ -8,7 +8,7 @@ from typing import Any
 
 from diffusion.option_types import Attributes, AttributeValue, Scales
 
-STEPS = 16  # within 5 % of 250 in every texture distance (benchmarks/choices/few_steps.md)
+STEPS = 16  # within 2 % of 32 in every texture distance (benchmarks/choices/few_steps.md)
 
 
 @dataclass(frozen=True, kw_only=True)
