@@ -10,6 +10,7 @@ from evaluation.lesions.pair_comparison import PairValues
 from evaluation.lesions.set_comparison import SetMetric
 from evaluation.statistics.resampling import holm, paired_set_test, paired_value_test
 
+SWAPS_A_TEST = 50  # a p of 1/(n + 1) must survive Holm's adjustment over the family: n is at least 50 times its size
 MIN_TEST_PATIENTS = 6  # below, a two-sided signed-rank test cannot reach p < 0.05
 
 
@@ -43,14 +44,17 @@ def method_tests(
         synthetic: Method -> features.
         values: Method -> `pair_values`.
         metrics: From `set_metrics`; those marked `tested` are.
-        permutations: Random swaps of each permutation test.
+        permutations: Random swaps of each permutation test; more where the family is so large that its smallest p could
+            not survive the adjustment.
         seed: Each test starts anew from it.
     Returns: The tests, and a sentence for each that could not be made.
     """
     found: list[tuple[str, str, str, int, float, float]] = []
     notes = []
     methods = list(synthetic)
-    for first, second in [(a, b) for i, a in enumerate(methods) for b in methods[i + 1 :]]:
+    pairs = [(a, b) for i, a in enumerate(methods) for b in methods[i + 1 :]]
+    permutations = max(permutations, SWAPS_A_TEST * len(pairs) * sum(metric.tested for metric in metrics))
+    for first, second in pairs:
         for metric in tqdm([m for m in metrics if m.tested], f"{first} against {second}", leave=False):
             if any(metric.kind not in features for features in (real, synthetic[first], synthetic[second])):
                 continue

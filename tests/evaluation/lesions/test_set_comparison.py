@@ -172,6 +172,8 @@ def test_paired_figures_and_tests_rank_two_methods(sets, features, pool):
     assert notes == []
     for test in tests:
         assert test.p <= test.p_holm <= 1 and test.patients == 12
+    by_distance = [test for test in tests if test.metric.endswith("WD") or "standardised" in test.metric]
+    assert min(test.p for test in by_distance) * len(by_distance) < 0.05  # 199 swaps alone could not survive so many
     significant = {test.metric for test in tests if test.p_holm < 0.05 and test.difference < 0}
     assert {"MSE", "Gabor error", "GLCM error"} <= significant
 
