@@ -51,7 +51,7 @@ MISSING = {  # the last option names what is not there
     "run_baselines": "--budget-minutes 1 --out out --data nowhere",
     "serve_autoencoder": "--model /no/where",
     "ship_pipeline": "--out out --pipeline runs/ldm/nowhere",
-    "synthesize": "--lesions 3 --out out --scans nowhere",
+    "synthesize": "--lesions 3 --out out --no-nodules-known true --scans nowhere",
     "train_classifier": "--data . --out out --pipeline runs/ldm/nowhere",
     "train_judge": "--out out --data nowhere",
     "train_ldm": "--vae owner/name --out out --data nowhere",
