@@ -29,6 +29,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeVar, get_a
 import jsonargparse
 import yaml
 
+from foundation.output import check_output
 from foundation.threads import use_threads
 
 ConfigT = TypeVar("ConfigT")
@@ -56,9 +57,24 @@ class MustExist(NamedTuple):
         return f"existing {self.kind}{' or remote' * self.or_remote}{', several as name=,name=' * self.listed}"
 
 
+class Output(NamedTuple):
+    """Metadata of a field that names what is written; `parse_config` refuses a path that cannot be.
+
+    Attributes:
+        kind: What it will be.
+    """
+
+    kind: Literal["file", "folder"]
+
+    def __repr__(self) -> str:  # what --help shows as the type
+        return f"{self.kind} to write"
+
+
 ExistingFile = Annotated[Path, MustExist("file")]
 ExistingFolder = Annotated[Path, MustExist("folder")]
 ExistingPath = Annotated[Path, MustExist("file or folder")]
+OutputFile = Annotated[Path, Output("file")]
+OutputFolder = Annotated[Path, Output("folder")]
 ModelSource = Annotated[str, MustExist("folder", or_remote=True)]  # folder, Hub repository or URL
 WeightsSource = Annotated[str, MustExist("file", or_remote=True)]  # file, or the word for weights that are fetched
 
@@ -78,16 +94,17 @@ def parse_config(config_type: type[ConfigT], argv: Sequence[str] | None = None) 
     """Build a config from `--config file.yaml` and overrides such as `--out-dir runs/a` or `--model.channels 16,32`.
 
     Later values win, so an override goes after `--config`, and a second `--config` may say only what differs. Types
-    are checked against the dataclass's annotations, and inputs annotated with `MustExist` are looked for; `--out-dir`
-    and `--out_dir` are the same option, and `1,2,3` is a list of numbers.
+    are checked against the dataclass's annotations, inputs annotated with `MustExist` are looked for, and a path
+    annotated with `Output` must be one that can be written; `--out-dir` and `--out_dir` are the same option, and
+    `1,2,3` is a list of numbers.
 
     Args:
         config_type: Frozen dataclass; the Attributes section of its docstring becomes the `--help` text.
         argv: Arguments without the program's name; None takes those of the process.
     Returns: An instance of `config_type`.
     Raises: SystemExit: With one sentence. With status 2 for a mistake in the file or on the command line: the unknown
-        key and the known ones, or the value that does not fit its type. With status 1 for a missing input, or what
-        the config's `__post_init__` refuses by a ValueError.
+        key and the known ones, or the value that does not fit its type. With status 1 for a missing input, an output
+        that cannot be written, or what the config's `__post_init__` refuses by a ValueError.
     """
     arguments = [_normalise(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     parser = jsonargparse.ArgumentParser(
@@ -112,7 +129,7 @@ def parse_config(config_type: type[ConfigT], argv: Sequence[str] | None = None) 
     namespace.pop("config", None)
     try:
         config = config_type(**vars(parser.instantiate(namespace)))
-        _check_inputs(config)
+        _check_paths(config)
     except (ValueError, OSError, TypeError) as error:  # the last where a group of options is no group
         raise SystemExit(f"error: {shortened(str(error))}") from error
     return config
@@ -225,15 +242,17 @@ def _empty_groups(config_type: type, content: Mapping[str, Any], prefix: str = "
                 yield from _empty_groups(types[key], value, f"{prefix}{key}.")
 
 
-def _check_inputs(config: Any, prefix: str = "--") -> None:
-    """Raise ValueError for the first input, at any depth, that is not there or of another kind."""
+def _check_paths(config: Any, prefix: str = "--") -> None:
+    """Raise ValueError for the first path, at any depth, that is not there, of another kind, or cannot be written."""
     types = get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         option, value = prefix + field.name.replace("_", "-"), getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            _check_inputs(value, f"{option}.")
+            _check_paths(value, f"{option}.")
         rule = _rule(types[field.name])
-        if rule is None:
+        if isinstance(rule, Output) and value is not None:
+            check_output(value, rule.kind, option)
+        if not isinstance(rule, MustExist):
             continue
         for text in _paths(rule, value):
             path = Path(text)
@@ -243,12 +262,15 @@ def _check_inputs(config: Any, prefix: str = "--") -> None:
                 raise ValueError(f"{option} {text}: {fault}; check the spelling, or make it first")
 
 
-def _rule(annotation: Any) -> MustExist | None:
-    """The `MustExist` of an annotation such as `ExistingFile | None` or `tuple[ExistingFile, ...]`."""
-    if isinstance(annotation, MustExist):
+def _rule(annotation: Any) -> MustExist | Output | None:
+    """The metadata of an annotation such as `ExistingFile | None` or `tuple[ExistingFile, ...]`."""
+    if isinstance(annotation, (MustExist, Output)):
         return annotation
-    inner = (*get_args(annotation), *getattr(annotation, "__metadata__", ()))
-    return next(filter(None, map(_rule, inner)), None)
+    for inner in (*get_args(annotation), *getattr(annotation, "__metadata__", ())):
+        rule = _rule(inner)
+        if rule is not None:
+            return rule
+    return None
 
 
 def _paths(rule: MustExist, value: Any) -> Iterator[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusion.option_types import ShapeKind
-from foundation.config import SHIPPED_PIPELINE, ExistingPath, ModelSource, launch, read_arguments
+from foundation.config import SHIPPED_PIPELINE, ExistingPath, ModelSource, OutputFolder, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class DemoConfig:
         ldm_steps: With train, training steps of the diffusion model.
     """
 
-    out: Path = Path("outputs/demo")
+    out: OutputFolder = Path("outputs/demo")
     ct: ExistingPath | None = None
     pipeline: ModelSource = SHIPPED_PIPELINE
     train: bool = False

@@ -19,7 +19,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from foundation.config import ExistingFolder, ModelSource, launch, read_arguments
+from foundation.config import ExistingFolder, ModelSource, OutputFolder, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class EncodeConfig:
 
     data: ExistingFolder
     vae: ModelSource
-    out: Path
+    out: OutputFolder
     spacing_mm: float | None = None
     crop_size: int | None = None
     variants: int = 8

@@ -12,7 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from foundation.config import ExistingFolder, ModelSource, MustExist, WeightsSource, config_dict, launch, read_arguments
+from foundation.config import (
+    ExistingFolder,
+    ModelSource,
+    MustExist,
+    OutputFolder,
+    WeightsSource,
+    config_dict,
+    launch,
+    read_arguments,
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ class EvaluateConfig:
     """
 
     real: ExistingFolder
-    out: Path
+    out: OutputFolder
     synthetic: Annotated[str | None, MustExist("folder", listed=True)] = None
     train: ExistingFolder | None = None
     real_split: str = "test"

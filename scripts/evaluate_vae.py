@@ -9,10 +9,17 @@ downloads them, a path reads them.
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
-from foundation.config import ExistingFolder, MustExist, WeightsSource, config_dict, launch, read_arguments
+from foundation.config import (
+    ExistingFolder,
+    MustExist,
+    OutputFolder,
+    WeightsSource,
+    config_dict,
+    launch,
+    read_arguments,
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class EvaluateVaeConfig:
 
     vae: Annotated[str, MustExist("folder", or_remote=True, listed=True)]
     data: ExistingFolder
-    out: Path
+    out: OutputFolder
     split: str = "test"
     lpips_backbone: WeightsSource = "none"
     repeats: int = 200

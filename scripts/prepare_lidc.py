@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from foundation.config import ExistingFile, ExistingFolder, launch, read_arguments
+from foundation.config import ExistingFile, ExistingFolder, OutputFolder, launch, read_arguments
 from imaging.dataset.label_policy import LabelPolicy, exclusion_reason, label_table, malignancy_label
 from imaging.option_types import Axes, Intensity, MaskPolicy
 from imaging.window import WINDOW_LEVEL, WINDOW_WIDTH
@@ -59,7 +59,7 @@ class PrepareLidcConfig:
         private: Make that repository private, and refuse a public one.
     """
 
-    out: Path
+    out: OutputFolder
     dicom_root: ExistingFolder | None = None
     annotation_root: ExistingFolder | None = None
     scan_table: ExistingFile | None = None

@@ -7,9 +7,8 @@ The judge learns from real nodules of the training split only. Its inputs are me
 """
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from foundation.config import ExistingFolder, config_dict, launch, read_arguments
+from foundation.config import ExistingFolder, OutputFolder, config_dict, launch, read_arguments
 from imaging.dataset.label_policy import LabelPolicy
 
 
@@ -33,7 +32,7 @@ class TrainJudgeConfig:
     """
 
     data: ExistingFolder
-    out: Path
+    out: OutputFolder
     label_policy: LabelPolicy = "exclude_between"
     members: int = 8
     width: int = 32

@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundation.config import ExistingFolder, launch, read_arguments
+from foundation.config import ExistingFolder, OutputFile, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TrainNoduleNetConfig:
     """
 
     dataset: ExistingFolder
-    out: Path
+    out: OutputFile
     steps: int = 400
     batch_size: int = 16
     learning_rate: float = 4e-3

@@ -1,10 +1,9 @@
 """The config fields of every training script; imports no torch."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from foundation.config import ExistingFolder
+from foundation.config import ExistingFolder, OutputFolder
 
 MixedPrecision = Literal["no", "bf16", "fp16"]
 
@@ -44,7 +43,7 @@ class TrainingConfig:
     """
 
     data: ExistingFolder
-    out: Path
+    out: OutputFolder
     seed: int = 0
     steps: int = 10_000
     batch_size: int = 4

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion.option_types import SamplerName
 from diffusion.sampling.request import InpaintRequest
-from foundation.config import SHIPPED_PIPELINE, ModelSource
+from foundation.config import SHIPPED_PIPELINE, ModelSource, OutputFolder
 
 if TYPE_CHECKING:
     from diffusion.sampling.pipeline import LesionInpaintPipeline
@@ -32,7 +32,7 @@ class SamplingConfig(InpaintRequest):
         threads: CPU threads; null takes the default of `foundation.threads`.
     """
 
-    out: Path
+    out: OutputFolder
     pipeline: ModelSource = SHIPPED_PIPELINE
     vae: ModelSource | None = None
     attributes: dict[str, float | str] = field(default_factory=dict)

@@ -118,6 +118,34 @@ def test_a_missing_input_is_refused_in_one_line_and_nothing_heavy_is_imported(ru
     assert ended.imported == []
 
 
+@pytest.mark.parametrize(
+    ("script", "argv"),
+    [
+        ("demo", ""),
+        ("inpaint", "--ct . --site auto --diameter-mm 9"),
+        ("inpaint_nodules", "--data ."),
+        ("synthesize", "--scans . --lesions 3 --no-nodules-known true"),
+        ("train_classifier", "--data . --pipeline a/b"),
+        ("train_judge", "--data ."),
+        ("train_ldm", "--data . --vae a/b"),
+        ("train_vae", "--data ."),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_in_one_line_and_nothing_heavy_is_imported(
+    run, script, argv, tmp_path
+):
+    (tmp_path / "file").touch()
+    ended = run(script, *argv.split(), "--out", str(tmp_path / "file/below"))
+    assert ended.status == 1 and len(ended.err.splitlines()) == 1
+    assert ended.err.startswith(f"error: --out {tmp_path}/file/below: lies below {tmp_path}/file, which is no folder")
+    assert ended.imported == []
+
+
+def test_every_script_looks_whether_its_output_can_be_written():
+    for script in SCRIPTS:
+        assert "\n    out: Path" not in (ROOT / f"scripts/{script}.py").read_text(), script
+
+
 @pytest.mark.parametrize("folder", ["scripts", "benchmarks"])
 def test_no_script_is_imported_as_a_library(folder):
     for path in sorted((ROOT / folder).rglob("*.py")):
