@@ -17,6 +17,7 @@ from foundation.config import (
     ModelSource,
     MustExist,
     OutputFolder,
+    Seed,
     WeightsSource,
     config_dict,
     launch,
@@ -65,7 +66,7 @@ class EvaluateConfig:
     repeats: int = 200
     permutations: int = 999
     bin_width_hu: float = 25.0
-    seed: int = 0
+    seed: Seed = 0
     workers: int = 1
     threads: int | None = None
     device: str = "auto"

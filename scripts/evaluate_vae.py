@@ -15,6 +15,7 @@ from foundation.config import (
     ExistingFolder,
     MustExist,
     OutputFolder,
+    Seed,
     WeightsSource,
     config_dict,
     launch,
@@ -49,7 +50,7 @@ class EvaluateVaeConfig:
     repeats: int = 200
     permutations: int = 999
     bin_width_hu: float = 25.0
-    seed: int = 0
+    seed: Seed = 0
     workers: int = 1
     threads: int | None = None
     device: str = "auto"

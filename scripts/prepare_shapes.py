@@ -10,7 +10,7 @@ the same share is set aside by the same rule. The shapes of all of these judge w
 
 from dataclasses import dataclass
 
-from foundation.config import ExistingFolder, OutputFolder, launch, read_arguments
+from foundation.config import ExistingFolder, OutputFolder, Seed, launch, read_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class PrepareShapesConfig:
     nodules: ExistingFolder
     out: OutputFolder
     validation_share: float = 0.15
-    seed: int = 0
+    seed: Seed = 0
     source: str = "LIDC-IDRI, 50 % consensus of the readers"
 
 

@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundation.config import ExistingFolder, OutputFile, launch, read_arguments
+from foundation.config import ExistingFolder, OutputFile, Seed, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TrainNoduleNetConfig:
     steps: int = 400
     batch_size: int = 16
     learning_rate: float = 4e-3
-    seed: int = 0
+    seed: Seed = 0
     threads: int | None = None
 
 

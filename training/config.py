@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from foundation.config import ExistingFolder, OutputFolder
+from foundation.config import ExistingFolder, OutputFolder, Seed
 
 MixedPrecision = Literal["no", "bf16", "fp16"]
 
@@ -44,7 +44,7 @@ class TrainingConfig:
 
     data: ExistingFolder
     out: OutputFolder
-    seed: int = 0
+    seed: Seed = 0
     steps: int = 10_000
     batch_size: int = 4
     gradient_accumulation_steps: int = 1

@@ -168,6 +168,15 @@ def test_every_script_with_an_input_looks_for_it():
             "requests colour: expected some of malignancy, spiculation",
         ),
         ("inpaint", "--ct . --pipeline a/b --out out --center 1,2,3", "give either --mask, or --center z,y,x together"),
+        ("inpaint", "--ct . --out out --site auto --diameter-mm .nan", "--diameter-mm nan, expected a number"),
+        ("inpaint", "--ct . --out out --site auto --diameter-mm 0", "--diameter-mm 0, expected a number of mm above 0"),
+        ("inpaint", "--ct . --out out --center [.nan,1,2] --diameter-mm 9", "--center nan,1.0,2.0, expected a voxel"),
+        ("inpaint", "--ct . --out out --site auto --diameter-mm 9 --seed -1", "--seed -1, expected a whole number"),
+        (
+            "inpaint",
+            "--ct . --out out --site auto --diameter-mm 9 --cfg-scale -3",
+            "cfg_scale -3.0, expected at least 0",
+        ),
         (
             "inpaint_nodules",
             "--data . --pipeline a/b --out out --samples 0",
