@@ -244,7 +244,7 @@ def _expected(annotation: Any) -> str:
     """A type in words."""
     inner = get_args(annotation)
     if get_origin(annotation) in (Union, UnionType):
-        return " or ".join(map(_expected, inner))
+        return " or ".join(_expected(kind) for kind in inner if kind is not type(None))
     if get_origin(annotation) is Literal:
         return f"one of {', '.join(map(str, inner))}"
     if get_origin(annotation) is tuple and Ellipsis not in inner:
@@ -252,7 +252,7 @@ def _expected(annotation: Any) -> str:
     if get_origin(annotation) in (tuple, list):
         return f"values with commas between them, each {_expected(inner[0])}"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
-    return words.get(annotation, "null" if annotation is type(None) else getattr(annotation, "__name__", "another"))
+    return words.get(annotation, getattr(annotation, "__name__", "another"))
 
 
 def _nest(keys: Sequence[str]) -> dict[str, Any]:

@@ -175,7 +175,7 @@ def test_a_value_of_another_type_is_refused_and_its_field_named(option, value, c
     ("option", "sentence"),
     [
         ("--steps many", "--steps many: expected a whole number"),
-        ("--center 60,5", "--center 60, 5: expected 3 values with commas between them, each a number or null"),
+        ("--center 60,5", "--center 60, 5: expected 3 values with commas between them, each a number;"),
         ("--policy loose", "--policy loose: expected one of "),
         ("--model.channels 1,a", "--model.channels "),
     ],
