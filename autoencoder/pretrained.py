@@ -58,6 +58,11 @@ def resolve_folder(
             "or pass a folder or a repository 'owner/name' as --pipeline"
         )
     name = f"{str(repo_or_folder)!r}"
+    if "/" not in str(repo_or_folder):
+        raise ValueError(
+            f"{name}: neither a folder, nor a shipped pipeline ({', '.join(shipped_names()) or 'none'}), nor a "
+            "repository 'OWNER/NAME' on the Hub; check the spelling"
+        )
     try:
         snapshot = snapshot_download(
             str(repo_or_folder),
@@ -70,7 +75,7 @@ def resolve_folder(
         )
     except HFValidationError as error:
         raise ValueError(
-            f"{name}: no such folder, and not a repository id; expected a folder or 'owner/name', check the spelling"
+            f"{name}: no such folder, and not a repository id; expected a folder or 'OWNER/NAME', check the spelling"
         ) from error
     except RepositoryNotFoundError as error:
         raise ValueError(
@@ -88,6 +93,11 @@ def resolve_folder(
             f"and without HF_HUB_OFFLINE or local_files_only, or pass a local folder. Cause: {error}"
         ) from error
     return Path(snapshot)
+
+
+def shipped_names() -> list[str]:
+    """Names of the models that came with the package."""
+    return sorted(path.parent.name for path in shipped("models").glob("*/model_index.json"))
 
 
 def shipped_folder(name: str) -> Path | None:

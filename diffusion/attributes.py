@@ -43,6 +43,10 @@ SCALES: dict[str, Scale] = {
 }
 
 
+SOLID_TEXTURE, LEAST_SOLID_HU = 4.5, -700.0  # see `check_compatible`
+GROUND_GLASS_TEXTURE, MOST_GROUND_GLASS_HU = 1.5, 0.0
+
+
 def check_attribute(name: str, value: Any, known: Sequence[str]) -> float:
     """The number that a request for an attribute stands for.
 
@@ -65,6 +69,36 @@ def check_attribute(name: str, value: Any, known: Sequence[str]) -> float:
         named = f", or {', '.join(scale.names)}" if scale.names else ""
         raise ValueError(f"{name}: {value!r}, expected a number from {scale.low:g} to {scale.high:g}{named}")
     return number
+
+
+def check_compatible(attributes: Mapping[str, float | str]) -> None:
+    """Raise ValueError where a requested texture and requested HU exclude each other.
+
+    A solid nodule with the HU of lung is none: no nodule that LIDC's readers rated solid (4.5 or more) has a mean
+    below -660 HU in the training patients. Ground glass (1.5 or less) is fainter than soft tissue by definition; its
+    highest mean there is -258 HU.
+
+    Args:
+        attributes: Of one lesion. Names and values that are none are left to :func:`check_attribute`.
+    """
+
+    def given(name: str) -> float:
+        try:
+            return check_attribute(name, attributes.get(name), (name,))
+        except ValueError:
+            return math.nan
+
+    texture = given("texture")
+    for name in ("mean_hu", "p50_hu"):
+        hu = given(name)
+        solid = texture >= SOLID_TEXTURE and hu < LEAST_SOLID_HU
+        if solid or (texture <= GROUND_GLASS_TEXTURE and hu > MOST_GROUND_GLASS_HU):
+            kind, bound = ("solid", "above") if solid else ("ground-glass", "below")
+            limit = LEAST_SOLID_HU if solid else MOST_GROUND_GLASS_HU
+            raise ValueError(
+                f"texture {attributes['texture']} and {name} {hu:g} exclude each other, expected {bound} {limit:g} HU "
+                f"of a {kind} nodule; leave out one of the two, or change it"
+            )
 
 
 def requestable(names: Sequence[str]) -> tuple[str, ...]:

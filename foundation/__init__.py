@@ -2,7 +2,7 @@
 
 - config: a frozen dataclass from YAML and the command line, checked before slow imports
 - command: the console command `lesion-diffusion`; shipped: where scripts, configs and models are
-- atomic: files and folders that appear complete or not at all
+- atomic: files and folders that appear complete or not at all; output: whether a path can be written
 - document: pages of blocks, written as HTML and Markdown
 - device: the device that a script computes on
 - lazy: names that a package imports on first use

@@ -20,15 +20,18 @@ So this module, and every module that a config takes a type or a default from, i
 
 import dataclasses
 import itertools
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeVar, get_args, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import jsonargparse
 import yaml
 
+from foundation.output import check_output
 from foundation.threads import use_threads
 
 ConfigT = TypeVar("ConfigT")
@@ -56,9 +59,34 @@ class MustExist(NamedTuple):
         return f"existing {self.kind}{' or remote' * self.or_remote}{', several as name=,name=' * self.listed}"
 
 
+class Output(NamedTuple):
+    """Metadata of a field that names what is written; `parse_config` refuses a path that cannot be.
+
+    Attributes:
+        kind: What it will be.
+    """
+
+    kind: Literal["file", "folder"]
+
+    def __repr__(self) -> str:  # what --help shows as the type
+        return f"{self.kind} to write"
+
+
+class Least(NamedTuple):
+    """Metadata of a whole number that has a least value; `parse_config` refuses a lower one, and one of 63 bits."""
+
+    value: int
+
+    def __repr__(self) -> str:  # what --help shows as the type
+        return f"at least {self.value}"
+
+
 ExistingFile = Annotated[Path, MustExist("file")]
 ExistingFolder = Annotated[Path, MustExist("folder")]
 ExistingPath = Annotated[Path, MustExist("file or folder")]
+Seed = Annotated[int, Least(0)]
+OutputFile = Annotated[Path, Output("file")]
+OutputFolder = Annotated[Path, Output("folder")]
 ModelSource = Annotated[str, MustExist("folder", or_remote=True)]  # folder, Hub repository or URL
 WeightsSource = Annotated[str, MustExist("file", or_remote=True)]  # file, or the word for weights that are fetched
 
@@ -78,16 +106,17 @@ def parse_config(config_type: type[ConfigT], argv: Sequence[str] | None = None) 
     """Build a config from `--config file.yaml` and overrides such as `--out-dir runs/a` or `--model.channels 16,32`.
 
     Later values win, so an override goes after `--config`, and a second `--config` may say only what differs. Types
-    are checked against the dataclass's annotations, and inputs annotated with `MustExist` are looked for; `--out-dir`
-    and `--out_dir` are the same option, and `1,2,3` is a list of numbers.
+    are checked against the dataclass's annotations, inputs annotated with `MustExist` are looked for, and a path
+    annotated with `Output` must be one that can be written; `--out-dir` and `--out_dir` are the same option, and
+    `1,2,3` is a list of numbers.
 
     Args:
         config_type: Frozen dataclass; the Attributes section of its docstring becomes the `--help` text.
         argv: Arguments without the program's name; None takes those of the process.
     Returns: An instance of `config_type`.
     Raises: SystemExit: With one sentence. With status 2 for a mistake in the file or on the command line: the unknown
-        key and the known ones, or the value that does not fit its type. With status 1 for a missing input, or what
-        the config's `__post_init__` refuses by a ValueError.
+        key and the known ones, or the value that does not fit its type. With status 1 for a missing input, an output
+        that cannot be written, or what the config's `__post_init__` refuses by a ValueError.
     """
     arguments = [_normalise(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     parser = jsonargparse.ArgumentParser(
@@ -106,13 +135,13 @@ def parse_config(config_type: type[ConfigT], argv: Sequence[str] | None = None) 
     try:
         namespace = parser.parse_args(arguments)
     except (jsonargparse.ArgumentError, RecursionError) as error:
-        message = re.sub(r'Parser key "([\w.]+)":', r"--\1:", str(error))
+        message = _sentence(config_type, str(error))
         files = ", ".join(map(str, _config_files(arguments)))
         _refuse(f"{files}: {message}" if files and not message.startswith("--") else message)
     namespace.pop("config", None)
     try:
         config = config_type(**vars(parser.instantiate(namespace)))
-        _check_inputs(config)
+        _check_values(config)
     except (ValueError, OSError, TypeError) as error:  # the last where a group of options is no group
         raise SystemExit(f"error: {shortened(str(error))}") from error
     return config
@@ -197,6 +226,35 @@ def _check_file(config_type: type, path: Path) -> None:
         _refuse(f"{path}: `{key}` is a group of options and holds none; remove the line, or write options below it")
 
 
+def _sentence(config_type: type, message: str) -> str:
+    """What the parser says of a value that does not fit its type, as option, value and expectation."""
+    found = re.match(r'Parser key "([\w.]+)":', message)
+    value = re.search(r"(?:Given value|Got value): (.*)", message)
+    if found is None or value is None:
+        return re.sub(r'Parser key "([\w.]+)":', r"--\1:", message)
+    annotation: Any = config_type
+    for name in found[1].split("."):
+        if not dataclasses.is_dataclass(annotation):  # a group that may be left out, or a table
+            return re.sub(r'Parser key "([\w.]+)":', r"--\1:", message)
+        annotation = get_type_hints(annotation)[name]
+    return f"--{found[1].replace('_', '-')} {value[1].strip('[]')}: expected {_expected(annotation)}"
+
+
+def _expected(annotation: Any) -> str:
+    """A type in words."""
+    inner = get_args(annotation)
+    if get_origin(annotation) in (Union, UnionType):
+        return " or ".join(_expected(kind) for kind in inner if kind is not type(None))
+    if get_origin(annotation) is Literal:
+        return f"one of {', '.join(map(str, inner))}"
+    if get_origin(annotation) is tuple and Ellipsis not in inner:
+        return f"{len(inner)} values with commas between them, each {_expected(inner[0])}"
+    if get_origin(annotation) in (tuple, list):
+        return f"values with commas between them, each {_expected(inner[0])}"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
+    return words.get(annotation, getattr(annotation, "__name__", "another"))
+
+
 def _nest(keys: Sequence[str]) -> dict[str, Any]:
     return {keys[0]: _nest(keys[1:]) if len(keys) > 1 else None}
 
@@ -225,30 +283,42 @@ def _empty_groups(config_type: type, content: Mapping[str, Any], prefix: str = "
                 yield from _empty_groups(types[key], value, f"{prefix}{key}.")
 
 
-def _check_inputs(config: Any, prefix: str = "--") -> None:
-    """Raise ValueError for the first input, at any depth, that is not there or of another kind."""
+def _check_values(config: Any, prefix: str = "--") -> None:
+    """Raise ValueError for the first field, at any depth, that is a path that is not there, of another kind or cannot
+    be written, or a number that is none or too low."""
     types = get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         option, value = prefix + field.name.replace("_", "-"), getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            _check_inputs(value, f"{option}.")
+            _check_values(value, f"{option}.")
         rule = _rule(types[field.name])
-        if rule is None:
+        if isinstance(value, float) and math.isnan(value):
+            raise ValueError(f"{option} nan, expected a number; leave the option out for its default")
+        if isinstance(rule, Least) and value is not None and not rule.value <= value < 2**62:
+            raise ValueError(f"{option} {value}, expected a whole number from {rule.value} to 2^62 - 1; choose another")
+        if isinstance(rule, Output) and value is not None:
+            check_output(value, rule.kind, option)
+        if not isinstance(rule, MustExist):
             continue
         for text in _paths(rule, value):
             path = Path(text)
             exists = {"file": path.is_file, "folder": path.is_dir, "file or folder": path.exists}[rule.kind]
             if not exists():
                 fault = f"is no {rule.kind}" if path.exists() else f"no such {rule.kind}"
+                if path.is_symlink() and not path.exists():
+                    fault = "is a link that leads nowhere or to itself"
                 raise ValueError(f"{option} {text}: {fault}; check the spelling, or make it first")
 
 
-def _rule(annotation: Any) -> MustExist | None:
-    """The `MustExist` of an annotation such as `ExistingFile | None` or `tuple[ExistingFile, ...]`."""
-    if isinstance(annotation, MustExist):
+def _rule(annotation: Any) -> MustExist | Output | Least | None:
+    """The metadata of an annotation such as `ExistingFile | None` or `tuple[ExistingFile, ...]`."""
+    if isinstance(annotation, (MustExist, Output, Least)):
         return annotation
-    inner = (*get_args(annotation), *getattr(annotation, "__metadata__", ()))
-    return next(filter(None, map(_rule, inner)), None)
+    for inner in (*get_args(annotation), *getattr(annotation, "__metadata__", ())):
+        rule = _rule(inner)
+        if rule is not None:
+            return rule
+    return None
 
 
 def _paths(rule: MustExist, value: Any) -> Iterator[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusion.option_types import ShapeKind
-from foundation.config import SHIPPED_PIPELINE, ExistingPath, ModelSource, launch, read_arguments
+from foundation.config import SHIPPED_PIPELINE, ExistingPath, ModelSource, OutputFolder, Seed, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class DemoConfig:
         ldm_steps: With train, training steps of the diffusion model.
     """
 
-    out: Path = Path("outputs/demo")
+    out: OutputFolder = Path("outputs/demo")
     ct: ExistingPath | None = None
     pipeline: ModelSource = SHIPPED_PIPELINE
     train: bool = False
     diameter_mm: float = 18.0
     shape: ShapeKind = "real"
-    seed: int = 1
+    seed: Seed = 1
     nodules: int = 60
     crop_size: int = 32
     spacing_mm: float = 1.5

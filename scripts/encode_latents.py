@@ -19,7 +19,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from foundation.config import ExistingFolder, ModelSource, launch, read_arguments
+from foundation.config import ExistingFolder, ModelSource, OutputFolder, Seed, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class EncodeConfig:
             variant is resampled from there once, and zoomed, bent, tilted, sharpened and shifted in density at random.
         crop_size: Edge of the model's crops, voxels; null takes the dataset's.
         variants: Variants of each training nodule whose crop reaches outside its scan; the first is the nodule itself.
-        variants_in_context: Variants of each training nodule whose crop lies inside its scan. They teach the
-            surroundings; such nodules are rare in data sets of boxes around lesions.
+        variants_in_context: Variants of each training nodule whose crop lies inside its scan; null takes `variants`.
+            They teach the surroundings; such nodules are rare in data sets of boxes around lesions.
         paint_margin_mm: Margin around the lesion that is blanked and painted.
         detailed_map: Whether the semantic map shows vessels, and what is dense in the painted margin.
         unspecified_share: Share of the variants whose semantic map does not say what the lesion is made of, because
@@ -51,25 +51,29 @@ class EncodeConfig:
 
     data: ExistingFolder
     vae: ModelSource
-    out: Path
+    out: OutputFolder
     spacing_mm: float | None = None
     crop_size: int | None = None
     variants: int = 8
-    variants_in_context: int = 8
+    variants_in_context: int | None = None
     paint_margin_mm: float = 3.0
     detailed_map: bool = True
     unspecified_share: float = 0.5
-    seed: int = 0
+    seed: Seed = 0
     float16: bool = False
     batch_size: int = 8
     workers: int = 0
     threads: int | None = None
     device: str = "auto"
 
+    @property
+    def in_context(self) -> int:
+        return self.variants if self.variants_in_context is None else self.variants_in_context
+
     def __post_init__(self) -> None:
-        if self.variants < 1 or self.variants_in_context < 1 or not 0 <= self.paint_margin_mm < 20:
+        if self.variants < 1 or self.in_context < 1 or not 0 <= self.paint_margin_mm < 20:
             raise ValueError(
-                f"variants {self.variants}, variants_in_context {self.variants_in_context}, paint_margin_mm "
+                f"variants {self.variants}, variants_in_context {self.in_context}, paint_margin_mm "
                 f"{self.paint_margin_mm}: expected at least 1 of each, and a margin from 0 to 20 mm"
             )
         for name, low in (("crop_size", 1), ("batch_size", 1), ("workers", 0), ("threads", 1)):
@@ -290,7 +294,7 @@ def variants_of(
     yield usual_variant(plain | {"spacing_mm": own_mm}, config.paint_margin_mm), Deformation()
     if nodule["split"] != "train":
         return
-    count = config.variants_in_context if plain["valid_mask"].all() else config.variants
+    count = config.in_context if plain["valid_mask"].all() else config.variants
     turns = generator(config.seed, "order", index).permutation(len(SYMMETRIES))
     for number in range(1, count):
         random = generator(config.seed, "augmentation", index * MOST_VARIANTS + number)

@@ -12,7 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from foundation.config import ExistingFolder, ModelSource, MustExist, WeightsSource, config_dict, launch, read_arguments
+from foundation.config import (
+    ExistingFolder,
+    ModelSource,
+    MustExist,
+    OutputFolder,
+    Seed,
+    WeightsSource,
+    config_dict,
+    launch,
+    read_arguments,
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class EvaluateConfig:
     """
 
     real: ExistingFolder
-    out: Path
+    out: OutputFolder
     synthetic: Annotated[str | None, MustExist("folder", listed=True)] = None
     train: ExistingFolder | None = None
     real_split: str = "test"
@@ -56,7 +66,7 @@ class EvaluateConfig:
     repeats: int = 200
     permutations: int = 999
     bin_width_hu: float = 25.0
-    seed: int = 0
+    seed: Seed = 0
     workers: int = 1
     threads: int | None = None
     device: str = "auto"

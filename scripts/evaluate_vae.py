@@ -9,10 +9,18 @@ downloads them, a path reads them.
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
-from foundation.config import ExistingFolder, MustExist, WeightsSource, config_dict, launch, read_arguments
+from foundation.config import (
+    ExistingFolder,
+    MustExist,
+    OutputFolder,
+    Seed,
+    WeightsSource,
+    config_dict,
+    launch,
+    read_arguments,
+)
 
 
 @dataclass(frozen=True)
@@ -36,13 +44,13 @@ class EvaluateVaeConfig:
 
     vae: Annotated[str, MustExist("folder", or_remote=True, listed=True)]
     data: ExistingFolder
-    out: Path
+    out: OutputFolder
     split: str = "test"
     lpips_backbone: WeightsSource = "none"
     repeats: int = 200
     permutations: int = 999
     bin_width_hu: float = 25.0
-    seed: int = 0
+    seed: Seed = 0
     workers: int = 1
     threads: int | None = None
     device: str = "auto"

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from diffusion.option_types import ShapeKind
 from diffusion.sampling.loading import SamplingConfig, load_pipeline, weights_of
+from diffusion.sampling.request import is_finite
 from foundation.config import ExistingFile, ExistingPath, config_dict, launch, read_arguments
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ class InpaintConfig(SamplingConfig):
         super().__post_init__()
         if self.least_dice is not None and not 0 <= self.least_dice <= 1:
             raise ValueError(f"least_dice {self.least_dice}, expected a share from 0 to 1")
+        if self.diameter_mm is not None and not (is_finite(self.diameter_mm) and self.diameter_mm > 0):
+            raise ValueError(f"--diameter-mm {self.diameter_mm:g}, expected a number of mm above 0; pass 12, say")
+        if self.center is not None and not all(map(is_finite, self.center)):
+            raise ValueError(f"--center {','.join(map(str, self.center))}, expected a voxel index z,y,x; check it")
         sources = [value is not None for value in (self.mask, self.lesions, self.diameter_mm)]
         placed = self.center is not None
         if sum(sources) != 1 or (self.diameter_mm is not None) != (placed or (self.site == "auto" and sources[2])):
@@ -97,7 +102,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from diffusion.attributes import check_attribute, requestable
+from diffusion.attributes import check_attribute, check_compatible, requestable
 from diffusion.sampling.drawn_masks import cut_to_lung, for_networks
 from diffusion.sampling.scan_crop import check_lesion_fits
 from diffusion.shapes import CHOSEN_BY, drawn_mask_image, met_by_shape, missing_shapes, shapes_for
@@ -263,6 +268,7 @@ def planned(
         with named(row.where):
             if row.center_zyx is None and config.site != "auto":
                 raise ValueError("no x, y, z; give them, or pass --site auto")
+            check_compatible({**config.attributes, **row.attributes})
             check_requests(pipeline, row.attributes, met_by_shape(shapes_for(pipeline, config.shape)))
     free = lung
     for row in rows:

@@ -9,9 +9,8 @@ shipped pipeline.
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from foundation.config import ExistingFolder, launch, read_arguments
+from foundation.config import ExistingFolder, OutputFile, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class MeasureConfig:
     """
 
     data: ExistingFolder
-    out: Path
+    out: OutputFile
     threads: int | None = None
 
 

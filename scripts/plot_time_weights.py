@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusion.option_types import Target
-from foundation.config import launch, read_arguments
+from foundation.config import OutputFile, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Config:
         erosion: Voxels that the step-aware mask removes from a ball of 10 voxels.
     """
 
-    out: Path = Path("time_weights.png")
+    out: OutputFile = Path("time_weights.png")
     schedule: str = "squaredcos_cap_v2"
     steps: int = 1000
     target: Target = "v"

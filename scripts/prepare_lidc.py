@@ -1,6 +1,6 @@
 """Prepare LIDC-IDRI as downloaded for training: DICOM series and XML files in any folder layout.
 
-uv run scripts/prepare_lidc.py --dicom-root LIDC-IDRI --out data/lidc --workers 8
+uv run scripts/prepare_lidc.py --scans LIDC-IDRI --out data/lidc --workers 8
 
 Writes OUT/dataset (which training reads), README.md, left_out.csv, scans.csv, splits.csv and qc.html. Run the same
 command again after an interruption, or after you added scans: it does only what is missing.
@@ -8,6 +8,7 @@ command again after an interruption, or after you added scans: it does only what
 
 import csv
 import io
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from foundation.config import ExistingFile, ExistingFolder, launch, read_arguments
+from foundation.config import ExistingFile, ExistingFolder, OutputFolder, Seed, launch, read_arguments
 from imaging.dataset.label_policy import LabelPolicy, exclusion_reason, label_table, malignancy_label
 from imaging.option_types import Axes, Intensity, MaskPolicy
 from imaging.window import WINDOW_LEVEL, WINDOW_WIDTH
@@ -28,7 +29,7 @@ class PrepareLidcConfig:
 
     Attributes:
         out: Folder for the dataset, its reports and the results of single scans.
-        dicom_root: Folder with the DICOM series of LIDC-IDRI, at any depth.
+        scans: Folder with the DICOM series of LIDC-IDRI, at any depth.
         annotation_root: Folder with the XML files, if they are not among the DICOM files.
         scan_table: CSV of scans that are not DICOM (columns ct, annotation, patient_id). The table pairs them with XML.
         lab_table: CSV of nodules in .mat or .npy files, see `imaging.dataset.lab_files.read_lab_table`.
@@ -57,10 +58,11 @@ class PrepareLidcConfig:
         workers: Processes.
         push_to_hub: Repository "OWNER/NAME" on the Hugging Face Hub to upload the dataset and its card to.
         private: Make that repository private, and refuse a public one.
+        dicom_root: Old name of `scans`; version 0.2 will not know it.
     """
 
-    out: Path
-    dicom_root: ExistingFolder | None = None
+    out: OutputFolder
+    scans: ExistingFolder | None = None
     annotation_root: ExistingFolder | None = None
     scan_table: ExistingFile | None = None
     lab_table: ExistingFile | None = None
@@ -79,7 +81,7 @@ class PrepareLidcConfig:
     scan_maps: bool = False
     test_share: float = 0.1
     validation_share: float = 0.15
-    seed: int = 0
+    seed: Seed = 0
     splits: ExistingFile | None = None
     window_width: float = WINDOW_WIDTH
     window_level: float = WINDOW_LEVEL
@@ -87,10 +89,17 @@ class PrepareLidcConfig:
     workers: int = 1
     push_to_hub: str | None = None
     private: bool = True
+    dicom_root: ExistingFolder | None = None
 
     def __post_init__(self) -> None:
-        if not (self.dicom_root or self.scan_table or self.lab_table or self.merge):
-            raise ValueError("nothing to read; pass --dicom-root, --scan-table, --lab-table or --merge")
+        if self.dicom_root is not None:
+            print("warning: --dicom-root is now --scans; version 0.2 will not know the old name", file=sys.stderr)
+            if self.scans is not None:
+                raise ValueError("--scans and --dicom-root are the same option; pass --scans alone")
+            object.__setattr__(self, "scans", self.dicom_root)
+            object.__setattr__(self, "dicom_root", None)
+        if not (self.scans or self.scan_table or self.lab_table or self.merge):
+            raise ValueError("nothing to read; pass --scans, --scan-table, --lab-table or --merge")
         if self.spacing_mm is not None and not self.spacing_mm > 0:
             raise ValueError(f"spacing_mm {self.spacing_mm}, expected a positive number, or null for the scan's own")
         for name, low in (("max_slice_mm", 0.1), ("min_readers", 1), ("workers", 1), ("max_hu", -1023)):
@@ -194,9 +203,9 @@ def find_all_scans(config: PrepareLidcConfig) -> tuple[list[Scan], list[LeftOut]
     """Scans of the DICOM folder and of the table, and what was left out."""
     scans: list[Scan] = []
     left_out: list[LeftOut] = []
-    if config.dicom_root is not None:
+    if config.scans is not None:
         with ProcessPoolExecutor(config.workers) as pool:
-            scans, left_out = find_scans(config.dicom_root, config.annotation_root, partial(map_with_bar, pool))
+            scans, left_out = find_scans(config.scans, config.annotation_root, partial(map_with_bar, pool))
     if config.scan_table is not None:
         scans = scans + read_scan_table(config.scan_table)
     return scans, left_out
@@ -239,7 +248,7 @@ def lab_reader(config: PrepareLidcConfig) -> Callable[[dict[str, Any]], dict[str
 
 def shown_settings(config: PrepareLidcConfig) -> dict[str, Any]:
     """The options that say how the dataset was made, without those that name places of this machine."""
-    hidden = ("out", "dicom_root", "annotation_root", "scan_table", "lab_table", "merge", "splits")
+    hidden = ("out", "scans", "dicom_root", "annotation_root", "scan_table", "lab_table", "merge", "splits")
     hidden += ("workers", "push_to_hub", "private")
     return {field.name: getattr(config, field.name) for field in fields(config) if field.name not in hidden}
 

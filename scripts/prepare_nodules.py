@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from foundation.config import ExistingFolder, launch, read_arguments
+from foundation.config import ExistingFolder, OutputFolder, Seed, launch, read_arguments
 from imaging.option_types import PairOutline
 
 
@@ -40,12 +40,12 @@ class PrepareNodulesConfig:
     """
 
     data: tuple[ExistingFolder, ...] | ExistingFolder
-    out: Path
+    out: OutputFolder
     crop_size: int = 48
     spacing_mm: float | None = 1.0
     source: str | None = None
     validation_share: float = 0.15
-    seed: int = 0
+    seed: Seed = 0
     outline: PairOutline = "half_maximum"
     fill: Literal["edge", "air"] = "edge"
     workers: int = 1

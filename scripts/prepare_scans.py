@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundation.config import ExistingFolder, launch, read_arguments
+from foundation.config import ExistingFolder, OutputFolder, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PrepareScansConfig:
     """
 
     scans: ExistingFolder
-    out: Path
+    out: OutputFolder
     spacing_mm: float = 1.0
     threads: int | None = None
 

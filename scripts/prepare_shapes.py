@@ -9,9 +9,8 @@ the same share is set aside by the same rule. The shapes of all of these judge w
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from foundation.config import ExistingFolder, launch, read_arguments
+from foundation.config import ExistingFolder, OutputFolder, Seed, launch, read_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +28,9 @@ class PrepareShapesConfig:
 
     data: ExistingFolder
     nodules: ExistingFolder
-    out: Path
+    out: OutputFolder
     validation_share: float = 0.15
-    seed: int = 0
+    seed: Seed = 0
     source: str = "LIDC-IDRI, 50 % consensus of the readers"
 
 

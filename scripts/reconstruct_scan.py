@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoencoder.networks.presets import TILE_CELLS
-from foundation.config import ExistingPath, ModelSource, launch, read_arguments
+from foundation.config import ExistingPath, ModelSource, OutputFolder, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ReconstructConfig:
 
     ct: ExistingPath
     vae: ModelSource
-    out: Path
+    out: OutputFolder
     tile_cells: int = TILE_CELLS
     series_uid: str | None = None
     device: str = "auto"

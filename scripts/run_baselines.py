@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diffusion.option_types import SamplerName
-from foundation.config import ExistingFolder, WeightsSource, launch, read_arguments
+from foundation.config import ExistingFolder, OutputFolder, Seed, WeightsSource, launch, read_arguments
 from foundation.shipped import shipped
 from training.config import MixedPrecision
 
@@ -50,7 +50,7 @@ class BaselinesConfig:
     """
 
     data: ExistingFolder
-    out: Path
+    out: OutputFolder
     budget_minutes: float
     methods: str = "all"
     latents: ExistingFolder | None = None
@@ -65,7 +65,7 @@ class BaselinesConfig:
     scheduler: SamplerName = "dpm-solver++"
     batch_size: int = 8
     inception: WeightsSource = "fid"
-    seed: int = 0
+    seed: Seed = 0
     workers: int = 1
     threads: int | None = None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusion.option_types import SamplerName
-from foundation.config import ExistingFile, ExistingFolder, ModelSource, launch, read_arguments
+from foundation.config import ExistingFile, ExistingFolder, ModelSource, OutputFolder, launch, read_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class ShipConfig:
     """
 
     pipeline: ModelSource
-    out: Path
+    out: OutputFolder
     vae: ModelSource | None = None
     shapes: ExistingFolder | None = None
     scheduler: SamplerName = "dpm-solver++"

@@ -1,12 +1,16 @@
 """Make lesions by the thousand: into the scans of a folder, at sites and with characters that are drawn.
 
-python scripts/synthesize.py --scans scan_folder --lesions 300 --lesions-per-scan 3 --out data/synthetic
+python scripts/synthesize.py --scans scan_folder --existing-masks mask_folder --lesions 300 --out data/synthetic
+python scripts/synthesize.py --scans scan_folder --no-nodules-known true ...    # scans of which no nodule is known
 torchrun --nproc-per-node 8 scripts/synthesize.py ...        # or accelerate launch; several nodes as they say
 python scripts/synthesize.py ... --shard 7/100               # of a job array, each as one process or more
 
 An output is a whole scan with its lesions: out/scans/000012/ holds ct.nii.gz, lesions.nii.gz (0, and n where the n-th
-lesion is), both on the source's grid, and lesions.parquet. The source lends its voxels to many outputs, so 50,000
+lesion is), both on the scan's grid, and lesions.parquet. The source lends its voxels to many outputs, so 50,000
 lesions at 3 a scan are 17,000 scans of some 80 MB; --write crops keeps a box of some 1 MB for each lesion instead.
+
+Nodules that are in a scan already are no background: --existing-masks names them. They are labelled after the new
+lesions, each has a row with its source, and no lesion is put within 10 mm of them.
 
 A lesion's character (diameter, ratings, HU) is that of a real training lesion drawn at random, or even over stated
 ranges; its site is drawn from the free lung. A sample that does not pass is tried again at another site, with the same
@@ -25,7 +29,7 @@ from typing import Any, Literal
 
 from diffusion.option_types import ShapeKind
 from diffusion.sampling.loading import SamplingConfig, load_pipeline, weights_of
-from foundation.config import ExistingFile, ExistingFolder, config_dict, launch, read_arguments
+from foundation.config import ExistingFile, ExistingFolder, ExistingPath, config_dict, launch, read_arguments
 from foundation.shards import own_part, parse_shard
 
 MOST_PER_SCAN = 255  # labels of an 8-bit mask
@@ -37,6 +41,10 @@ class SynthesizeConfig(SamplingConfig):
 
     Attributes:
         scans: Folder in which scans are looked for at any depth: DICOM series, NIfTI and MetaImage files.
+        existing_masks: The nodules that are in the scans already: a file, or a folder in which files are looked for at
+            any depth. A label image on the scan's grid has the scan's name, and is all 0 for a scan without nodules; a
+            LIDC XML names its series.
+        no_nodules_known: Take a scan without such a file as one without nodules; the manifest then says "none known".
         lesions: How many, a multiple of `lesions_per_scan`.
         lesions_per_scan: In each output.
         shape: "real", outlines of real nodules that were rated as the lesion is to be, or "procedural".
@@ -60,6 +68,8 @@ class SynthesizeConfig(SamplingConfig):
 
     scans: ExistingFolder
     lesions: int
+    existing_masks: ExistingPath | None = None
+    no_nodules_known: bool = False
     lesions_per_scan: int = 3
     shape: ShapeKind = "real"
     population: Literal["real", "uniform"] = "real"
@@ -78,6 +88,11 @@ class SynthesizeConfig(SamplingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.existing_masks is None and not self.no_nodules_known:
+            raise ValueError(
+                "nodules that are in the scans already would be labelled as background: name them by --existing-masks, "
+                "a folder of label images or LIDC XML files; or pass --no-nodules-known true if none is known"
+            )
         for name, low in (("lesions", 1), ("lesions_per_scan", 1), ("attempts", 1), ("batch_size", 1)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} {getattr(self, name)}, expected at least {low}")
@@ -127,6 +142,7 @@ from evaluation.lesions.synthesis import (
 )
 from foundation.atomic import write_atomically
 from foundation.claimed_folder import claim_shared_folder, folder_lock
+from imaging.dataset.existing_nodules import pair_existing
 from imaging.dataset.manifest import join_manifests
 from imaging.dataset.synthetic_scans import ROWS, write_synthetic_scan
 from imaging.files.scan_folder import find_scans
@@ -137,7 +153,7 @@ def main(config: SynthesizeConfig) -> None:
     started = time.monotonic()
     if config.out.resolve().is_relative_to(config.scans.resolve()):
         raise ValueError(f"--out {config.out}: lies below --scans {config.scans}, where it would be taken for a source")
-    scans = find_scans(config.scans)
+    scans, existing = scans_and_masks(config)
     real = load_real_lesions(config.reference or SHIPPED)
     characters = characters_of(config.population, config.ranges, real)
     pipeline, folder = load_pipeline(config)
@@ -152,7 +168,7 @@ def main(config: SynthesizeConfig) -> None:
     limits = (config.least_lung, config.attempts, config.seed)
     shapes = shapes_for(pipeline, config.shape)
     synthesis = Synthesis(pipeline, config.call_options(), characters, acceptance, *limits, shapes)
-    claim(config, scans, {**weights_of(config, pipeline, folder), "device": pipeline.device.type})
+    claim(config, scans, existing, {**weights_of(config, pipeline, folder), "device": pipeline.device.type})
 
     source = {number: scans[scan_of(config, number, len(scans))] for number in range(outputs(config))}
     mine = own_part(sorted(source, key=lambda number: (source[number], number)), config.shard)  # each scan is read once
@@ -165,19 +181,42 @@ def main(config: SynthesizeConfig) -> None:
             if config.max_minutes is not None and time.monotonic() - started > 60 * config.max_minutes:
                 print(f"time limit of {config.max_minutes:g} minutes: run the same command to go on")
                 break
-            new = make_outputs(config, {number: source[number] for number in numbers}, synthesis)
+            new = make_outputs(config, {number: source[number] for number in numbers}, existing, synthesis)
             made, there = made + new, there + len(numbers) - new
             bar.update(len(numbers))
     print(f"this process's share: {made} of {len(mine)} scans made, {there} there already or in other hands")
     finish(config)
 
 
-def claim(config: SynthesizeConfig, scans: list[Path], weights: Mapping[str, Any]) -> None:
+def scans_and_masks(config: SynthesizeConfig) -> tuple[list[Path], dict[Path, Path]]:
+    """The scans, and for each the file that names its own nodules, if there is one."""
+    scans, masks = find_scans(config.scans), config.existing_masks
+    if masks is None:
+        return scans, {}
+    if masks.resolve() not in config.scans.resolve().parents and masks.resolve() != config.scans.resolve():
+        scans = [path for path in scans if not path.resolve().is_relative_to(masks.resolve())]  # masks are no scans
+    existing = pair_existing(masks, config.scans, scans)
+    without = [path for path in scans if path not in existing]
+    if without and not config.no_nodules_known:
+        name = without[0].relative_to(config.scans)
+        raise ValueError(
+            f"--existing-masks {masks}: no file for {len(without)} of {len(scans)} scans, the first is {name}; add a "
+            "label image of this name (all 0 where there is no nodule) or the LIDC XML of its series, or pass "
+            "--no-nodules-known true to take these scans as ones without nodules"
+        )
+    return scans, existing
+
+
+def claim(
+    config: SynthesizeConfig, scans: list[Path], existing: Mapping[Path, Path], weights: Mapping[str, Any]
+) -> None:
     """Write the settings into the folder, or check that they are those of its outputs."""
     names = [str(path.relative_to(config.scans)) for path in scans]
     free = ("out", "vae", "device", "scans", "reference", "lesions", "shard", "threads", "max_minutes")
     settings = {name: value for name, value in config_dict(config).items() if name not in free}
     settings["scans"] = f"{len(names)} scans, names {hashlib.sha256(chr(0).join(names).encode()).hexdigest()[:16]}"
+    digest = hashlib.sha256(b"".join(hashlib.sha256(existing[scan].read_bytes()).digest() for scan in sorted(existing)))
+    settings["existing_masks"] = f"{len(existing)} files, contents {digest.hexdigest()[:16]}"
     settings["reference_sha256"] = hashlib.sha256((config.reference or SHIPPED).read_bytes()).hexdigest()
     claim_shared_folder(config.out, {**settings, **weights})
     beyond = [path.name for path in (config.out / "scans").glob("[0-9]*") if int(path.name) >= outputs(config)]
@@ -206,7 +245,9 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return generator(seed, "scan", epoch).permutation(count)
 
 
-def make_outputs(config: SynthesizeConfig, sources: Mapping[int, Path], synthesis: Synthesis) -> int:
+def make_outputs(
+    config: SynthesizeConfig, sources: Mapping[int, Path], existing: Mapping[Path, Path], synthesis: Synthesis
+) -> int:
     """Make the outputs that are not there and not in another process's hands, side by side; how many were made."""
     with ExitStack() as locks:
         running: dict[int, ScanSteps] = {}
@@ -223,9 +264,10 @@ def make_outputs(config: SynthesizeConfig, sources: Mapping[int, Path], synthesi
             made += 1
             lesions = range(number * config.lesions_per_scan, (number + 1) * config.lesions_per_scan)
             try:
-                scan = read_scan(path)
+                scan = read_scan(path, existing.get(path))
             except ValueError as error:
-                failed = {"attempt": 0, "accepted": False, "reason": "scan not usable", "detail": str(error)}
+                failed = {"source": "synthetic", "attempt": 0, "accepted": False}
+                failed |= {"reason": "scan not usable", "detail": str(error)}
                 write_output(config, number, path, ([{**failed, "lesion": lesion} for lesion in lesions], None, None))
             else:
                 running[number] = scan_with_lesions(synthesis, scan, lesions)

@@ -7,9 +7,8 @@ The judge learns from real nodules of the training split only. Its inputs are me
 """
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from foundation.config import ExistingFolder, config_dict, launch, read_arguments
+from foundation.config import ExistingFolder, OutputFolder, Seed, config_dict, launch, read_arguments
 from imaging.dataset.label_policy import LabelPolicy
 
 
@@ -33,7 +32,7 @@ class TrainJudgeConfig:
     """
 
     data: ExistingFolder
-    out: Path
+    out: OutputFolder
     label_policy: LabelPolicy = "exclude_between"
     members: int = 8
     width: int = 32
@@ -42,7 +41,7 @@ class TrainJudgeConfig:
     learning_rate: float = 1e-2
     weight_decay: float = 0.1
     repeats: int = 500
-    seed: int = 1000
+    seed: Seed = 1000
     threads: int | None = None
 
 

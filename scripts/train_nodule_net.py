@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from foundation.config import ExistingFolder, launch, read_arguments
+from foundation.config import ExistingFolder, OutputFile, Seed, launch, read_arguments
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class TrainNoduleNetConfig:
     """
 
     dataset: ExistingFolder
-    out: Path
+    out: OutputFile
     steps: int = 400
     batch_size: int = 16
     learning_rate: float = 4e-3
-    seed: int = 0
+    seed: Seed = 0
     threads: int | None = None
 
 

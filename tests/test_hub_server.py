@@ -154,8 +154,15 @@ def test_a_local_folder_is_returned_as_it_is(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["runs/no/such/folder", "/no/such/folder", "../nodules", "two words/nodules"])
 def test_what_is_neither_folder_nor_repository_id_is_named(name: str):
-    with pytest.raises(ValueError, match="no such folder, and not a repository id; expected a folder or 'owner/name'"):
+    with pytest.raises(ValueError, match="no such folder, and not a repository id; expected a folder or 'OWNER/NAME'"):
         resolve_folder(name)
+
+
+def test_a_word_is_refused_with_the_names_of_the_shipped_pipelines_and_without_the_network(monkeypatch):
+    monkeypatch.setattr("autoencoder.pretrained.snapshot_download", None)
+    message = r"'nope': neither a folder, nor a shipped pipeline \(lung-nodule-small\), nor a repository 'OWNER/NAME'"
+    with pytest.raises(ValueError, match=message):
+        resolve_folder("nope")
 
 
 @pytest.mark.parametrize("token", [None, False])

@@ -1,10 +1,9 @@
 """The config fields of every training script; imports no torch."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from foundation.config import ExistingFolder
+from foundation.config import ExistingFolder, OutputFolder, Seed
 
 MixedPrecision = Literal["no", "bf16", "fp16"]
 
@@ -44,8 +43,8 @@ class TrainingConfig:
     """
 
     data: ExistingFolder
-    out: Path
-    seed: int = 0
+    out: OutputFolder
+    seed: Seed = 0
     steps: int = 10_000
     batch_size: int = 4
     gradient_accumulation_steps: int = 1

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusion.option_types import SamplerName
 from diffusion.sampling.request import InpaintRequest
-from foundation.config import SHIPPED_PIPELINE, ModelSource
+from foundation.config import SHIPPED_PIPELINE, ModelSource, OutputFolder, Seed
 
 if TYPE_CHECKING:
     from diffusion.sampling.pipeline import LesionInpaintPipeline
@@ -32,14 +32,14 @@ class SamplingConfig(InpaintRequest):
         threads: CPU threads; null takes the default of `foundation.threads`.
     """
 
-    out: Path
+    out: OutputFolder
     pipeline: ModelSource = SHIPPED_PIPELINE
     vae: ModelSource | None = None
     attributes: dict[str, float | str] = field(default_factory=dict)
     guidance_scale: float | dict[str, float] = 1.0
     guidance_range: tuple[float, float] | None = None
     scheduler: SamplerName = "default"
-    seed: int = 0
+    seed: Seed = 0
     revision: str | None = None
     device: str = "auto"
     threads: int | None = None
@@ -54,21 +54,24 @@ def load_pipeline(config: SamplingConfig) -> "tuple[LesionInpaintPipeline, Path]
     """The pipeline on its device, and the local folder that its weights are in.
 
     Raises:
-        ValueError: If there is no such pipeline, autoencoder or device, or the scheduler
-            is not of the pipeline's process.
+        ValueError: If there is no such pipeline, autoencoder or device, the scheduler is not of the pipeline's process,
+            there are more steps than timesteps, or the attributes exclude each other.
         OSError: If the Hub or a service cannot be reached.
     """
     from autoencoder.loading import load_autoencoder
     from autoencoder.pretrained import resolve_folder
+    from diffusion.attributes import check_compatible
     from diffusion.sampling.pipeline import LesionInpaintPipeline
-    from diffusion.sampling.samplers import sampler_of
+    from diffusion.sampling.samplers import check_steps, sampler_of
     from foundation.device import torch_device
 
+    check_compatible(config.attributes)
     device = torch_device(config.device)
     folder = resolve_folder(config.pipeline, config.revision)
     replaced = {"vae": load_autoencoder(config.vae)} if config.vae else {}
     pipeline = LesionInpaintPipeline.from_pretrained(folder, **replaced).to(device)
     pipeline.scheduler = sampler_of(config.scheduler, pipeline.scheduler)
+    check_steps(pipeline.scheduler, config.steps)
     return pipeline, folder
 
 

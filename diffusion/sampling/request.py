@@ -65,6 +65,11 @@ class InpaintRequest:
         for name, value in (*scales.items(), ("cfg_scale", self.cfg_scale)):
             if not is_finite(value):
                 raise ValueError(f"{name} {value!r}, expected a finite number")
+        if self.cfg_scale < 0:
+            raise ValueError(
+                f"cfg_scale {self.cfg_scale!r}, expected at least 0: below it the lesion turns away from what is "
+                "requested; pass 1 for the plain network, or another attribute"
+            )
         for name in ("hu_scale", "time_shift", "paint_margin_mm", "blend_mm"):
             value = getattr(self, name)
             if value is not None and not (is_finite(value) and value >= 0):

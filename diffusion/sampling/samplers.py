@@ -140,6 +140,16 @@ def usual_sampler(scheduler: Any) -> Any:
     return scheduler if is_flow(scheduler) else sampler_of("dpm-solver++", scheduler)
 
 
+def check_steps(scheduler: Any, count: int) -> None:
+    """Raise ValueError for more steps than the training's timesteps: some would be called twice."""
+    most = scheduler.config["num_train_timesteps"]
+    if count > most:
+        raise ValueError(
+            f"num_inference_steps {count}, expected at most {most}, the timesteps of the training; pass --steps 16, "
+            "or 250 for the most accurate result"
+        )
+
+
 def set_steps(scheduler: Any, count: int, device: torch.device | str | None = None) -> None:
     """Spread `count` network calls over the schedule.
 
@@ -148,7 +158,9 @@ def set_steps(scheduler: Any, count: int, device: torch.device | str | None = No
             pipelines have them; its scheduler alone would end with a call at σ = 1/T that changes next to nothing.
         count: Steps N.
         device: Of the timesteps.
+    Raises: ValueError: As :func:`check_steps`.
     """
+    check_steps(scheduler, count)
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
         scheduler.set_timesteps(sigmas=np.linspace(1, 1 / count, count).tolist(), device=device)
     else:

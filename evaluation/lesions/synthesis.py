@@ -19,6 +19,7 @@ from diffusion.attributes import SCALES, check_attribute, requestable
 from diffusion.shapes import CHOSEN_BY, USUAL, LesionShapes, drawn_mask_image
 from evaluation.lesions.acceptance import Acceptance
 from evaluation.lesions.characters import Character, Characters
+from imaging.dataset.existing_nodules import NONE_KNOWN, ExistingNodules, existing_rows, read_existing
 from imaging.files.ct import read_ct
 from imaging.geometry import index_of_point
 from imaging.lesions.placing import NoPlace, Place, place_lesion
@@ -59,10 +60,12 @@ class Synthesis:
 
 
 class Scan(NamedTuple):
-    """A scan to put lesions in."""
+    """A scan to put lesions in; `existing` are its own nodules, from the file or for the reason `nodules_from`."""
 
     ct: sitk.Image
     lung: FreeLung
+    existing: ExistingNodules | None = None
+    nodules_from: str = NONE_KNOWN
 
 
 class Sample(NamedTuple):
@@ -108,34 +111,46 @@ def check_requests(
 
 
 @lru_cache(maxsize=1)
-def read_scan(path: Path) -> Scan:
-    """Read a scan and find its lung; the last one is kept, for it may be asked for again.
+def read_scan(path: Path, existing_path: Path | None = None) -> Scan:
+    """Read a scan with its own nodules, and find its lung; the last one is kept, for it may be asked for again.
 
-    Raises: ValueError: As `read_ct` and `free_lung`, naming the path.
+    Args:
+        path: Of the scan.
+        existing_path: Names its nodules, see `imaging.dataset.existing_nodules`; None takes it as a scan without any.
+    Raises: ValueError: As `read_ct`, `read_existing` and `free_lung`, naming the path.
     """
     ct = read_ct(path)
+    existing = read_existing(existing_path, path, ct) if existing_path else None
+    avoid = None
+    if existing is not None:
+        avoid = sitk.GetImageFromArray((existing.labels > 0).astype(np.uint8))
+        avoid.CopyInformation(ct)
     try:
-        return Scan(ct, free_lung(ct))
+        lung = free_lung(ct, avoid, APART_MM)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    return Scan(ct, lung, existing, existing_path.name if existing_path else NONE_KNOWN)
 
 
 def scan_with_lesions(synthesis: Synthesis, scan: Scan, lesions: range) -> ScanSteps:
     """Put lesions into a scan; whoever runs this generator paints what it yields, together with that of other scans.
 
     The samples of an attempt are placed first, so that none touches another, and then painted, each into the scan's own
-    voxels. With a rejected one its place is free again. It yields the samples of each attempt, and is sent what
-    :func:`paint` made of them.
+    voxels. With a rejected one its place is free again. No voxel of the scan's own nodules is painted. It yields the
+    samples of each attempt, and is sent what :func:`paint` made of them.
 
     Args:
         synthesis: What lesions are made with.
         scan: Stays as it is.
         lesions: Their numbers.
-    Returns: The rows of all samples in order; the CT; and the labels, uint8, n where the n-th lesion is.
+    Returns: The rows of all samples in order, and of the scan's own nodules; the CT; and the labels, n where the n-th
+        lesion is, and after these the scan's own nodules.
     """
     ct_hu = sitk.GetArrayFromImage(scan.ct)
-    labels = np.zeros(ct_hu.shape, np.uint8)
-    claimed = np.zeros(ct_hu.shape, bool)
+    own = scan.existing.labels if scan.existing else np.zeros(ct_hu.shape, np.uint8)
+    most = len(lesions) + int(own.max())
+    labels, claimed = own.astype(np.uint8 if most < 256 else np.uint16), own > 0
+    labels[claimed] = labels[claimed] + len(lesions)
     lung, rows, missing = scan.lung, [], list(lesions)
     for attempt in range(synthesis.attempts):
         samples, failed = [], []
@@ -167,7 +182,9 @@ def scan_with_lesions(synthesis: Synthesis, scan: Scan, lesions: range) -> ScanS
     ct, mask = sitk.GetImageFromArray(ct_hu), sitk.GetImageFromArray(labels)
     ct.CopyInformation(scan.ct)
     mask.CopyInformation(scan.ct)
-    return sorted(rows, key=lambda row: (row["lesion"], row["attempt"])), ct, mask
+    rows = [{"source": "synthetic", **row} for row in sorted(rows, key=lambda row: (row["lesion"], row["attempt"]))]
+    rows += existing_rows(scan.existing, scan.ct, len(lesions) + 1) if scan.existing else []
+    return [{**row, "nodules_from": scan.nodules_from} for row in rows], ct, mask
 
 
 def _placed(

@@ -1,4 +1,5 @@
-"""The table of a synthesis: one row for every sample, whether it became a lesion or was rejected, as Parquet.
+"""The table of a synthesis, as Parquet: one row for every sample, whether it became a lesion or was rejected, and one
+for every nodule that was in the scan before.
 
 `datasets.load_dataset("parquet", data_files="out/manifest.parquet")` or `pandas.read_parquet` reads it.
 """
@@ -27,14 +28,17 @@ ASKED = (
 )
 SCHEMA = pa.schema(
     [
-        ("lesion", pa.int64()),  # its number, from 0
+        ("lesion", pa.int64()),  # its number, from 0; null for a nodule that was in the scan
         ("attempt", pa.int32()),  # from 0; of a lesion's samples at most the last is accepted
-        ("accepted", pa.bool_()),
+        ("accepted", pa.bool_()),  # whether it is a synthetic lesion of the images
         ("reason", pa.string()),  # why it was rejected, in a word or two
         ("detail", pa.string()),  # and in figures
         ("output", pa.string()),  # the folder
         ("scan", pa.string()),  # the source, below the folder of scans
-        ("label", pa.int32()),  # the lesion's value in lesions.nii.gz
+        ("source", pa.string()),  # "synthetic", or the file that names a nodule of the scan's own, and where in it
+        ("nodules_from", pa.string()),  # the file that names the scan's own nodules, or "none known"
+        ("label", pa.int32()),  # the value in lesions.nii.gz, of a synthetic lesion or of a nodule of the scan's own
+        ("readers", pa.int32()),  # how many marked the scan's own nodule; null where its file does not say
         ("center_zyx", pa.list_(pa.float64())),  # voxel index of the site
         ("center_mm", pa.list_(pa.float64())),  # the site, (x, y, z) in the DICOM patient frame
         ("box_zyx", pa.list_(pa.int32())),  # the mask's first voxel and one past its last

@@ -28,7 +28,8 @@ def write_synthetic_scan(
             `LESION_ct.nii.gz` and `LESION_mask.nii.gz` for each lesion, all on the scan's grid.
         rows: As for `imaging.dataset.manifest.write_rows`.
         ct: The scan with its lesions; None where it could not be read.
-        labels: n where the n-th lesion is; None likewise.
+        labels: n where the n-th lesion is, and further values in the scan's own nodules; None likewise. The mask of a
+            crop holds its one lesion.
         write: Which images.
     Raises: ValueError: As `write_rows`.
     """

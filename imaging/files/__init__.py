@@ -1,7 +1,7 @@
 """CT files in and out.
 
 - ct: DICOM series, NIfTI, MetaImage <-> SimpleITK image in HU; each fault has one clear error
-- scan_folder: finds the scans below a folder
+- scan_folder: finds the scans below a folder; walk: the one rule for links to folders
 - hounsfield: checks that values are HU
 - nifti_check: finds faults that the NIfTI reader does not report
 - dicom_series: writes a changed CT as a derived DICOM series

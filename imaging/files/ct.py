@@ -1,6 +1,5 @@
 """CT files in and out: a DICOM series folder, NIfTI or MetaImage <-> a `SimpleITK.Image` in Hounsfield units."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 from foundation.atomic import write_atomically
 from imaging.files.declared_size import check_declared_size
@@ -16,6 +16,7 @@ from imaging.files.gzip_file import gzip_file
 from imaging.files.hounsfield import check_hu
 from imaging.files.metaimage_check import check_metaimage
 from imaging.files.nifti_check import check_nifti
+from imaging.files.walk import walk
 from imaging.geometry import check_same_grid
 from imaging.lesions.mask import binary_mask
 
@@ -175,6 +176,34 @@ def read_labels(path: str | Path, ct_image: sitk.Image) -> Sequence[sitk.Image]:
     return _Labels(array, len(labels), ct_image)
 
 
+def read_instances(path: str | Path, ct_image: sitk.Image) -> np.ndarray:
+    """Read a label image, which may be empty, as numbered nodules.
+
+    Several labels are a nodule each, gaps between them or not. One label alone is a mask of all nodules: each part of
+    it that hangs together, corners included, is a nodule.
+
+    Args:
+        path: As `read_mask`.
+        ct_image: The CT that it belongs to.
+    Returns: uint16 (D, H, W) of the CT, 0 and n in the n-th nodule.
+    Raises: ValueError: Naming the path, if it cannot be read, lies on another grid, or labels are no whole numbers
+        above 0.
+    """
+    image = _read_file(Path(path))
+    _check_volume(Path(path), image)
+    check_same_grid(image, ct_image, str(path))
+    array = sitk.GetArrayViewFromImage(image)
+    labels = np.unique(array[array != 0])
+    if not (np.isfinite(labels).all() and (labels > 0).all() and (labels == labels.astype(np.int64)).all()):
+        shown = ", ".join(f"{label:g}" for label in labels[:5]) + (", ..." if len(labels) > 5 else "")
+        raise ValueError(f"{path}: labels {shown}, expected 0 and a whole number above 0 in each nodule")
+    if len(labels) == 1:
+        return ndimage.label(array != 0, structure=np.ones((3, 3, 3)))[0].astype(np.uint16)
+    numbered = np.zeros(array.shape, np.uint16)
+    numbered[array != 0] = np.searchsorted(labels, array[array != 0]) + 1
+    return numbered
+
+
 def read_agreement(path: str | Path, ct_image: sitk.Image) -> sitk.Image:
     """Share of the readers who outlined each voxel, from an image whose bit k is set where reader k outlined.
 
@@ -271,9 +300,9 @@ def _tag(reader: sitk.ImageFileReader, tag: str) -> str:
 def _find_series(folder: Path) -> list[_Series]:
     """All image series in a folder and the folders below it, a series' files joined across folders."""
     files: dict[str, list[str]] = {}
-    for parent, below, names in os.walk(folder, followlinks=True):
-        below.sort()
-        left = {str(Path(parent, name)) for name in names}
+    for path, names in walk(folder):
+        parent = str(path)
+        left = {str(path / name) for name in names}
         for file in sorted(left):
             check_dicom(Path(file))
         try:

@@ -42,6 +42,8 @@ def check_dicom(path: Path, lengths: bool = True) -> None:
         lengths: Whether GDCM will read it; pydicom takes no memory for what is not there.
     Raises: ValueError: Naming the file and what is wrong with it. OSError: If it cannot be read.
     """
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"{path}: a link that leads nowhere or to itself; remove it, or restore what it points to")
     with path.open("rb") as file:
         if file.read(132)[128:] != b"DICM":
             return

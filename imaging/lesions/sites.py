@@ -24,7 +24,7 @@ class FreeLung:
         grid: The averaged scan, which carries the geometry.
         lung: Lung with all that it encloses.
         occupied: Vessels, airways, and nodules of the scan's own.
-        clearance_mm: Distance to the nearest voxel that is not lung, or in which a nodule is known to be.
+        clearance_mm: Distance to the nearest voxel that is not lung, or to what is kept free around a known nodule.
     """
 
     grid: sitk.Image
@@ -71,12 +71,13 @@ class FreeLung:
         return inside / whole
 
 
-def free_lung(ct: sitk.Image, avoid: sitk.Image | None = None) -> FreeLung:
+def free_lung(ct: sitk.Image, avoid: sitk.Image | None = None, apart_mm: float = 0.0) -> FreeLung:
     """Segment the lung of a scan, and what takes room in it.
 
     Args:
         ct: Chest CT, HU, slices roughly axial.
         avoid: Existing nodules, non-zero inside, on the grid of `ct`; None if there are none.
+        apart_mm: Width around the existing nodules that is kept free as well.
     Raises: ValueError: If there is no lung, or `avoid` lies on another grid.
     """
     factors = [max(1, round(GRID_MM / spacing)) for spacing in ct.GetSpacing()]
@@ -87,12 +88,14 @@ def free_lung(ct: sitk.Image, avoid: sitk.Image | None = None) -> FreeLung:
     if not lung.any():
         raise ValueError("no lung found in the image, expected a chest CT in HU")
 
-    free = np.pad(lung, 1)  # beyond the scan nobody knows what there is
+    padded = np.pad(lung, 1)  # beyond the scan nobody knows what there is
+    clearance_mm = ndimage.distance_transform_edt(padded, sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
     if avoid is not None:
         check_same_grid(avoid, ct, "avoid")
-        nodules = sitk.BinShrink(sitk.Cast(avoid != 0, sitk.sitkFloat32), factors)
-        free[1:-1, 1:-1, 1:-1] &= sitk.GetArrayViewFromImage(nodules) == 0
-    clearance_mm = ndimage.distance_transform_edt(free, sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
+        nodules = sitk.GetArrayFromImage(sitk.BinShrink(sitk.Cast(avoid != 0, sitk.sitkFloat32), factors)) > 0
+        if nodules.any():
+            away_mm = ndimage.distance_transform_edt(~nodules, sampling=spacing_mm)
+            clearance_mm = np.minimum(clearance_mm, away_mm - apart_mm)
     return FreeLung(coarse, lung, lung & ((ct_hu > VESSEL_HU) | (ct_hu < AIRWAY_HU)), clearance_mm)
 
 

@@ -1,6 +1,5 @@
 """Find LIDC-IDRI scans in a folder as downloaded: DICOM series and annotation files, in any layout, paired by UID."""
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydicom.errors import InvalidDicomError
 from foundation.text_files import reason_of
 from imaging.files.csv_table import read_frame, text_columns
 from imaging.files.dicom_check import BoundedFile, check_dicom
+from imaging.files.walk import files_below
 from imaging.lidc.xml import Reading, read_annotation
 
 HEADER_TAGS = (
@@ -94,11 +94,11 @@ def find_scans(
     for root in filter(None, (dicom_root, annotation_root)):
         if not root.is_dir():
             raise ValueError(f"{root}: no such folder, expected the LIDC-IDRI download")
-    paths = _files_below(dicom_root)
+    paths = sorted(files_below(dicom_root))
     is_xml = [path.suffix.lower() == ".xml" for path in paths]
     annotations = [path for path, xml in zip(paths, is_xml, strict=True) if xml]
     if annotation_root is not None:
-        annotations = [path for path in _files_below(annotation_root) if path.suffix.lower() == ".xml"]
+        annotations = [path for path in sorted(files_below(annotation_root)) if path.suffix.lower() == ".xml"]
     others = [path for path, xml in zip(paths, is_xml, strict=True) if not xml]
     chunks = [others[start : start + CHUNK] for start in range(0, len(others), CHUNK)]
     headers: list[dict[str, Any]] = []
@@ -111,13 +111,33 @@ def find_scans(
                 headers.append(result)
     if not headers:
         raise ValueError(f"{dicom_root}: no DICOM file in this folder or below it")
-    annotation_of, unusable = _pair_annotations(annotations, mapper)
+    annotation_of, unusable = pair_annotations(annotations, mapper)
     scans, left = _group_series(headers, annotation_of)
     known = {header["SeriesInstanceUID"] for header in headers}
     for uid, path in annotation_of.items():
         if uid not in known:
             left_out.append(LeftOut("annotation", "", uid, str(path), "its CT series is not in the DICOM folder"))
     return scans, left_out + unusable + left
+
+
+def series_uid_of(path: Path) -> str | None:
+    """The series that a DICOM image belongs to; None for any other file."""
+    header = _read_header(path)
+    return header["SeriesInstanceUID"] if isinstance(header, dict) else None
+
+
+def annotated_scan(files: Sequence[Path], annotation: Path) -> Scan:
+    """A CT series given by its slices, with its annotation.
+
+    Raises: ValueError: If the headers are not those of one CT series of one patient.
+    """
+    headers = [header for header in _read_headers(files) if isinstance(header, dict)]
+    uids = {header["SeriesInstanceUID"] for header in headers}
+    scans, left_out = _group_series(headers, dict.fromkeys(uids, annotation))
+    if len(scans) != 1:
+        reason = left_out[0].reason if left_out else f"{len(uids)} series"
+        raise ValueError(f"{files[0].parent}: {reason}, expected one CT series")
+    return scans[0]
 
 
 def read_scan_table(path: Path) -> list[Scan]:
@@ -160,11 +180,6 @@ def read_scan_table(path: Path) -> list[Scan]:
     return scans
 
 
-def _files_below(root: Path) -> list[Path]:
-    found = [Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names]
-    return sorted(path for path in found if not path.name.startswith("."))
-
-
 def _read_headers(paths: Sequence[Path]) -> list[dict[str, Any] | str | None]:
     return [_read_header(path) for path in paths]
 
@@ -197,8 +212,13 @@ def _series_of_annotation(path: Path) -> Reading | str:
         return str(error)
 
 
-def _pair_annotations(paths: Sequence[Path], mapper: Mapper) -> tuple[dict[str, Path], list[LeftOut]]:
-    """Series UID -> file. Equal copies count once; different files for one series are all left out."""
+def pair_annotations(paths: Sequence[Path], mapper: Mapper = plain_map) -> tuple[dict[str, Path], list[LeftOut]]:
+    """Series UID -> file. Equal copies count once; different files for one series are all left out.
+
+    Args:
+        paths: XML files, of LIDC or not.
+        mapper: As for `find_scans`.
+    """
     usable: dict[str, list[tuple[Path, Reading]]] = {}
     left_out = []
     for path, reading in zip(paths, mapper(_series_of_annotation, paths, "annotations"), strict=True):

@@ -11,6 +11,7 @@ from diffusion.attributes import (
     SCALES,
     AttributeEmbedding,
     check_attribute,
+    check_compatible,
     composition_of,
     forgotten,
     requested_attributes,
@@ -18,9 +19,38 @@ from diffusion.attributes import (
 from diffusion.sampling.crops import Crops
 from diffusion.sampling.pipeline import LesionInpaintPipeline
 from diffusion.sampling.request import InpaintRequest
+from evaluation.lesions.real_lesions import CHARACTER, SHIPPED, load_real_lesions
 
 KNOWN = ("malignancy", "mean_hu", "texture")
 NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        (
+            {"texture": "solid", "mean_hu": -800},
+            "texture solid and mean_hu -800 exclude each other, .* above -700",
+        ),
+        ({"texture": 5, "p50_hu": "-701"}, "texture 5 and p50_hu -701 exclude each other, .* solid nodule; leave out"),
+        (
+            {"texture": "ground-glass", "mean_hu": 40},
+            "exclude each other, expected below 0 HU of a ground-glass",
+        ),
+    ],
+)
+def test_a_texture_and_hu_that_exclude_each_other_are_refused(attributes, message):
+    with pytest.raises(ValueError, match=message):
+        check_compatible(attributes)
+
+
+def test_every_real_lesion_is_possible_and_so_is_a_request_of_either_alone():
+    real = load_real_lesions(SHIPPED)
+    for character in real.character:
+        check_compatible({k: float(v) for k, v in zip(CHARACTER, character, strict=True) if math.isfinite(v)})
+    for attributes in ({"texture": "solid"}, {"mean_hu": -800}, {"texture": "part-solid", "mean_hu": -800}):
+        check_compatible(attributes)
+    check_compatible({"texture": "sold", "mean_hu": -800})  # for `check_attribute` to name
 
 
 def attribute_unet():

@@ -13,6 +13,7 @@ from foundation.config import (
     ExistingPath,
     ModelSource,
     MustExist,
+    Seed,
     config_dict,
     launch,
     parse_config,
@@ -170,6 +171,49 @@ def test_a_value_of_another_type_is_refused_and_its_field_named(option, value, c
     assert option.removeprefix("--").split(".")[0] in message
 
 
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("--steps many", "--steps many: expected a whole number"),
+        ("--center 60,5", "--center 60, 5: expected 3 values with commas between them, each a number;"),
+        ("--policy loose", "--policy loose: expected one of "),
+        ("--model.channels 1,a", "--model.channels "),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_the_value_and_what_is_expected(option, sentence, capsys):
+    message = refusal(["--out-dir", "a", *option.split()], capsys)
+    assert message.startswith(f"error: {sentence}")
+    assert "Union" not in message and "<class" not in message
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers.
+
+    Attributes:
+        seed: Of everything random.
+        share: Of something.
+    """
+
+    seed: Seed = 0
+    share: float | None = None
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("--seed=-1", "--seed -1, expected a whole number from 0 to 2^62 - 1; choose another"),
+        (f"--seed={2**62}", f"--seed {2**62}, expected a whole number from 0 to"),
+        ("--share=.nan", "--share nan, expected a number; leave the option out for its default"),
+    ],
+)
+def test_a_number_that_is_none_or_too_low_is_refused_with_what_is_expected(option, sentence):
+    with pytest.raises(SystemExit) as end:
+        parse_config(Numbers, [option])
+    assert end.value.code.startswith(f"error: {sentence}")
+    assert parse_config(Numbers, ["--seed", str(2**62 - 1)]).seed == 2**62 - 1
+
+
 def test_missing_files_fields_and_files_that_are_no_mapping_are_named(tmp_path, capsys):
     assert "out_dir" in refusal([], capsys)
     assert "--config nowhere.yaml: no such file" in refusal(["--config", "nowhere.yaml"], capsys)
@@ -205,6 +249,7 @@ def inputs(tmp_path, monkeypatch) -> Path:
     """The working folder, with a folder `data` and a file `scan.nii`."""
     (tmp_path / "data").mkdir()
     (tmp_path / "scan.nii").touch()
+    (tmp_path / "loop").symlink_to("loop")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -214,6 +259,7 @@ def inputs(tmp_path, monkeypatch) -> Path:
     [
         ("--data nowhere", "--data nowhere: no such folder; check the spelling, or make it first"),
         ("--data scan.nii", "--data scan.nii: is no folder"),
+        ("--data loop", "--data loop: is a link that leads nowhere or to itself; check the spelling"),
         ("--data data --scan nowhere", "--scan nowhere: no such file or folder"),
         ("--data data --merge [data,nowhere]", "--merge nowhere: no such folder"),
         ("--data data --model ./nowhere", "--model ./nowhere: no such folder"),

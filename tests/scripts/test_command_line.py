@@ -42,7 +42,7 @@ MISSING = {  # the last option names what is not there
     "inpaint": "--pipeline owner/name --out out --center 1,2,3 --diameter-mm 9 --ct nowhere.nii.gz",
     "inpaint_nodules": "--data . --out out --pipeline runs/ldm/nowhere",
     "measure_real_lesions": "--out out.safetensors --data nowhere",
-    "prepare_lidc": "--out out --dicom-root . --merge [.,nowhere]",
+    "prepare_lidc": "--out out --scans . --merge [.,nowhere]",
     "prepare_nodules": "--out out --data nowhere",
     "prepare_scans": "--out out --scans nowhere",
     "prepare_shapes": "--nodules . --out out --data nowhere",
@@ -51,7 +51,7 @@ MISSING = {  # the last option names what is not there
     "run_baselines": "--budget-minutes 1 --out out --data nowhere",
     "serve_autoencoder": "--model /no/where",
     "ship_pipeline": "--out out --pipeline runs/ldm/nowhere",
-    "synthesize": "--lesions 3 --out out --scans nowhere",
+    "synthesize": "--lesions 3 --out out --no-nodules-known true --scans nowhere",
     "train_classifier": "--data . --out out --pipeline runs/ldm/nowhere",
     "train_judge": "--out out --data nowhere",
     "train_ldm": "--vae owner/name --out out --data nowhere",
@@ -118,6 +118,34 @@ def test_a_missing_input_is_refused_in_one_line_and_nothing_heavy_is_imported(ru
     assert ended.imported == []
 
 
+@pytest.mark.parametrize(
+    ("script", "argv"),
+    [
+        ("demo", ""),
+        ("inpaint", "--ct . --site auto --diameter-mm 9"),
+        ("inpaint_nodules", "--data ."),
+        ("synthesize", "--scans . --lesions 3 --no-nodules-known true"),
+        ("train_classifier", "--data . --pipeline a/b"),
+        ("train_judge", "--data ."),
+        ("train_ldm", "--data . --vae a/b"),
+        ("train_vae", "--data ."),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_in_one_line_and_nothing_heavy_is_imported(
+    run, script, argv, tmp_path
+):
+    (tmp_path / "file").touch()
+    ended = run(script, *argv.split(), "--out", str(tmp_path / "file/below"))
+    assert ended.status == 1 and len(ended.err.splitlines()) == 1
+    assert ended.err.startswith(f"error: --out {tmp_path}/file/below: lies below {tmp_path}/file, which is no folder")
+    assert ended.imported == []
+
+
+def test_every_script_looks_whether_its_output_can_be_written():
+    for script in SCRIPTS:
+        assert "\n    out: Path" not in (ROOT / f"scripts/{script}.py").read_text(), script
+
+
 @pytest.mark.parametrize("folder", ["scripts", "benchmarks"])
 def test_no_script_is_imported_as_a_library(folder):
     for path in sorted((ROOT / folder).rglob("*.py")):
@@ -140,12 +168,21 @@ def test_every_script_with_an_input_looks_for_it():
             "requests colour: expected some of malignancy, spiculation",
         ),
         ("inpaint", "--ct . --pipeline a/b --out out --center 1,2,3", "give either --mask, or --center z,y,x together"),
+        ("inpaint", "--ct . --out out --site auto --diameter-mm .nan", "--diameter-mm nan, expected a number"),
+        ("inpaint", "--ct . --out out --site auto --diameter-mm 0", "--diameter-mm 0, expected a number of mm above 0"),
+        ("inpaint", "--ct . --out out --center [.nan,1,2] --diameter-mm 9", "--center nan,1.0,2.0, expected a voxel"),
+        ("inpaint", "--ct . --out out --site auto --diameter-mm 9 --seed -1", "--seed -1, expected a whole number"),
+        (
+            "inpaint",
+            "--ct . --out out --site auto --diameter-mm 9 --cfg-scale -3",
+            "cfg_scale -3.0, expected at least 0",
+        ),
         (
             "inpaint_nodules",
             "--data . --pipeline a/b --out out --samples 0",
             "samples 0, batch_size 8, lesions None",
         ),
-        ("prepare_lidc", "--out out", "nothing to read; pass --dicom-root"),
+        ("prepare_lidc", "--out out", "nothing to read; pass --scans"),
         ("prepare_scans", "--scans . --out out --spacing-mm 0", "spacing_mm 0.0: expected a positive number"),
         ("run_baselines", "--data . --out out --budget-minutes 0", "budget_minutes 0.0: expected a time above 0"),
         ("serve_autoencoder", "--model a/b --max-queue 0", "max_queue 0, expected at least 1"),

@@ -143,6 +143,13 @@ def test_on_the_datasets_own_grid_the_plain_variant_is_the_row_to_the_bit(fine, 
             np.testing.assert_array_equal(row["lesion_mask"], nodule["lesion_mask"])
 
 
+def test_the_number_of_variants_is_also_that_in_context_unless_it_is_given(fine, tmp_path):
+    once = EncodeConfig(fine / "nodules", str(fine / "vae"), tmp_path, crop_size=16, variants=1, device="cpu")
+    main(replace(once, out=tmp_path / "out", spacing_mm=1.0))
+    assert [row["nodule_id"] for row in rows_of(tmp_path / "out")] == ["a", "b", "c"]  # all lie inside their scans
+    assert replace(once, variants_in_context=3).in_context == 3
+
+
 def test_a_coarser_dataset_and_wrong_numbers_are_refused_before_encoding(fine, tmp_path):
     with pytest.raises(ValueError, match=r"expected one isotropic spacing of at most 0.5 mm to resample from"):
         main(config_of(fine, tmp_path / "out", spacing_mm=0.5))

@@ -50,7 +50,7 @@ def archive(tmp_path):
 
 def make_config(archive, out, **options):
     options = {"crop_size": SIZE, "test_share": 0.34} | options
-    return PrepareLidcConfig(out=out, dicom_root=archive, **options)
+    return PrepareLidcConfig(out=out, scans=archive, **options)
 
 
 def left_out(out):
@@ -156,7 +156,7 @@ def test_a_killed_run_is_continued_and_gives_the_same_dataset(archive, tmp_path)
     out, log = tmp_path / "out", tmp_path / "log"
 
     def prepare(folder: Path) -> BaseProcess:
-        return start("prepare_lidc", ["--dicom-root", archive, "--crop-size", SIZE, "--out", folder], log)
+        return start("prepare_lidc", ["--scans", archive, "--crop-size", SIZE, "--out", folder], log)
 
     process = prepare(out)
     while not list((out / "work").glob("[!.]*.npz")) if (out / "work").is_dir() else True:
@@ -177,10 +177,18 @@ def test_a_killed_run_is_continued_and_gives_the_same_dataset(archive, tmp_path)
     assert cards[0] == cards[1]
 
 
+def test_the_old_name_of_scans_works_with_a_warning_and_not_beside_the_new_one(tmp_path, capsys):
+    old = PrepareLidcConfig(out=tmp_path / "out", dicom_root=tmp_path)
+    assert "warning: --dicom-root is now --scans" in capsys.readouterr().err
+    assert old == PrepareLidcConfig(out=tmp_path / "out", scans=tmp_path)
+    with pytest.raises(ValueError, match="--scans and --dicom-root are the same option"):
+        PrepareLidcConfig(out=tmp_path / "out", dicom_root=tmp_path, scans=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dicom_root": None}, "nothing to read"),
+        ({"scans": None}, "nothing to read"),
         ({"spacing_mm": 0.0}, "spacing_mm 0"),
         ({"consensus_level": 0.0}, "consensus_level 0"),
         ({"workers": 0}, "workers 0, expected at least 1"),
@@ -192,7 +200,7 @@ def test_a_killed_run_is_continued_and_gives_the_same_dataset(archive, tmp_path)
     ],
 )
 def test_wrong_options_are_refused_before_any_file_is_read(tmp_path, options, message):
-    config = {"out": tmp_path / "out", "dicom_root": tmp_path} | options
+    config = {"out": tmp_path / "out", "scans": tmp_path} | options
     with pytest.raises(ValueError, match=message):
         main(PrepareLidcConfig(**config))
     assert not (tmp_path / "out").exists()

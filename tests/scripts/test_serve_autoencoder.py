@@ -123,7 +123,10 @@ def serve(*argv: Any) -> None:
         (("--device", "gpu"), "device 'gpu', expected cpu, or cuda where PyTorch finds a GPU"),
         (("--port", "99999"), "port 99999, expected 0 to 65535"),
         (("--host", "no.such.host.invalid", "--token", "x"), "host 'no.such.host.invalid', port 8000: cannot listen"),
-        ((), "not a repository id; expected a folder or 'owner/name'"),
+        (
+            (),
+            "'no folder': neither a folder, nor a shipped pipeline (lung-nodule-small), nor a repository",
+        ),
     ],
 )
 def test_bad_options_end_in_one_line_before_the_model_is_looked_for(monkeypatch, options, sentence):

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from dicom_factory import write_dicom_series
 from filelock import FileLock
 from forked import PATIENCE_S, expect, start, start_ranks
+from scipy import ndimage
 from tiny_models import randomised
 
 from diffusion import LesionInpaintPipeline
@@ -21,6 +22,8 @@ from diffusion.unet import SPADEUNet3D
 from evaluation.lesions.synthesis import APART_MM
 from foundation.config import launch, parse_config
 from imaging.files.ct import read_ct, write_ct
+from imaging.geometry import index_of_point
+from imaging.lesions.sites import find_lesion_sites
 from imaging.phantom.chest import chest_phantom, phantom_image
 from scripts.synthesize import SynthesizeConfig, main
 
@@ -54,6 +57,7 @@ def options(scans, pipeline) -> list[str]:
     """A few small lesions of a pipeline that has learnt nothing, all let pass."""
     given = {
         "scans": scans,
+        "no-nodules-known": "true",
         "pipeline": pipeline,
         "lesions": LESIONS,
         "lesions-per-scan": PER_SCAN,
@@ -245,6 +249,64 @@ def test_a_place_that_cannot_be_had_is_a_reason(options, tmp_path):
     main(config_of(options, out, *large))
     assert list(rows(out).reason) == ["no site"] * 4 and rows(out).detail.str.startswith("found 0 places").all()
     assert [path.name for path in (out / "scans/000000").iterdir()] == ["lesions.parquet"]
+
+
+@pytest.fixture(scope="module")
+def own_nodules(scans, tmp_path_factory) -> Path:
+    """Label images of the scans: two nodules in the first, where lesions would be put, and none in the other."""
+    root = tmp_path_factory.mktemp("masks")
+    ct = read_ct(scans / "one.nii.gz")
+    sites = find_lesion_sites(ct, 20.0, 2)
+    labels = np.zeros(SHAPE, np.uint8)
+    for label, site in zip((3, 7), sites, strict=True):
+        z, y, x = (round(at) for at in index_of_point(ct, site))
+        labels[z - 1 : z + 2, y - 2 : y + 3, x - 2 : x + 3] = label
+    image = sitk.GetImageFromArray(labels)
+    image.CopyInformation(ct)
+    write_ct(image, root / "one.nii.gz")
+    empty = sitk.Image(image) * 0
+    empty.CopyInformation(read_ct(scans / "patients/two"))
+    write_ct(empty, root / "patients/two.nii.gz")
+    return root
+
+
+def test_nodules_that_are_in_a_scan_are_labelled_with_their_source_and_no_lesion_comes_near(
+    options, own_nodules, scans, tmp_path
+):
+    out, masks = tmp_path / "out", array(own_nodules / "one.nii.gz")
+    main(config_of(options, out, "--no-nodules-known", "false", "--existing-masks", str(own_nodules)))
+    table = rows(out)
+    existing = table[table.source != "synthetic"]
+    assert set(existing.output) == set(table[table.scan == "one.nii.gz"].output)
+    assert set(table[table.scan == "one.nii.gz"].nodules_from) == {"one.nii.gz"}
+    assert set(table[table.scan == "patients/two"].nodules_from) == {"two.nii.gz"}
+    assert not existing.accepted.any() and existing.lesion.isna().all()
+    for output, group in existing.groupby("output"):
+        assert list(group.source) == ["one.nii.gz: nodule 1", "one.nii.gz: nodule 2"]
+        assert list(group.label) == [PER_SCAN + 1, PER_SCAN + 2]
+        ct, labels = (array(out / "scans" / output / f"{name}.nii.gz") for name in ("ct", "lesions"))
+        for row, value in zip(group.itertuples(), (3, 7), strict=True):
+            np.testing.assert_array_equal(labels == row.label, masks == value)
+            indices = np.argwhere(masks == value)
+            assert list(row.box_zyx) == [*indices.min(0), *indices.max(0) + 1]
+        np.testing.assert_array_equal(ct[masks > 0], source_of(group.iloc[0], scans)[masks > 0])
+        near = ndimage.distance_transform_edt(masks == 0, sampling=SPACING_MM)
+        new = labels[(labels > 0) & (labels <= PER_SCAN)]
+        assert new.size and near[(labels > 0) & (labels <= PER_SCAN)].min() > APART_MM - np.linalg.norm(SPACING_MM)
+
+
+def test_a_scan_taken_as_one_without_nodules_says_so(made):
+    assert set(rows(made).nodules_from) == {"none known"} and set(rows(made).source) == {"synthetic"}
+
+
+def test_scans_whose_nodules_nobody_names_are_refused_with_both_remedies(options, own_nodules, tmp_path):
+    with pytest.raises(SystemExit, match=r"labelled as background: .*--existing-masks.*--no-nodules-known true"):
+        config_of(options, tmp_path / "out", "--no-nodules-known", "false")
+    one = str(own_nodules / "patients/two.nii.gz")
+    message = r"no file for 1 of 2 scans, the first is one.nii.gz; .*--no-nodules-known true"
+    with pytest.raises(SystemExit, match=message):
+        launch(main, config_of(options, tmp_path / "out", "--no-nodules-known", "false", "--existing-masks", one))
+    assert not (tmp_path / "out").exists()
 
 
 def test_lesions_of_a_scan_keep_apart(options, tmp_path):

@@ -38,6 +38,18 @@ def test_exact_denoiser_makes_every_sampler_return_its_x0_with_one_call_a_step(t
     assert len(calls) == steps
 
 
+@pytest.mark.parametrize(("target", "name"), [("v", "dpm-solver++"), ("v", "ddim"), ("flow", "flow-euler")])
+def test_more_steps_than_the_training_has_timesteps_are_refused(target: str, name: Any):
+    scheduler = sampler_of(name, training_scheduler(target))
+    set_steps(scheduler, 1000)
+    with pytest.raises(ValueError, match=r"num_inference_steps 1001, expected at most 1000, .*; pass --steps 16"):
+        set_steps(scheduler, 1001)
+    with pytest.raises(ValueError, match="num_inference_steps 1000000, expected at most 1000"):
+        pixel_pipeline(scheduler=scheduler)(
+            torch.full(SHAPE, -800.0), torch.ones(SHAPE, dtype=torch.uint8), num_inference_steps=1_000_000
+        )
+
+
 def test_default_is_the_pipelines_own():
     scheduler = training_scheduler("v")
     assert sampler_of("default", scheduler) is scheduler
