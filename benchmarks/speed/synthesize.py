@@ -99,7 +99,7 @@ def used(config: Config, count: int, batch: int, out: Path, work: Path, *more: s
     command = [sys.executable, *((*TORCHRUN, str(count)) if count > 1 else ()), str(ROOT / "scripts/synthesize.py")]
     command += ["--scans", str(config.scans), "--pipeline", config.pipeline, "--out", str(out), "--device", "cpu"]
     command += ["--lesions", str(config.lesions), "--lesions-per-scan", str(config.lesions_per_scan)]
-    command += ["--batch-size", str(batch)]
+    command += ["--batch-size", str(batch), "--no-nodules-known", "true"]
     command += [*shlex.split(config.options), *more]
     started = time.perf_counter()
     variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""}
