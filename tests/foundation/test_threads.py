@@ -25,7 +25,15 @@ os.environ |= {"ACCELERATE_MIXED_PRECISION": "no", "OMP_NUM_THREADS": "1"}
 sys.exit(subprocess.run([sys.executable, *sys.argv[1:]]).returncode)
 """
 # these end soon, have one thread for each of their --workers, or run other scripts by their options
-SHORT = ("demo", "plot_time_weights", "push_to_hub", "ship_pipeline", "prepare_lidc", "prepare_nodules")
+SHORT = (
+    "demo",
+    "plot_time_weights",
+    "push_to_hub",
+    "ship_pipeline",
+    "prepare_lidc",
+    "prepare_nodules",
+    "prepare_shapes",
+)
 PROBE = """
 import os, sys
 import torch

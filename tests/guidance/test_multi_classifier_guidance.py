@@ -228,8 +228,8 @@ def test_guide_without_classifier_with_an_attribute_twice_or_of_unknown_scale_is
         MultiClassifierGuidance([])
     with pytest.raises(ValueError, match="spiculation: more than one classifier has it"):
         MultiClassifierGuidance.of([network(regressions=["spiculation"]), network(regressions=["spiculation"])])
-    with pytest.raises(ValueError, match="regressions sphericity have no scale; choose from malignancy"):
-        MultiClassifierGuidance.of([network(regressions=["sphericity"])])
+    with pytest.raises(ValueError, match="regressions calcification have no scale; choose from malignancy"):
+        MultiClassifierGuidance.of([network(regressions=["calcification"])])
 
 
 def test_half_precision_latents_keep_their_type(lesion_mask, latent):

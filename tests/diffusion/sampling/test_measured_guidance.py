@@ -1,5 +1,6 @@
 """HU that are requested are met: the correction is the least-squares step, and the sampled lesion has them."""
 
+import itertools
 import math
 from typing import Any
 
@@ -93,10 +94,13 @@ def test_shipped_model_meets_a_mean_and_percentiles_in_the_finished_scan():
     z, y, x = np.ogrid[:32, :32, :32]
     lesion_mask = ((z - 16) ** 2 + (y - 16) ** 2 + (x - 16) ** 2 <= 7**2).astype(np.uint8)[None, None]
     ct_hu = np.random.default_rng(0).normal(-850, 30, lesion_mask.shape).astype(np.float32)
-    for ask in ({"mean_hu": -600}, {"mean_hu": -50}, {"p10_hu": -400, "p90_hu": 50}):
-        made = pipe(ct_hu, lesion_mask, ask, generator=torch.Generator().manual_seed(0), match_noise=False).ct
+    asks = ({"mean_hu": -600}, {"mean_hu": -50}, {"p10_hu": -400, "p90_hu": 50})
+    for finish, ask in itertools.product((False, True), asks):
+        options = {"generator": torch.Generator().manual_seed(0), "match_noise": False, "finish": finish}
+        made = pipe(ct_hu, lesion_mask, ask, **options).ct
         found = measured_attributes(made[0, 0], lesion_mask[0, 0])
-        assert {name: found[name] for name in ask} == pytest.approx(ask, abs=15)
+        tolerance = 45 if finish and "p90_hu" in ask else 15  # an even core has no voxels far above its mean
+        assert {name: found[name] for name in ask} == pytest.approx(ask, abs=tolerance)
 
 
 def test_a_service_is_refused_for_it_gives_no_gradient_and_a_scale_below_zero():
