@@ -8,18 +8,19 @@ requested values keep their meaning.
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from autoencoder.latents import unstandardise
-from diffusion.conditioning import condition_of, mask_coverage
+from diffusion.conditioning import mask_coverage
 from diffusion.discriminators import ImageDiscriminator, LatentDiscriminator, gradient_penalty, relativistic_loss
-from diffusion.losses.structure import diffusion_loss, directional_loss
+from diffusion.losses.structure import structure_loss
 from diffusion.losses.time_weights import STRUCTURE, ConstantWeights
 from diffusion.option_types import AdversarialConfig
 from diffusion.process import add_noise, alphas_of, network_times, predicted_x0, target_of
+from diffusion.stage_two import counted_cells, unet_output
 from diffusion.syndiff_scheduler import posterior, syndiff_rows
 
 VIEW = 32  # voxels: what the image discriminator sees of a crop at a time
@@ -33,7 +34,6 @@ class AdversarialDiffusion(nn.Module):
         unet: `SPADEUNet3D`, trained.
         config: Steps and weights.
         factor: Voxels per latent cell.
-        num_labels: Labels that the U-Net knows.
         background_weight: Of the diffusion loss away from the lesion.
         directions: As in `StageTwo`.
     """
@@ -47,7 +47,7 @@ class AdversarialDiffusion(nn.Module):
         directions: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.unet, self.weights, self.num_labels = unet, config, unet.config["num_labels"]
+        self.unet, self.weights = unet, config
         self.policy = ConstantWeights((), background_weight=background_weight)
         networks: dict[str, nn.Module] = {}
         if config.image:
@@ -78,30 +78,23 @@ class AdversarialDiffusion(nn.Module):
         step = timesteps * self.weights.calls // len(alphas)
         t = rows[step]
         noisy = add_noise(scheduler, x0, noise, t)
-        masks = (batch["lesion_mask"], batch["paint_mask"], batch["valid_mask"])
-        condition = condition_of(batch["blanked_latent"], *masks, vae.factor)
-        labels = batch["lesion_mask"] if self.num_labels == 2 else batch["semantic_map"]
-        given = {"attributes": batch.get("attributes")}
-        times = network_times(scheduler, t)
-        output = self.unet(torch.cat([noisy, condition], dim=1), times, labels, **given).sample.float()
-
+        output = unet_output(self.unet, vae, batch, noisy, network_times(scheduler, t))
         plan = self.policy.plan(t, alphas, batch["lesion_mask"], batch["valid_mask"], vae.factor)
-        whole = batch["paint_mask"].flatten(1).amin(1) > 0
-        valid = mask_coverage(batch["valid_mask"], vae.factor)
-        cells = torch.where(whole.view(-1, 1, 1, 1, 1), valid, plan.cells)
-        target = target_of(scheduler, x0, noise, t)
-        structure = diffusion_loss(output, target, cells)
-        if self.directions is not None:
-            structure = structure + directional_loss(output, target, cells, self.directions)
+        cells = counted_cells(plan, batch, vae.factor)
+        structure = structure_loss(output, target_of(scheduler, x0, noise, t), cells, self.directions)
         made = predicted_x0(scheduler, output, noisy, t)
 
         losses = {STRUCTURE: structure}
         total = self.weights.anchor * structure.mean()
         measured: dict[str, float] = {}
         for name, network in self.discriminators.items():
-            of_generator, of_discriminator, penalty = self._adversarial(
-                name, network, vae, alphas, batch, x0, made, noisy, t, rows, step
-            )
+            if name == "image":
+                pair = _decoded_pair(vae, batch, x0, made)
+                more: tuple[Tensor, ...] = (pair.lesion_mask, step)
+            else:
+                pair = _noisier_pair(alphas[rows].tolist(), vae, batch, x0, made, noisy, step)
+                more = (noisy, pair.lesion_mask, step)
+            of_generator, of_discriminator, penalty = _adversarial_losses(network, pair, more)
             total = total + getattr(self.weights, name) * of_generator
             total = total + of_discriminator + self.weights.penalty * penalty
             if statistics:
@@ -115,59 +108,59 @@ class AdversarialDiffusion(nn.Module):
             losses |= {f"{name}_penalty": penalty * ones}
         return total, {name: loss.detach() for name, loss in losses.items()}, measured
 
-    def _adversarial(
-        self,
-        name: str,
-        network: nn.Module,
-        vae: Any,
-        alphas: Tensor,
-        batch: Mapping[str, Tensor],
-        x0: Tensor,
-        made: Tensor,
-        noisy: Tensor,
-        t: Tensor,
-        rows: Tensor,
-        step: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(loss of the generator, of the discriminator, its gradient penalty), each without gradient for the other."""
-        mask, paint = batch["lesion_mask"].float(), batch["paint_mask"].float()
-        painted = paint * batch["valid_mask"].float()
-        if name == "image":
-            real = vae.decode(unstandardise(x0, vae.config)).sample.float().detach()
-            decoded = vae.decode(unstandardise(made, vae.config)).sample.float()
-            fake = torch.where(paint > 0, decoded, real)
-            view = _random_view(painted)  # the same for both: a small set of lesions is otherwise learnt by heart
-            real, fake, mask, painted = (view(volume) for volume in (real, fake, mask, painted))
-            more: tuple[Tensor, ...] = (mask, step)
-            weights = [mask_coverage(painted, 2), mask_coverage(painted, 4)]
-        else:
-            real, fake = self._before(alphas, torch.stack([x0, made]), noisy, t, rows, step)
-            more = (noisy, mask, step)
-            weights = [mask_coverage(painted, vae.factor)]
-        real, both = real.detach(), torch.cat([real, fake]).detach()
-        doubled = [torch.cat([one, one]) for one in more]
-        logits = [logit.chunk(2) for logit in network(both, *doubled)]
-        true, false = [pair[0] for pair in logits], [pair[1] for pair in logits]
-        of_discriminator = relativistic_loss(true, false, weights)
-        fixed = {key: parameter.detach() for key, parameter in network.named_parameters()}
-        seen = torch.func.functional_call(network, fixed, (fake, *more))
-        of_generator = relativistic_loss(seen, [logit.detach() for logit in true], weights)
-        few = -(-len(real) // PENALISED)
-        some = real[:few].requires_grad_(True)
-        with torch.autocast(real.device.type, enabled=False):  # second derivatives
-            alone = network(some, *(one[:few] for one in more))
-            penalty = gradient_penalty(alone, [weight[:few] for weight in weights], some)
-        return of_generator, of_discriminator, penalty
 
-    def _before(
-        self, alphas: Tensor, pair: Tensor, noisy: Tensor, t: Tensor, rows: Tensor, step: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """x_{t-k} drawn from the posterior with the real and with the predicted x0, (B, C, d, h, w) each."""
-        levels = [float(alphas[row]) for row in rows] + [1.0]
-        factors = torch.tensor([posterior(a, b) for a, b in pairwise(levels)]).to(noisy)
-        of_x0, of_noisy, deviation = (factors[step][:, i].view(-1, 1, 1, 1, 1) for i in range(3))
-        real, fake = (of_x0 * x0 + of_noisy * noisy + deviation * torch.randn_like(noisy) for x0 in pair)
-        return real, fake
+class _Pair(NamedTuple):
+    """Real and generated samples of one shape, the lesion mask beside them, and the weight of each patch size."""
+
+    real: Tensor
+    fake: Tensor
+    lesion_mask: Tensor
+    weights: list[Tensor]
+
+
+def _decoded_pair(vae: Any, batch: Mapping[str, Tensor], x0: Tensor, made: Tensor) -> _Pair:
+    """The decoded lesions, the generated one in the real surroundings, seen in one random view; (B, 1, V, V, V)."""
+    paint = batch["paint_mask"].float()
+    real = vae.decode(unstandardise(x0, vae.config)).sample.float()
+    fake = torch.where(paint > 0, vae.decode(unstandardise(made, vae.config)).sample.float(), real)
+    painted = paint * batch["valid_mask"].float()
+    view = _random_view(painted)  # the same for both: a small set of lesions is otherwise learnt by heart
+    real, fake, mask, painted = (view(volume) for volume in (real, fake, batch["lesion_mask"].float(), painted))
+    return _Pair(real, fake, mask, [mask_coverage(painted, 2), mask_coverage(painted, 4)])
+
+
+def _noisier_pair(
+    signal: list[float], vae: Any, batch: Mapping[str, Tensor], x0: Tensor, made: Tensor, noisy: Tensor, step: Tensor
+) -> _Pair:
+    """x_{t-k} drawn from the posterior with the real and with the predicted x0; (B, C, d, h, w)."""
+    factors = torch.tensor([posterior(a, b) for a, b in pairwise([*signal, 1.0])]).to(noisy)
+    of_x0, of_noisy, deviation = (factors[step][:, i].view(-1, 1, 1, 1, 1) for i in range(3))
+    real, fake = (of_x0 * clean + of_noisy * noisy + deviation * torch.randn_like(noisy) for clean in (x0, made))
+    painted = batch["paint_mask"].float() * batch["valid_mask"].float()
+    return _Pair(real, fake, batch["lesion_mask"].float(), [mask_coverage(painted, vae.factor)])
+
+
+def _adversarial_losses(network: nn.Module, pair: _Pair, more: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss of the generator, of the discriminator, its gradient penalty), each without gradient for the other.
+
+    Args:
+        network: The discriminator.
+        pair: What it judges.
+        more: Its further arguments, (B, ...) each.
+    """
+    real, both = pair.real.detach(), torch.cat([pair.real, pair.fake]).detach()
+    logits = [logit.chunk(2) for logit in network(both, *(torch.cat([one, one]) for one in more))]
+    true, false = [logit[0] for logit in logits], [logit[1] for logit in logits]
+    of_discriminator = relativistic_loss(true, false, pair.weights)
+    fixed = {key: parameter.detach() for key, parameter in network.named_parameters()}
+    seen = torch.func.functional_call(network, fixed, (pair.fake, *more))
+    of_generator = relativistic_loss(seen, [logit.detach() for logit in true], pair.weights)
+    few = -(-len(real) // PENALISED)
+    some = real[:few].requires_grad_(True)
+    with torch.autocast(real.device.type, enabled=False):  # second derivatives
+        alone = network(some, *(one[:few] for one in more))
+        penalty = gradient_penalty(alone, [weight[:few] for weight in pair.weights], some)
+    return of_generator, of_discriminator, penalty
 
 
 def _random_view(painted: Tensor) -> Callable[[Tensor], Tensor]:

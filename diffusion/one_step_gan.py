@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from autoencoder.latents import unstandardise
 from autoencoder.networks.discriminator import PatchDiscriminator3D
 from autoencoder.stage_one import adversarial_step
-from diffusion.conditioning import condition_of, mask_coverage
+from diffusion.conditioning import mask_coverage
+from diffusion.stage_two import unet_output
 
 L1_WEIGHT = 10.0  # beside the adversarial loss; Isola et al. take 100 on images of another scale
 
@@ -26,12 +27,11 @@ class OneStepGAN(nn.Module):
     Args:
         unet: `SPADEUNet3D`.
         discriminator: Sees the decoded crop, real around the painted region.
-        num_labels: Labels that the U-Net knows; 2 takes the lesion mask, more the semantic map.
     """
 
-    def __init__(self, unet: nn.Module, discriminator: PatchDiscriminator3D, num_labels: int = 2) -> None:
+    def __init__(self, unet: nn.Module, discriminator: PatchDiscriminator3D) -> None:
         super().__init__()
-        self.unet, self.discriminator, self.num_labels = unet, discriminator, num_labels
+        self.unet, self.discriminator = unet, discriminator
 
     def forward(
         self,
@@ -45,12 +45,7 @@ class OneStepGAN(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
         """Loss of a batch; arguments and values as `StageTwo.forward`, with the noisiest step for every timestep."""
         last = torch.full_like(timesteps, scheduler.config["num_train_timesteps"] - 1)
-        masks = (batch["lesion_mask"], batch["paint_mask"], batch["valid_mask"])
-        condition = condition_of(batch["blanked_latent"], *masks, vae.factor)
-        labels = batch["lesion_mask"] if self.num_labels == 2 else batch["semantic_map"]
-        made = self.unet(
-            torch.cat([noise, condition], dim=1), last, labels, attributes=batch.get("attributes")
-        ).sample.float()
+        made = unet_output(self.unet, vae, batch, noise, last)
         painted, valid = (mask_coverage(batch[name], vae.factor) for name in ("paint_mask", "valid_mask"))
         weight = (painted > 0) * valid
         difference = ((made - x0).abs().mean(dim=1, keepdim=True) * weight).flatten(1).sum(1)

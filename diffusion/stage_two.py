@@ -14,7 +14,7 @@ from autoencoder.latents import unstandardise
 from diffusion.conditioning import condition_of, mask_coverage
 from diffusion.lesion_window import decode_windows, lesion_windows
 from diffusion.losses.gradient_balance import combined_gradient, gradient_statistics, loss_gradients
-from diffusion.losses.structure import diffusion_loss, directional_loss
+from diffusion.losses.structure import structure_loss
 from diffusion.losses.texture import TextureLoss, texture_losses
 from diffusion.losses.time_weights import STRUCTURE, TIME_POLICIES, ConstantWeights, StepPlan
 from diffusion.option_types import Balance, Target, TextureConfig
@@ -34,7 +34,6 @@ class StageTwo(nn.Module):
         texture_weights: Size of each texture loss beside the structure loss (λ in eq. 2).
         learned: Modules inside the texture losses that are trained along, such as a `GaborBank`.
         balance: "none", or how the losses' gradients are balanced; see `diffusion.losses.gradient_balance`.
-        num_labels: Labels that the U-Net knows; 2 takes the lesion mask, more the semantic map.
         directions: v of `directional_loss`, (K, C), which is then part of the structure loss.
     Raises: ValueError: If names do not agree.
     """
@@ -47,13 +46,12 @@ class StageTwo(nn.Module):
         texture_weights: Mapping[str, float],
         learned: Sequence[nn.Module] = (),
         balance: Balance = "none",
-        num_labels: int = 2,
         directions: Tensor | None = None,
     ) -> None:
         super().__init__()
         if set(texture) != set(texture_weights) or set(texture) != set(policy.texture_losses):
             raise ValueError(f"losses {sorted(texture)}, weights {sorted(texture_weights)}, {policy.texture_losses}")
-        self.unet, self.policy, self.num_labels = unet, policy, num_labels
+        self.unet, self.policy = unet, policy
         self.texture = dict(texture)
         self.learned = nn.ModuleList(learned)
         self.texture_weights, self.balance = dict(texture_weights), balance
@@ -86,25 +84,16 @@ class StageTwo(nn.Module):
             U-Net's output, of which x̂0 is a multiple plus a constant.
         """
         noisy = add_noise(scheduler, x0, noise, timesteps)
-        times = network_times(scheduler, timesteps)
-        labels = batch["lesion_mask"] if self.num_labels == 2 else batch["semantic_map"]
-        masks = (batch["lesion_mask"], batch["paint_mask"], batch["valid_mask"])
-        condition = condition_of(batch["blanked_latent"], *masks, vae.factor)
-        given = {"attributes": batch.get("attributes")}
-        output = self.unet(torch.cat([noisy, condition], dim=1), times, labels, **given).sample.float()
+        output = unet_output(self.unet, vae, batch, noisy, network_times(scheduler, timesteps))
 
         alphas = alphas_of(scheduler)
         plan = self.policy.plan(timesteps, alphas, batch["lesion_mask"], batch["valid_mask"], vae.factor)
-        whole = batch["paint_mask"].flatten(1).amin(1) > 0
-        valid = mask_coverage(batch["valid_mask"], vae.factor)
-        plan = plan._replace(cells=torch.where(whole.view(-1, 1, 1, 1, 1), valid, plan.cells))
+        plan = plan._replace(cells=counted_cells(plan, batch, vae.factor))
         weights = {name: w * self.texture_weights.get(name, 1.0) for name, w in plan.weights.items()}
 
         def losses_of(prediction: Tensor) -> dict[str, Tensor]:
             target = target_of(scheduler, x0, noise, timesteps)
-            structure = diffusion_loss(prediction, target, plan.cells)
-            if self.directions is not None:
-                structure = structure + directional_loss(prediction, target, plan.cells, self.directions)
+            structure = structure_loss(prediction, target, plan.cells, self.directions)
             texture = self._texture_losses(vae, scheduler, batch, prediction, noisy, timesteps, plan)
             return {STRUCTURE: structure} | texture
 
@@ -152,6 +141,29 @@ class StageTwo(nn.Module):
         return total + sum((0.0 * parameter.sum() for parameter in learned), total.new_zeros(()))  # same graph always
 
 
+def unet_output(unet: Any, vae: Any, batch: Mapping[str, Tensor], noisy: Tensor, times: Tensor) -> Tensor:
+    """The U-Net's output for a batch as `StageTwo.forward` describes it, float32 (B, C, d, h, w).
+
+    Args:
+        unet: `SPADEUNet3D`; with two labels it takes the lesion mask, with more the semantic map.
+        vae: Whose latents these are.
+        batch: As there.
+        noisy: (B, C, d, h, w).
+        times: That the U-Net receives, (B,).
+    """
+    labels = batch["lesion_mask"] if unet.config["num_labels"] == 2 else batch["semantic_map"]
+    masks = (batch["lesion_mask"], batch["paint_mask"], batch["valid_mask"])
+    condition = condition_of(batch["blanked_latent"], *masks, vae.factor)
+    sample = torch.cat([noisy, condition], dim=1)
+    return unet(sample, times, labels, attributes=batch.get("attributes")).sample.float()
+
+
+def counted_cells(plan: StepPlan, batch: Mapping[str, Tensor], factor: int) -> Tensor:
+    """Weights of the structure loss, (B, 1, d, h, w): the plan's, or all valid cells where all of a crop is painted."""
+    whole = batch["paint_mask"].flatten(1).amin(1) > 0
+    return torch.where(whole.view(-1, 1, 1, 1, 1), mask_coverage(batch["valid_mask"], factor), plan.cells)
+
+
 def stage_two_of(
     unet: Any,
     texture: TextureConfig,
@@ -175,5 +187,4 @@ def stage_two_of(
         options["prediction_type"] = TARGETS[target]
     policy = TIME_POLICIES[texture.time_policy](tuple(losses), **options)
     weights = {name: texture.losses[name] for name in losses}
-    labels = unet.config["num_labels"]
-    return StageTwo(unet, policy, losses, weights, learned, texture.balance, labels, directions)
+    return StageTwo(unet, policy, losses, weights, learned, texture.balance, directions)

@@ -1,7 +1,6 @@
 """SynDiff's few large steps (docs/references.md) as a Diffusers scheduler."""
 
 import math
-from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, SchedulerMixin  # Diffusers looks for the mixin in a component's module
@@ -66,8 +65,3 @@ def posterior(alpha_t: float, alpha_before: float) -> tuple[float, float, float]
     of_x0 = math.sqrt(alpha_before) * (1 - step) / (1 - alpha_t)
     of_noisy = math.sqrt(step) * (1 - alpha_before) / (1 - alpha_t)
     return of_x0, of_noisy, math.sqrt((1 - alpha_before) / (1 - alpha_t) * (1 - step))
-
-
-def scheduler_like(trained: Any) -> SynDiffScheduler:
-    """A scheduler with a training's own noise schedule and target."""
-    return SynDiffScheduler.from_config(trained.config, timestep_spacing="trailing")

@@ -5,6 +5,7 @@ The same command continues an interrupted run. The pipeline is saved in <out>/pi
 """
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,9 +129,8 @@ from diffusion.losses.time_weights import weights_over_time
 from diffusion.one_step_gan import OneStepGAN
 from diffusion.population import APPEARANCE, CHARACTER, LesionPopulation, equivalent_diameter_mm
 from diffusion.process import alphas_of, training_scheduler
-from diffusion.sampling.samplers import usual_sampler
+from diffusion.sampling.samplers import sampler_of, usual_sampler
 from diffusion.stage_two import stage_two_of
-from diffusion.syndiff_scheduler import scheduler_like
 from evaluation.image_quality import mse
 from evaluation.reports.slices import save_slices
 from imaging.dataset.nodules import spacing_mm_of
@@ -165,14 +165,14 @@ def main(config: LdmConfig) -> None:
     T = scheduler.config["num_train_timesteps"]
     if unet.input_scale is not None:
         unet.input_scale.copy_(alphas_of(scheduler).sqrt())
-    samplers = {"gan": lambda trained: trained, "adversarial": scheduler_like, "diffusion": usual_sampler}
+    samplers = {"gan": lambda it: it, "adversarial": partial(sampler_of, "syndiff"), "diffusion": usual_sampler}
     sampler = samplers[config.objective](scheduler)
 
     population = population_of(latents.latents, attributes, window) if config.objective != "gan" else None
     run = TrainingRun(config)
     if config.objective == "gan":
         discriminator = PatchDiscriminator3D((16, 32))
-        run.prepare(OneStepGAN(unet, discriminator, config.model.num_labels), {"discriminator": config.learning_rate})
+        run.prepare(OneStepGAN(unet, discriminator), {"discriminator": config.learning_rate})
     elif config.objective == "adversarial":
         directions = directions_of(vae, latents, config)
         model = AdversarialDiffusion(unet, config.adversarial, vae.factor, config.background_weight, directions)

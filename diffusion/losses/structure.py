@@ -33,3 +33,9 @@ def directional_loss(output: Tensor, target: Tensor, weight: Tensor, directions:
     """
     error = torch.einsum("kc, bcdhw -> bkdhw", directions, output.float() - target.float())
     return len(directions) * diffusion_loss(error, torch.zeros_like(error), weight)
+
+
+def structure_loss(output: Tensor, target: Tensor, weight: Tensor, directions: Tensor | None = None) -> Tensor:
+    """The sum of :func:`diffusion_loss` and, where there are directions, :func:`directional_loss`; (B,)."""
+    loss = diffusion_loss(output, target, weight)
+    return loss if directions is None else loss + directional_loss(output, target, weight, directions)

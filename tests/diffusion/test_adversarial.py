@@ -15,7 +15,8 @@ from diffusion.conditioning import blank
 from diffusion.discriminators import ImageDiscriminator, LatentDiscriminator, gradient_penalty, relativistic_loss
 from diffusion.option_types import AdversarialConfig
 from diffusion.process import training_scheduler
-from diffusion.syndiff_scheduler import posterior, scheduler_like, syndiff_rows, syndiff_signal
+from diffusion.sampling.samplers import sampler_of
+from diffusion.syndiff_scheduler import posterior, syndiff_rows, syndiff_signal
 from imaging.window import to_norm
 
 SHAPE = (2, 1, 16, 16, 16)
@@ -43,7 +44,7 @@ def test_the_posterior_is_the_gaussian_conditioned_on_the_noisier_state():
 
 def test_a_step_of_the_scheduler_draws_from_the_posterior_and_the_last_one_gives_the_prediction():
     trained = training_scheduler("x0")
-    scheduler = scheduler_like(trained)
+    scheduler = sampler_of("syndiff", trained)
     scheduler.set_timesteps(4)
     rows = syndiff_rows(trained.alphas_cumprod, 4)
     assert scheduler.timesteps.tolist() == rows and isinstance(scheduler, DDPMScheduler)

@@ -135,7 +135,7 @@ def test_a_network_of_eight_labels_sees_the_semantic_map(vae, batch, target):
     torch.manual_seed(3)
     x0, noise = torch.randn(2, 3, 4, 4, 6, 8)
     t, scheduler = torch.tensor([10, 250, 900]), training_scheduler(target)
-    losses = StageTwo(unet, ConstantWeights(()), {}, {}, num_labels=8)(vae, scheduler, batch, x0, noise, t)[1]
+    losses = StageTwo(unet, ConstantWeights(()), {}, {})(vae, scheduler, batch, x0, noise, t)[1]
     masks = [batch[name] for name in ("lesion_mask", "paint_mask", "valid_mask")]
     if target == "flow":
         sigma = (t + 1).view(-1, 1, 1, 1, 1) / 1000
