@@ -14,6 +14,7 @@ Balance = Literal["none", "norm", "project", "norm_project"]  # see `diffusion.l
 # which Diffusers scheduler takes the steps, see `diffusion.sampling.samplers`
 SamplerName = Literal["default", "ddpm", "ddim", "dpm-solver++", "dpm-solver++-lu", "syndiff", "unipc", "flow-euler"]
 ShapeKind = Literal["real", "procedural"]  # of a lesion without a mask, see `diffusion.shapes`
+MaskKind = Literal["distance", "coverage"]  # a mask on the latent grid, see `diffusion.mask_latents`
 PlaneReduction = Literal["mean", "max", "softmax"]  # how a loss joins its three planes, see `diffusion.losses.gabor`
 
 

@@ -72,8 +72,8 @@ def drawn_masks(
         raise ValueError(f"ct has shape {tuple(ct.shape)}, expected (B, 1, D, H, W), or a SimpleITK.Image")
     if not is_crops and not (volumes and all(hasattr(volume, "GetSpacing") for volume in volumes)):
         raise ValueError(f"ct is a {type(ct).__name__}, expected a SimpleITK.Image (see read_ct), array or tensor")
-    centers = _one_for_each(center, len(volumes), "center", 1)
-    diameters = _one_for_each(diameter_mm, len(volumes), "diameter_mm", 0)
+    centers = one_for_each(center, len(volumes), "center", 1)
+    diameters = one_for_each(diameter_mm, len(volumes), "diameter_mm", 0)
     requests = _requests(attributes, len(volumes))
     masks: list[Any] = []
     records = []
@@ -150,7 +150,7 @@ def _requests(attributes: Attributes, count: int) -> list[dict[str, float]]:
     return found
 
 
-def _one_for_each(given: Any, count: int, name: str, depth: int) -> list[Any]:
+def one_for_each(given: Any, count: int, name: str, depth: int) -> list[Any]:
     """`count` values; one that is given for all is repeated. A value has `depth` axes."""
     try:
         array = np.asarray(given, dtype=float)
