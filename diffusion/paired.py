@@ -21,6 +21,7 @@ from diffusion.losses.structure import structure_loss
 from diffusion.mask_latents import mask_channels, mask_of_latent
 from diffusion.process import add_noise, network_times, predicted_x0, sampling_rows, target_of
 from diffusion.stage_two import unet_output
+from imaging.boxes import mask_box
 from imaging.semantic_map import FIRST_NODULE, LABELS, LUNG
 
 LEAST_SLACK_MM = 2.0  # between a lesion and the border of its region: its blurred rim is hidden, too
@@ -99,7 +100,9 @@ class PairedDiffusion(nn.Module):
             estimate = predicted_x0(scheduler, output.detach(), noisy.mask, timesteps)
             shown = mask_of_latent(estimate, vae.factor)
             shown = torch.where(given.view(-1, 1, 1, 1, 1), batch["lesion_mask"], shown)
-            seen = {**batch, **guided_by(batch, shown), "attributes": of_image if of_image.shape[1] else None}
+            seen = {**batch, **guided_by(batch, shown), "attributes": of_image}
+            if not of_image.shape[1]:
+                del seen["attributes"]
             image = unet_output(self.unet, vae, seen, noisy.image, times)
             losses["image"] = structure_loss(image, target_of(scheduler, clean.image, noise.image, timesteps), cells)
         total = torch.stack([loss.mean() for loss in losses.values()]).sum()
@@ -162,19 +165,19 @@ class FactorisedSampler:
         predict_image: Callable[[Tensor, Tensor, Tensor], Tensor],
         **options: Any,
     ) -> None:
-        self.schedulers = Pair(copy.deepcopy(scheduler), copy.deepcopy(scheduler))
+        self.of_mask, self.of_image = copy.deepcopy(scheduler), copy.deepcopy(scheduler)
         self.timesteps = scheduler.timesteps
         self.predict_mask, self.predict_image, self.options = predict_mask, predict_image, options
 
     def step(self, state: Pair, t: Tensor) -> Step:
         """x_{t-1} and y_{t-1} from x_t and y_t."""
-        rows = sampling_rows(self.schedulers.mask, t, len(state.mask))
+        rows = sampling_rows(self.of_mask, t, len(state.mask))
         output = self.predict_mask(state, t)
-        mask = self.schedulers.mask.step(output, t, state.mask, **self.options).prev_sample
-        mask_estimate = predicted_x0(self.schedulers.mask, output, state.mask, rows)
+        mask = self.of_mask.step(output, t, state.mask, **self.options).prev_sample
+        mask_estimate = predicted_x0(self.of_mask, output, state.mask, rows)
         output = self.predict_image(mask_estimate, state.image, t)
-        image = self.schedulers.image.step(output, t, state.image, **self.options).prev_sample
-        image_estimate = predicted_x0(self.schedulers.image, output, state.image, rows)
+        image = self.of_image.step(output, t, state.image, **self.options).prev_sample
+        image_estimate = predicted_x0(self.of_image, output, state.image, rows)
         return Step(Pair(mask, image), Pair(mask_estimate, image_estimate))
 
 
@@ -236,8 +239,11 @@ def without_lesion(semantic_map: np.ndarray) -> np.ndarray:
     lesion = semantic_map >= FIRST_NODULE
     if not lesion.any():
         return semantic_map
-    nearest = ndimage.distance_transform_edt(lesion, return_distances=False, return_indices=True)
-    return semantic_map[tuple(nearest)]
+    filled = semantic_map.copy()
+    box = mask_box(lesion, 1)  # the nearest voxel outside touches the lesion
+    nearest = ndimage.distance_transform_edt(lesion[box], return_distances=False, return_indices=True)
+    filled[box] = semantic_map[box][tuple(nearest)]
+    return filled
 
 
 def fits_mask_unet(mask_unet: Any, latent_channels: int, factor: int) -> bool:

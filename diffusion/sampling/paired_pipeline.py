@@ -93,7 +93,7 @@ class PairedLesionPipeline(LesionPipeline):
     def attributes(self) -> tuple[str, ...]:
         """What can be requested beside the diameter."""
         both = (*self.mask_unet.config["attributes"], *self.unet.config["attributes"])
-        return tuple(name for name in requestable(dict.fromkeys(both)) if name != "diameter_mm")
+        return tuple(name for name in requestable(tuple(dict.fromkeys(both))) if name != "diameter_mm")
 
     @property
     def diameters_mm(self) -> tuple[float, float]:
@@ -334,12 +334,11 @@ class PairedLesionPipeline(LesionPipeline):
         """What each network receives: requests, the diameter, and the appearance of a drawn real lesion."""
         device = self._execution_device
         diameter_mm = torch.tensor(list(diameters), device=device, dtype=torch.float32)
-        received = []
+        received: list[Tensor] = []
         for network, requested in zip((self.mask_unet, self.unet), options["received"], strict=True):
-            names, requested = list(network.config["attributes"]), requested.to(device)
-            if "diameter_mm" in names:
-                requested[:, names.index("diameter_mm")] = diameter_mm
-            received.append(requested)
+            received.append(requested.to(device))
+            if "diameter_mm" in network.config["attributes"]:
+                received[-1][:, list(network.config["attributes"]).index("diameter_mm")] = diameter_mm
         names = tuple(self.unet.config["attributes"])
         if draw_appearance and self.population is not None and bool(diameter_mm.isfinite().all()):
             masks = [mask.to(device) for mask in (crops.paint_mask, crops.valid_mask)]
@@ -369,7 +368,7 @@ def _ball_image(image: "sitk.Image", center_zyx: Sequence[float], radius_mm: flo
     return made
 
 
-def _on_scan(level: Tensor, mask: Tensor, crops: Any, ct: "sitk.Image") -> "sitk.Image":
+def _on_scan(level: Tensor, mask: Tensor, crops: Any, ct: Any) -> "sitk.Image":
     """The mask on the scan's grid: where its smooth image, sampled there, is above 0; uint8."""
     import SimpleITK
 

@@ -179,8 +179,8 @@ class LesionInpaintPipeline(LesionPipeline):
                 replaces the tensors. If it sets `pipeline._interrupt = True`, the remaining steps are skipped.
             callback_on_step_end_tensor_inputs: Which tensors it receives: "latents", and the U-Net's "condition".
             center, diameter_mm, shape: Without a mask, where the lesion is, its size, and whether its shape is "real"
-                or "procedural", as `diffusion.sampling.drawn_masks.drawn_masks`. Requested lobulation, spiculation,
-                sphericity and texture choose a real shape.
+                "procedural" or "learned", as `diffusion.sampling.drawn_masks.drawn_masks`. Requested lobulation,
+                spiculation, sphericity and texture choose a real shape.
         Returns: `LesionInpaintOutput`; `ct` has the input's type, and outside `paint_mask` its very values.
         Raises: ValueError: If shapes, sizes, values, attributes or the scheduler do not fit; before anything is
             computed.
