@@ -20,7 +20,7 @@ from diffusion.conditioning import from_octants, octants
 from diffusion.option_types import MaskKind
 from imaging.boxes import mask_box
 
-ROUNDS = 4  # of the correction: the volume of real masks is then kept to 0.2 %, and without it 0.57 of it are left
+ROUNDS = 4  # of the correction, after which more change nothing (benchmarks/quality/paired.md)
 
 
 def mask_channels(factor: int) -> int:
@@ -28,7 +28,9 @@ def mask_channels(factor: int) -> int:
     return 1 if factor % 2 else 8
 
 
-def mask_latent(mask: Tensor, factor: int, kind: MaskKind, reach_mm: float, spacing_mm: float) -> Tensor:
+def mask_latent(
+    mask: Tensor, factor: int, kind: MaskKind, reach_mm: float, spacing_mm: float, rounds: int = ROUNDS
+) -> Tensor:
     """A mask on the latent grid.
 
     Args:
@@ -37,6 +39,7 @@ def mask_latent(mask: Tensor, factor: int, kind: MaskKind, reach_mm: float, spac
         kind: "distance" or "coverage".
         reach_mm: Where the distance is clipped.
         spacing_mm: Of the voxels, isotropic.
+        rounds: Of the correction.
     Returns: float32 (B, `mask_channels`, D/f, H/f, W/f), about in [-1, 1].
     """
     if kind == "coverage":
@@ -46,7 +49,7 @@ def mask_latent(mask: Tensor, factor: int, kind: MaskKind, reach_mm: float, spac
         scaled = [_near_distance(volume, reach) / reach for volume in mask[:, 0].cpu().numpy()]
         image = torch.from_numpy(np.stack(scaled)[:, None]).to(mask.device).clamp(-1, 1)
     latent = octants(image, factor)
-    for _ in range(ROUNDS if factor > 1 else 0):
+    for _ in range(rounds if factor > 1 else 0):
         latent = latent + octants(image - interpolated(latent, factor), factor)
     return latent
 

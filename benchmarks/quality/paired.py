@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion import LesionInpaintPipeline, PairedLesionPipeline
-from diffusion.mask_latents import interpolated
+from diffusion.mask_latents import ROUNDS, interpolated, mask_latent, mask_of_latent
 from evaluation.lesions.detector import are_enough, detect, real_against_real
 from evaluation.lesions.label_agreement import label_agreement
 from evaluation.lesions.lesion_sets import Lesion
@@ -82,7 +82,11 @@ def main(config: PairedConfig) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     ct, masks = in_background(config, paired, rows, requests, "pairs")
     kept = [number for number in range(len(rows)) if masks[number].any()]
-    report: dict[str, Any] = {"asked": len(rows), "empty": len(rows) - len(kept)}
+    report: dict[str, Any] = {
+        "round_trip": round_trip(rows, paired.vae.factor),
+        "asked": len(rows),
+        "empty": len(rows) - len(kept),
+    }
     painted = in_masks(config, shipped, rows, requests, masks, kept)
     alone = paired.generate(
         config.alone, num_inference_steps=config.steps, generator=torch.Generator().manual_seed(config.seed)
@@ -129,6 +133,19 @@ def validation_rows(config: PairedConfig, paired: PairedLesionPipeline) -> list[
     rows = [read_nodule(dataset, int(index)) for index in np.sort(chosen)]
     rows = [row for row in rows if low <= diameter_of(row["lesion_mask"]) <= high]
     return [row | {name: np.nan if row[name] is None else row[name] for name in RATINGS} for row in rows]
+
+
+def round_trip(rows: Sequence[dict[str, Any]], factor: int) -> dict[str, list[float]]:
+    """Mean Dice, least Dice and mean volume ratio of real masks that went to the latent grid and back."""
+    masks = tensor_of(rows, "lesion_mask").to(torch.uint8)
+    found = {}
+    for kind, rounds in (("distance", 0), ("coverage", 0), ("distance", ROUNDS), ("coverage", ROUNDS)):
+        back = mask_of_latent(mask_latent(masks, factor, kind, 8.0, 1.0, rounds), factor)
+        both, given, got = ((one > 0).flatten(1).sum(1) for one in (masks & back, masks, back))
+        dice = 2 * both / (given + got)
+        values = (dice.mean(), dice.min(), (got / given).mean())
+        found[f"{kind}, {rounds} rounds"] = [float(value) for value in values]
+    return found
 
 
 def diameter_of(mask: np.ndarray) -> float:
@@ -300,11 +317,11 @@ def markdown(report: dict[str, Any]) -> str:
         f"{diameter['rank_correlation']:.2f} with the requested one, mean ratio {diameter['mean_ratio']:.2f}, "
         f"mean error {diameter['mean_error_mm']:.1f} mm."
     )
-    lines += [
-        "",
-        "| lesions | Dice of own outline with mask | empty share | Fréchet | detector AUROC |",
-        "|---|---|---|---|---|",
-    ]
+    lines += ["", "| mask on the latent grid and back | mean Dice | least Dice | volume |", "|---|---:|---:|---:|"]
+    for name, values in report["round_trip"].items():
+        lines.append(f"| {name} | {' | '.join(f'{value:.3f}' for value in values)} |")
+    lines += ["", "| lesions | Dice of own outline with mask | empty share | Fréchet | detector AUROC |"]
+    lines.append("|---|---|---|---|---|")
     detector = report.get("detector", {})
     for name, one in report["agreement"].items():
         auroc = detector.get("real against real" if name == "real nodules" else name)
