@@ -21,7 +21,7 @@ SIZE = 32
 @pytest.mark.slow
 def test_pairs_are_made_judged_and_kept(tmp_path):
     rated = dict.fromkeys(("lobulation", "spiculation", "sphericity", "texture", "malignancy"), 2.0)
-    save_nodule_dataset(({**row, **rated} for row in phantom_nodules(12, SIZE, 1.0)), tmp_path / "nodules", SIZE)
+    save_nodule_dataset(({**row, **rated} for row in phantom_nodules(18, SIZE, 1.0)), tmp_path / "nodules", SIZE)
     attributes = ("diameter_mm", "lobulation", "spiculation")
     small = {"channels": (4, 8), "blocks_per_level": 1}
     mask_unet = SPADEUNet3D(1, mask_conditions(1), map_factor=1, map_channels=0, attributes=attributes, **small)
