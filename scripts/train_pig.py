@@ -38,7 +38,8 @@ class PigConfig(TrainingConfig):
 
     Attributes:
         initial: Pipeline of a trained stage 2: its U-Net becomes model_y, its autoencoder made the latents.
-        mask_initial: Paired pipeline whose mask network is taken over; null starts from random weights.
+        mask_initial: Paired pipeline whose mask network is taken over, whatever image of masks it made; null starts from
+            random weights.
         mask_model: The mask's network, model_x.
         mask: "distance", the signed distance to the border, or "coverage", the share of voxels inside.
         reach_mm: Where the distance is clipped.
@@ -60,7 +61,7 @@ class PigConfig(TrainingConfig):
     mask_initial: ExistingFolder | None = None
     mask_model: MaskUNetConfig = field(default_factory=MaskUNetConfig)
     mask: MaskKind = "distance"
-    reach_mm: float = 8.0
+    reach_mm: float = 2.0
     parts: Literal["both", "mask"] = "both"
     fresh: bool = False
     target: Target = "v"
@@ -203,9 +204,6 @@ def mask_unet_of(config: PigConfig, vae) -> SPADEUNet3D:
     )
     if config.mask_initial is not None:
         trained = PairedLesionPipeline.from_pretrained(config.mask_initial)
-        kept = (config.mask, config.reach_mm)
-        if (trained.config["mask"], trained.config["reach_mm"]) != kept:
-            raise ValueError(f"{config.mask_initial}: its masks are another image than {kept}; choose the same")
         try:
             made.load_state_dict(trained.mask_unet.state_dict())
         except RuntimeError as error:

@@ -79,7 +79,7 @@ class PairedLesionPipeline(LesionPipeline):
         crop_size: int = 48,
         spacing_mm: float = 1.0,
         mask: MaskKind = "distance",
-        reach_mm: float = 8.0,
+        reach_mm: float = 2.0,
         detailed_map: bool = False,
     ) -> None:
         super().__init__()
