@@ -38,8 +38,8 @@ class PigConfig(TrainingConfig):
 
     Attributes:
         initial: Pipeline of a trained stage 2: its U-Net becomes model_y, its autoencoder made the latents.
-        mask_initial: Paired pipeline whose mask network is taken over, whatever image of masks it made; null starts from
-            random weights.
+        mask_initial: Paired pipeline whose mask network is taken over, whatever image of masks it made; null starts
+            from random weights.
         mask_model: The mask's network, model_x.
         mask: "distance", the signed distance to the border, or "coverage", the share of voxels inside.
         reach_mm: Where the distance is clipped.
