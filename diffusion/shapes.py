@@ -219,7 +219,7 @@ class LesionShapes(AlignedModel, ModelMixin, ConfigMixin):
         own = (flip_z * z, cos * y - sin * x, flip_x * (cos * x + sin * y))
         points = np.stack(np.broadcast_arrays(*(at + mid for at, mid in zip(own, middle, strict=True))))
         level = ndimage.map_coordinates(density, points, order=1, mode="constant")
-        solid = _of_volume(level, round(np.pi / 6 * diameter_mm**3 / float(np.prod(spacing))))
+        solid = of_volume(level, round(np.pi / 6 * diameter_mm**3 / float(np.prod(spacing))))
         return paste_box(solid.astype(np.uint8), offset, shape)
 
 
@@ -240,7 +240,7 @@ class LearnedShapes:
 
         Args:
             ct: Scan, or one crop (1, D, H, W) on the model's grid.
-            center_zyx, diameter_mm: Of the pipeline's call; the diameter is met about, not exactly.
+            center_zyx, diameter_mm: Of the pipeline's call.
             requests: Ratings by name, from `CHOSEN_BY`; those that the mask's network does not know do nothing.
             seed: Of the noise.
         Returns: The mask, uint8, an image or an array as `ct`; and the record.
@@ -255,6 +255,7 @@ class LearnedShapes:
             known,
             generator=torch.Generator(self.pipeline.device).manual_seed(seed),
             match_noise=False,
+            exact_diameter=True,
         )
         mask = made.lesion_mask[0].cpu().numpy() if is_crop else made.lesion_mask
         voxels = mask if is_crop else _voxels_of(mask)
@@ -283,7 +284,7 @@ def without_steps(outline: np.ndarray, slice_mm: float) -> np.ndarray:
         inner, outer = (ndimage.distance_transform_edt(part) for part in (padded[number], ~padded[number]))
         depth_mm[number] = np.clip(inner - outer, -reach, reach)
     blurred = ndimage.gaussian_filter1d(depth_mm, SLICE_SMOOTHING * slice_mm, axis=0) + reach
-    smooth = _of_volume(blurred, int(outline.sum()))
+    smooth = of_volume(blurred, int(outline.sum()))
     return smooth[mask_box(smooth)]
 
 
@@ -381,7 +382,7 @@ def _voxels_of(image: "sitk.Image") -> np.ndarray:
     return np.asarray(SimpleITK.GetArrayViewFromImage(image))
 
 
-def _of_volume(level: np.ndarray, voxels: int) -> np.ndarray:
+def of_volume(level: np.ndarray, voxels: int) -> np.ndarray:
     """The largest face-connected part above the highest level that gives it so many voxels."""
     order = np.sort(level[level > 0])[::-1]
     low, high = min(voxels, len(order)) - 1, len(order) - 1

@@ -64,6 +64,8 @@ class PairedConfig:
         alone: Pairs from nothing.
         extremes: Nodules in whose place 1 and 5 of lobulation and spiculation are requested.
         steps: Denoising steps.
+        time_shift: Of the image's network; null takes the pipeline's.
+        exact_diameter: Whether masks are cut at the requested volume.
         batch_size: Crops at a time.
         seed: Of everything random.
     """
@@ -76,6 +78,8 @@ class PairedConfig:
     alone: int = 32
     extremes: int = 24
     steps: int = 16
+    time_shift: float | None = None
+    exact_diameter: bool = False
     batch_size: int = 4
     seed: int = 0
 
@@ -194,6 +198,8 @@ def in_background(
             num_inference_steps=config.steps,
             generator=[torch.Generator().manual_seed(config.seed + start + n) for n in range(len(some))],
             valid_mask=tensor_of(some, "valid_mask"),
+            time_shift=config.time_shift,
+            exact_diameter=config.exact_diameter,
         )
         images.append(made.ct[:, 0].numpy())
         masks.append(made.lesion_mask[:, 0].numpy())

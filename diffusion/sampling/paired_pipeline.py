@@ -23,6 +23,7 @@ from diffusion.sampling.lesion_pipeline import LesionPipeline
 from diffusion.sampling.request import STEPS, InpaintRequest
 from diffusion.sampling.samplers import check_fits, set_steps
 from diffusion.sampling.steering import Steering
+from diffusion.shapes import of_volume
 from imaging.semantic_map import HU_EDGES, LUNG, lung_mask, semantic_map
 from imaging.window import to_hu, to_norm
 
@@ -64,6 +65,7 @@ class PairedLesionPipeline(LesionPipeline):
         mask: What the mask's diffusion makes, as `diffusion.mask_latents.mask_latent`.
         reach_mm: Where its distance is clipped.
         detailed_map: Whether semantic maps show vessels.
+        time_shift: Of its calls, where they name none.
     """
 
     model_cpu_offload_seq = "vae->mask_unet->unet->vae"
@@ -81,11 +83,17 @@ class PairedLesionPipeline(LesionPipeline):
         mask: MaskKind = "distance",
         reach_mm: float = 2.0,
         detailed_map: bool = False,
+        time_shift: float = 0.0,
     ) -> None:
         super().__init__()
         self.register_modules(vae=vae, mask_unet=mask_unet, unet=unet, scheduler=scheduler, population=population)
         self.register_to_config(
-            crop_size=crop_size, spacing_mm=spacing_mm, mask=mask, reach_mm=reach_mm, detailed_map=detailed_map
+            crop_size=crop_size,
+            spacing_mm=spacing_mm,
+            mask=mask,
+            reach_mm=reach_mm,
+            detailed_map=detailed_map,
+            time_shift=time_shift,
         )
         self._trained_scheduler = scheduler  # another that takes its place must fit it
 
@@ -113,13 +121,14 @@ class PairedLesionPipeline(LesionPipeline):
         attributes: Attributes | None = None,
         cfg_scale: float = 1.0,
         mask_cfg_scale: float = 1.0,
-        time_shift: float = 0.0,
+        time_shift: float | None = None,
         draw_appearance: bool = True,
         num_inference_steps: int = STEPS,
         generator: Generators = None,
         valid_mask: Any = None,
         blend_mm: float = 2.0,
         match_noise: bool = True,
+        exact_diameter: bool = False,
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
     ) -> PairedLesionOutput | tuple[Any, ...]:
@@ -128,14 +137,15 @@ class PairedLesionPipeline(LesionPipeline):
         Args:
             ct: HU. A whole scan as a `SimpleITK.Image`, or crops on the model's grid, (B, 1, D, H, W).
             center: Voxel index z, y, x; of crops one for each, or one for all.
-            diameter_mm: Of the sphere of equal volume, within `diameters_mm`; one number, or one for each crop. The
-                networks meet it about, not exactly.
+            diameter_mm: Of the sphere of equal volume, within `diameters_mm`; one number, or one for each crop.
             attributes: Requested character, names in `attributes`.
             cfg_scale, mask_cfg_scale: Of classifier-free guidance of the image's and of the mask's network.
             time_shift, draw_appearance, num_inference_steps, match_noise: As for `LesionInpaintPipeline`.
             generator: One, or one per volume.
             valid_mask: For crops, 0 where the crop reaches outside its scan.
             blend_mm: Depth over which the change is blended in, from the border of the painted region inwards.
+            exact_diameter: Whether the mask is cut at the level that gives it the requested volume. Otherwise the
+                networks decide: they meet the diameter about, and may make no lesion.
             return_dict: Whether to return a `PairedLesionOutput` and not its values as a tuple.
             callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step. The tensors are the
                 states `mask` and `image` and the clean estimates `mask_estimate` and `image_estimate`, on the latent
@@ -151,6 +161,8 @@ class PairedLesionPipeline(LesionPipeline):
         options = self._options(attributes, count, cfg_scale, mask_cfg_scale, time_shift, num_inference_steps)
         crops = self._region(ct, centers, diameters, valid_mask)
         level, made = self._sample(crops, diameters, options, draw_appearance, generator, callback_on_step_end)
+        if exact_diameter:
+            level = _at_volume(level, crops.paint_mask, diameters, self.config["spacing_mm"])
         if match_noise:
             ct_norm = self._norm(crops)
             white = randn_tensor(crops.ct_hu.shape, generator=generator, device=self._execution_device)
@@ -173,7 +185,7 @@ class PairedLesionPipeline(LesionPipeline):
         attributes: Attributes | None = None,
         cfg_scale: float = 1.0,
         mask_cfg_scale: float = 1.0,
-        time_shift: float = 0.0,
+        time_shift: float | None = None,
         num_inference_steps: int = STEPS,
         generator: Generators = None,
         callback_on_step_end: StepCallback | None = None,
@@ -211,7 +223,7 @@ class PairedLesionPipeline(LesionPipeline):
         count: int,
         cfg_scale: float,
         mask_cfg_scale: float,
-        time_shift: float,
+        time_shift: float | None,
         steps: int,
     ) -> dict[str, Any]:
         """The checked request: what each network receives beside the diameter, and how it is sampled."""
@@ -230,7 +242,7 @@ class PairedLesionPipeline(LesionPipeline):
         return {
             "received": received,
             "cfg_scales": (mask_cfg_scale, cfg_scale),
-            "time_shift": time_shift,
+            "time_shift": self.config["time_shift"] if time_shift is None else time_shift,
             "steps": steps,
         }
 
@@ -352,6 +364,18 @@ class PairedLesionPipeline(LesionPipeline):
             for own, scale, shift in zip(received, scales, shifts, strict=True)
         )
         return mask, image
+
+
+def _at_volume(level: Tensor, paint_mask: Tensor, diameters: Sequence[float], spacing_mm: float) -> Tensor:
+    """The images of masks, moved so that at 0 each has the volume of a sphere of its diameter; (B, 1, D, H, W)."""
+    moved = []
+    for image, painted, diameter in zip(
+        level[:, 0].cpu().numpy(), paint_mask[:, 0].cpu().numpy(), diameters, strict=True
+    ):
+        above = np.where(painted > 0, image - image.min(), 0.0)
+        inside = of_volume(above, round(np.pi / 6 * (diameter / spacing_mm) ** 3))
+        moved.append(np.where(inside | (image < image[inside].min()), image - image[inside].min() + 1e-4, -1e-4))
+    return torch.from_numpy(np.stack(moved)[:, None]).to(level)
 
 
 def _ball_image(image: "sitk.Image", center_zyx: Sequence[float], radius_mm: float) -> "sitk.Image":

@@ -165,6 +165,17 @@ def sure_pipeline() -> PairedLesionPipeline:
     return made
 
 
+def test_a_mask_can_have_the_requested_volume_exactly():
+    pipe = sure_pipeline()
+    asked = [8.0, 13.0]  # the network is sure of 12 mm
+    made = pipe(crops(), (8, 8, 8), asked, generator=seeds(0, 1), exact_diameter=True, **QUICK)
+    volumes = made.lesion_mask.flatten(1).sum(1).double()
+    expected = torch.pi / 6 * (torch.tensor(asked, dtype=torch.float64) / 2) ** 3
+    assert bool(((volumes - expected).abs() < 30).all()) and 2 * volumes[0] < volumes[1]
+    plain = pipe(crops(), (8, 8, 8), asked, generator=seeds(0, 1), **QUICK).lesion_mask.flatten(1).sum(1)
+    assert plain[0] == plain[1]
+
+
 def test_a_learned_shape_is_the_mask_of_a_call_without_one(monkeypatch):
     monkeypatch.setattr("diffusion.sampling.paired_pipeline.STEPS", 2)
     paints = pixel_pipeline(spacing_mm=2.0)
