@@ -220,7 +220,7 @@ def blank_latent(vae, crop_shape: tuple[int, ...]) -> Tensor:
 
 def pipeline_of(config: PigConfig, initial: LesionInpaintPipeline, model, scheduler) -> PairedLesionPipeline:
     """The paired pipeline on the grid of stage 2, with its population."""
-    kept = {name: initial.config[name] for name in ("crop_size", "spacing_mm", "detailed_map", "time_shift")}
+    kept = {name: initial.config[name] for name in ("crop_size", "spacing_mm", "detailed_map")}
     return PairedLesionPipeline(
         initial.vae,
         model.mask_unet,

@@ -64,7 +64,7 @@ class PairedConfig:
         alone: Pairs from nothing.
         extremes: Nodules in whose place 1 and 5 of lobulation and spiculation are requested.
         steps: Denoising steps.
-        time_shift: Of the image's network; null takes the pipeline's.
+        time_shift: Of the image's network.
         exact_diameter: Whether masks are cut at the requested volume.
         batch_size: Crops at a time.
         seed: Of everything random.
@@ -78,7 +78,7 @@ class PairedConfig:
     alone: int = 32
     extremes: int = 24
     steps: int = 16
-    time_shift: float | None = None
+    time_shift: float = 0.0
     exact_diameter: bool = False
     batch_size: int = 4
     seed: int = 0

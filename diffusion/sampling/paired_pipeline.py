@@ -65,7 +65,6 @@ class PairedLesionPipeline(LesionPipeline):
         mask: What the mask's diffusion makes, as `diffusion.mask_latents.mask_latent`.
         reach_mm: Where its distance is clipped.
         detailed_map: Whether semantic maps show vessels.
-        time_shift: Of its calls, where they name none.
     """
 
     model_cpu_offload_seq = "vae->mask_unet->unet->vae"
@@ -83,17 +82,11 @@ class PairedLesionPipeline(LesionPipeline):
         mask: MaskKind = "distance",
         reach_mm: float = 2.0,
         detailed_map: bool = False,
-        time_shift: float = 0.0,
     ) -> None:
         super().__init__()
         self.register_modules(vae=vae, mask_unet=mask_unet, unet=unet, scheduler=scheduler, population=population)
         self.register_to_config(
-            crop_size=crop_size,
-            spacing_mm=spacing_mm,
-            mask=mask,
-            reach_mm=reach_mm,
-            detailed_map=detailed_map,
-            time_shift=time_shift,
+            crop_size=crop_size, spacing_mm=spacing_mm, mask=mask, reach_mm=reach_mm, detailed_map=detailed_map
         )
         self._trained_scheduler = scheduler  # another that takes its place must fit it
 
@@ -121,7 +114,7 @@ class PairedLesionPipeline(LesionPipeline):
         attributes: Attributes | None = None,
         cfg_scale: float = 1.0,
         mask_cfg_scale: float = 1.0,
-        time_shift: float | None = None,
+        time_shift: float = 0.0,
         draw_appearance: bool = True,
         num_inference_steps: int = STEPS,
         generator: Generators = None,
@@ -185,7 +178,7 @@ class PairedLesionPipeline(LesionPipeline):
         attributes: Attributes | None = None,
         cfg_scale: float = 1.0,
         mask_cfg_scale: float = 1.0,
-        time_shift: float | None = None,
+        time_shift: float = 0.0,
         num_inference_steps: int = STEPS,
         generator: Generators = None,
         callback_on_step_end: StepCallback | None = None,
@@ -223,7 +216,7 @@ class PairedLesionPipeline(LesionPipeline):
         count: int,
         cfg_scale: float,
         mask_cfg_scale: float,
-        time_shift: float | None,
+        time_shift: float,
         steps: int,
     ) -> dict[str, Any]:
         """The checked request: what each network receives beside the diameter, and how it is sampled."""
@@ -242,7 +235,7 @@ class PairedLesionPipeline(LesionPipeline):
         return {
             "received": received,
             "cfg_scales": (mask_cfg_scale, cfg_scale),
-            "time_shift": self.config["time_shift"] if time_shift is None else time_shift,
+            "time_shift": time_shift,
             "steps": steps,
         }
 
