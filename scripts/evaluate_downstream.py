@@ -7,10 +7,9 @@ time.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from foundation.config import ExistingFolder, Seed, config_dict, launch, read_arguments
+from foundation.config import ExistingFolder, OutputFolder, Seed, config_dict, launch, read_arguments
 from imaging.dataset.label_policy import LabelPolicy
 
 TaskName = Literal["segmentation", "classification", "detection"]
@@ -42,7 +41,7 @@ class DownstreamConfig:
 
     data: ExistingFolder
     synthetic: tuple[ExistingFolder, ...]
-    out: Path
+    out: OutputFolder
     split: Literal["validation", "test"] = "validation"
     tasks: tuple[TaskName, ...] = ("segmentation", "classification", "detection")
     arms: tuple[ArmName, ...] = (

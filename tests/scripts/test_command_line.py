@@ -37,6 +37,7 @@ WITHOUT_INPUT = {"demo", "plot_time_weights"}
 MISSING = {  # the last option names what is not there
     "encode_latents": "--vae owner/name --out out --data data/nowhere",
     "evaluate": "--real . --out out --synthetic ours=.,theirs=data/nowhere",
+    "evaluate_downstream": "--data . --out out --synthetic [.,nowhere]",
     "evaluate_guidance": "--data . --judge . --out out --pipeline runs/ldm/nowhere",
     "evaluate_vae": "--data . --out out --vae kl=owner/name,vq=./nowhere",
     "inpaint": "--pipeline owner/name --out out --center 1,2,3 --diameter-mm 9 --ct nowhere.nii.gz",
