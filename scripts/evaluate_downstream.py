@@ -115,7 +115,7 @@ def main(config: DownstreamConfig) -> None:
     left = [cell for cell in cells if not (config.out / "cells" / cell.file).is_file()][: config.stop_after]
     for cell in tqdm(left, desc=config.out.name):
         options = (config.steps, config.batch_size, config.learning_rate)
-        keep(config.out / "cells", cell, run_cell(cell, real, synthetic, tested, *options))
+        keep(config.out / "cells", cell, *run_cell(cell, real, synthetic, tested, *options))
 
     outcomes = kept(config.out / "cells", cells)
     patients = {task: [crop.patient_id for crop in tested if TASKS[task].usable(crop)] for task in config.tasks}

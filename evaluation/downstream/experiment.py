@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
+from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from evaluation.downstream.arms import ARMS, draw_batch
@@ -35,6 +37,11 @@ class Cell:
         """Name of its outcomes."""
         return f"{self.task}_{self.arm}_{self.fraction:g}_{self.seed}.json"
 
+    @property
+    def network(self) -> str:
+        """Name of its weights."""
+        return self.file.replace(".json", ".safetensors")
+
 
 def cells_of(tasks: Sequence[str], arms: Sequence[str], fractions: Sequence[float], seeds: int) -> list[Cell]:
     """All cells, seed by seed, so that an interrupted run has something to compare.
@@ -59,7 +66,7 @@ def run_cell(
     steps: int,
     batch_size: int,
     learning_rate: float,
-) -> list[Outcome]:
+) -> tuple[nn.Module, list[Outcome]]:
     """Train a network and ask it about each test crop that the task can use.
 
     Args:
@@ -67,6 +74,7 @@ def run_cell(
         real, synthetic: Training lesions.
         tested: Of other patients.
         steps, batch_size, learning_rate: Of the training; alike for all arms.
+    Returns: The network, and what it says of these crops.
     Raises: ValueError: If a source that the arm needs has no lesion that the task can use.
     """
     task, arm = TASKS[cell.task], ARMS[cell.arm]
@@ -94,11 +102,13 @@ def run_cell(
         schedule.step()
     network.eval()
     with torch.no_grad():
-        return [task.outcome(network, crop) for crop in tested if task.usable(crop)]
+        return network, [task.outcome(network, crop) for crop in tested if task.usable(crop)]
 
 
-def keep(folder: Path, cell: Cell, outcomes: Sequence[Outcome]) -> None:
-    """Store a cell's outcomes, complete or not at all."""
+def keep(folder: Path, cell: Cell, network: nn.Module, outcomes: Sequence[Outcome]) -> None:
+    """Store a cell's network and then its outcomes, which say that it is done; each complete or not at all."""
+    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+    write_atomically(folder / cell.network, lambda temporary: save_file(weights, temporary))
     write_atomically(folder / cell.file, lambda temporary: temporary.write_text(json.dumps(list(outcomes))))
 
 
