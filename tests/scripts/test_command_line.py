@@ -48,6 +48,7 @@ MISSING = {  # the last option names what is not there
     "prepare_scans": "--out out --scans nowhere",
     "prepare_shapes": "--nodules . --out out --data nowhere",
     "push_to_hub": "--repo owner/name --pipeline runs/nowhere",
+    "reading_study": "prepare --synthetic . --out out --real nowhere",
     "reconstruct_scan": "--vae owner/name --out out --ct nowhere",
     "run_baselines": "--budget-minutes 1 --out out --data nowhere",
     "serve_autoencoder": "--model /no/where",
