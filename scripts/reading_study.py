@@ -9,6 +9,7 @@ A set is a prepared dataset, a folder of `<name>_ct.nii.gz` and `<name>_mask.nii
 `analyse --study FOLDER --synthetic-cases '[2,5,9]'` prints what the reader of the pages recognised.
 """
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,14 +160,14 @@ def serve_study(config: ServeConfig) -> None:
 
     study = load_study(config.study)
     names = config.readers.split(",") if isinstance(config.readers, str) else config.readers
-    tokens = reader_tokens(config.study, names)
     try:
-        lock = FileLock(config.study / ".serving.lock", timeout=0)
-        with lock:
+        with FileLock(config.study / ".serving.lock", timeout=0):
+            tokens = reader_tokens(config.study, names)
             app = create_app(study, tokens, AnswerFile(config.study / ANSWERS))
             listener = bind(config.host, config.port)
             listener.listen()
             host, port = listener.getsockname()[:2]
+            host = socket.gethostname() if host in ("0.0.0.0", "::") else host
             print("the link of each reader; who has it, answers in this name:")
             for reader, token in tokens.items():
                 print(f"  {reader}: http://{f'[{host}]' if ':' in host else host}:{port}/#{token}", flush=True)

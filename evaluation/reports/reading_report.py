@@ -105,9 +105,7 @@ def save_reading_report(
         sections[f"By {kind}"] = [_groups(kind, of)]
     sections["Most missed cases"] = _missed(pictures, study, first)
     readers, cases = len(left), len({read.truth.case for read in first})
-    opening = [
-        Paragraph(f"{readers} reader{'s' * (readers > 1)} said of {cases} lesions whether they are real or synthetic.")
-    ]
+    opening = [Paragraph(f"Readers: {readers}. Lesions that they called real or synthetic: {cases}.")]
     gaps = [f"{reader}: {count} cases are not answered yet." for reader, count in left.items() if count]
     content = {
         "figures": columns,
@@ -150,7 +148,7 @@ def draw_cases(path: Path, study: Study, cases: Sequence[KeyCase]) -> None:
         for plane, (image, aspect) in enumerate(zip(centre_slices(volume), aspects, strict=True)):
             axes = grid[row, 3 * half + plane]
             upright = image if plane == 0 else image[::-1]  # the head is up
-            axes.imshow(upright, cmap="gray", vmin=-1, vmax=1, aspect=aspect)
+            axes.imshow(upright, cmap="gray", vmin=-1, vmax=1, aspect=aspect, interpolation="bicubic")
         grid[row, 3 * half].set_title(f"case {case.case}", fontsize=9, loc="left")
     figure.savefig(path, dpi=DPI)
 
@@ -229,7 +227,7 @@ def _missed(pictures: Path, study: Study, first: Sequence[Read]) -> list[Block]:
             continue
         name = f"missed_{'real' if real else 'synthetic'}.png"
         draw_cases(pictures / name, study, [case for case, *_ in rows])
-        caption = f"The {title} by most readers: axial, coronal and sagittal plane, -1150 … 350 HU."
+        caption = f"The {title} most often: axial, coronal and sagittal plane, -1150 … 350 HU."
         cells = [
             [str(case.case), case.lesion, number(case.diameter_mm, 1), f"{wrong} of {all_}", f"{confidence:.1f}"]
             for case, wrong, all_, confidence in rows

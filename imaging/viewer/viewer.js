@@ -1,6 +1,6 @@
 /* A CT volume in three planes. One class, no framework, no other file than viewer.css.
 
-   const viewer = new VolumeViewer(element);            // an empty element; it becomes the grid of three panes
+   const viewer = new VolumeViewer(element, {headUp: true, preset: "lung", gapMm: 7});  // element: an empty one
    viewer.load({data, shape: [D, H, W], spacing: [z, y, x]});   // Int16Array in HU, z slowest; mm
    viewer.setMask(mask, {colour: [255, 160, 0], opacity: 0.4}); // Uint8Array of the same length, or null
    viewer.setCrosshair([z, y, x]);                      // voxel; it also chooses the slice of each plane
@@ -30,6 +30,7 @@ export const PLANES = [
 const CLICK_PX = 4; // a shorter way is a click, not a drag
 const WHEEL_STEP = 40; // of deltaY: touchpads send many small ones
 const MOST_ZOOM = 20;
+const LEAST_GAP_PX = 8; // of the crosshair
 const LEAST_WIDTH = 1; // HU
 
 /* Fetch an int16 volume; onProgress gets shares from 0 to 1. Throws for a status other than 2xx: error.status, and
@@ -57,10 +58,11 @@ export async function fetchVolume(url, {headers = {}, shape, spacing, signal, on
 }
 
 export class VolumeViewer extends EventTarget {
-  constructor(element, {headUp = true, preset = "lung"} = {}) {
+  constructor(element, {headUp = true, preset = "lung", gapMm = 7} = {}) {
     super();
     this.element = element;
     this.headUp = headUp;
+    this.gapMm = gapMm; // free of the crosshair, around its place
     this.volume = null;
     this.mask = null;
     this.crosshair = [0, 0, 0];
@@ -365,7 +367,8 @@ export class VolumeViewer extends EventTarget {
     const row = this.crosshair[plane.down];
     if (this.crosshairShown) {
       const lineY = y + ((flip ? this.volume.shape[plane.down] - 1 - row : row) + 0.5) * scaleY;
-      this.#drawCrosshair(context, x + (this.crosshair[plane.across] + 0.5) * scaleX, lineY, density);
+      const gap = Math.max(this.gapMm * scaleX / this.volume.spacing[plane.across], LEAST_GAP_PX * density);
+      this.#drawCrosshair(context, x + (this.crosshair[plane.across] + 0.5) * scaleX, lineY, gap, density);
     }
     caption.textContent = `${plane.name} ${this.crosshair[plane.axis] + 1}/${this.volume.shape[plane.axis]}`;
   }
@@ -389,9 +392,8 @@ export class VolumeViewer extends EventTarget {
   }
 
   /* Four arms that leave the place itself free. */
-  #drawCrosshair(context, x, y, density) {
+  #drawCrosshair(context, x, y, gap, density) {
     const {width, height} = context.canvas;
-    const gap = Math.min(width, height) / 7;
     context.strokeStyle = "rgba(80, 200, 190, 0.65)";
     context.lineWidth = density;
     context.beginPath();
