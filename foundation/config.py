@@ -198,6 +198,24 @@ def shortened(message: str) -> str:
     return "\n".join(line if len(line) <= LONGEST else f"{line[:LONGEST]} ..." for line in lines)
 
 
+def take_old_name(config: Any, old: str, new: str) -> None:
+    """Let a field's old name fill the new one, with a warning; for `__post_init__`, while version 0.1 lasts.
+
+    Args:
+        config: Frozen dataclass with both fields, each None where it is not given.
+        old, new: Names of the fields.
+    Raises: ValueError: If both are given.
+    """
+    if getattr(config, old) is None:
+        return
+    old_option, option = ("--" + name.replace("_", "-") for name in (old, new))
+    if getattr(config, new) is not None:
+        raise ValueError(f"{option} and {old_option} are the same option; pass {option} alone")
+    print(f"warning: {old_option} is now {option}; version 0.2 will not know the old name", file=sys.stderr)
+    object.__setattr__(config, new, getattr(config, old))
+    object.__setattr__(config, old, None)
+
+
 def config_dict(config: Any) -> dict[str, Any]:
     """The config as plain YAML types (paths as strings, tuples as lists), for run folders and trackers."""
 

@@ -43,7 +43,7 @@ class SynthesizeConfig(SamplingConfig):
         scans: Folder in which scans are looked for at any depth: DICOM series, NIfTI and MetaImage files.
         existing_masks: The nodules that are in the scans already: a file, or a folder in which files are looked for at
             any depth. A label image on the scan's grid has the scan's name, and is all 0 for a scan without nodules; a
-            LIDC XML names its series.
+            LIDC XML, a DICOM segmentation and a DICOM structure set name their series.
         no_nodules_known: Take a scan without such a file as one without nodules; the manifest then says "none known".
         lesions: How many, a multiple of `lesions_per_scan`.
         lesions_per_scan: In each output.
@@ -91,7 +91,7 @@ class SynthesizeConfig(SamplingConfig):
         if self.existing_masks is None and not self.no_nodules_known:
             raise ValueError(
                 "nodules that are in the scans already would be labelled as background: name them by --existing-masks, "
-                "a folder of label images or LIDC XML files; or pass --no-nodules-known true if none is known"
+                "a folder of label images, LIDC XML or DICOM files; or pass --no-nodules-known true if none is known"
             )
         for name, low in (("lesions", 1), ("lesions_per_scan", 1), ("attempts", 1), ("batch_size", 1)):
             if getattr(self, name) < low:
@@ -201,8 +201,8 @@ def scans_and_masks(config: SynthesizeConfig) -> tuple[list[Path], dict[Path, Pa
         name = without[0].relative_to(config.scans)
         raise ValueError(
             f"--existing-masks {masks}: no file for {len(without)} of {len(scans)} scans, the first is {name}; add a "
-            "label image of this name (all 0 where there is no nodule) or the LIDC XML of its series, or pass "
-            "--no-nodules-known true to take these scans as ones without nodules"
+            "label image of this name (all 0 where there is no nodule), or the LIDC XML, DICOM segmentation or "
+            "structure set of its series; or pass --no-nodules-known true to take these scans as ones without nodules"
         )
     return scans, existing
 

@@ -44,7 +44,7 @@ MISSING = {  # the last option names what is not there
     "inpaint_nodules": "--data . --out out --pipeline runs/ldm/nowhere",
     "measure_real_lesions": "--out out.safetensors --data nowhere",
     "prepare_lidc": "--out out --scans . --merge [.,nowhere]",
-    "prepare_nodules": "--out out --data nowhere",
+    "prepare_nodules": "--out out --scans nowhere",
     "prepare_scans": "--out out --scans nowhere",
     "prepare_shapes": "--nodules . --out out --data nowhere",
     "push_to_hub": "--repo owner/name --pipeline runs/nowhere",
