@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from imaging.files.ct import READ_SUFFIXES, find_dicom_slices, read_instances
 from imaging.files.dicom_nodules import annotated_series, is_dicom_annotation, read_dicom_nodules
+from imaging.files.scan_folder import find_scans
 from imaging.files.walk import files_below
 from imaging.geometry import point_of_index
 from imaging.lidc.consensus import ReaderMask, agree, group_marks, rasterise
@@ -36,6 +37,20 @@ class ExistingNodules(NamedTuple):
     labels: np.ndarray
     sources: list[str]
     readers: list[int | None]
+
+
+def scans_with_existing(root: Path, masks: Path) -> tuple[list[Path], dict[Path, Path]]:
+    """The scans below a folder, without those among the masks, and the file that names the nodules of each.
+
+    Args:
+        root: Folder of scans.
+        masks: As for :func:`pair_existing`; it may be the same folder.
+    Raises: ValueError: As :func:`pair_existing` and `imaging.files.scan_folder.find_scans`.
+    """
+    scans = find_scans(root)
+    if masks.resolve() not in (root.resolve(), *root.resolve().parents):
+        scans = [path for path in scans if not path.resolve().is_relative_to(masks.resolve())]
+    return scans, pair_existing(masks, root, scans)
 
 
 def pair_existing(masks: Path, root: Path, scans: Sequence[Path]) -> dict[Path, Path]:

@@ -12,14 +12,15 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
-from pydicom.uid import LabelMapSegmentationStorage, RTStructureSetStorage, SegmentationStorage
+from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 from skimage.draw import polygon
 
 from foundation.text_files import reason_of
 from imaging.files.dicom_check import BoundedFile, check_dicom
 from imaging.lesions.mask import numbered_nodules
 
-SEGMENTATIONS = (SegmentationStorage, LabelMapSegmentationStorage)
+LABEL_MAPS = "1.2.840.10008.5.1.4.1.1.66.7"  # Label Map Segmentation Storage
+SEGMENTATIONS = (SegmentationStorage, LABEL_MAPS)
 SOP_CLASS = b"\2\0\2\0UI"  # of the element that says what a file holds, in its first bytes
 NODULE_NAME = re.compile(r"nodul|lesion|mass\b|tumou?r|neoplas|cancer|carcinom|metasta|gtv", re.IGNORECASE)
 OFF_GRID = 0.25  # voxels; positions in headers are rounded
@@ -97,7 +98,7 @@ def read_dicom_nodules(path: Path, ct: sitk.Image) -> tuple[np.ndarray, list[str
             else:
                 print(f"note: {path}: {name} has no voxel of its own and is not among the labels")
     except Exception as error:  # highdicom and pydicom raise many kinds on damaged files
-        said = str(error) if isinstance(error, _NotOfThisScan) else f"cannot be read ({reason_of(error)})"
+        said = str(error) if isinstance(error, _OtherGridError) else f"cannot be read ({reason_of(error)})"
         raise ValueError(f"{path}: {said}") from error
     if len(kept) != 1:
         return labels, kept
@@ -106,7 +107,7 @@ def read_dicom_nodules(path: Path, ct: sitk.Image) -> tuple[np.ndarray, list[str
     return labels, kept if count == 1 else [f"{kept[0]}, part {part}" for part in range(1, count + 1)]
 
 
-class _NotOfThisScan(ValueError):
+class _OtherGridError(ValueError):
     """What is read does not lie on the grid of the CT."""
 
 
@@ -148,10 +149,12 @@ def _segments(dataset: Dataset, chosen: dict[int, str], ct: sitk.Image) -> Itera
     for number, name in chosen.items():
         volume = segmentation.get_volume(segment_numbers=[number])
         affine, inside = volume.affine, np.argwhere(volume.array[..., 0] >= 0.5)
-        steps = np.abs(_index_of_points(ct, affine[:3, :3].T + affine[:3, 3]) - _index_of_points(ct, affine[None, :3, 3]))
+        steps = np.abs(
+            _index_of_points(ct, affine[:3, :3].T + affine[:3, 3]) - _index_of_points(ct, affine[None, :3, 3])
+        )
         used = steps[[extent > 1 for extent in volume.spatial_shape]]  # one slice has no distance to the next
         if (np.abs(used - np.rint(used)) > 0.05).any() or (np.rint(used).sum(axis=1) != 1).any():
-            raise _NotOfThisScan(f"{name} lies on another grid than the CT; resample it to the CT's slices and pixels")
+            raise _OtherGridError(f"{name} lies on another grid than the CT; resample it to the CT's slices and pixels")
         yield name, _on_grid(ct, inside @ affine[:3, :3].T + affine[:3, 3], name)
 
 
@@ -167,11 +170,13 @@ def _structures(dataset: Dataset, chosen: dict[int, str], ct: sitk.Image) -> Ite
             place = _index_of_points(ct, np.array(contour.ContourData, float).reshape(-1, 3))
             index = round(float(place[:, 0].mean()))
             if np.abs(place[:, 0] - index).max() > OFF_GRID:
-                raise _NotOfThisScan(f"{name} has a contour that lies between slices of the CT, expected one in a slice")
+                raise _OtherGridError(
+                    f"{name} has a contour that lies between slices of the CT, expected one in a slice"
+                )
             if not 0 <= index < shape[0]:
-                raise _NotOfThisScan(f"{name} has a contour beyond the slices of the CT")
+                raise _OtherGridError(f"{name} has a contour beyond the slices of the CT")
             if place.min() < -1 or (place.max(axis=0) > shape).any():
-                raise _NotOfThisScan(f"{name} has a contour that leaves the CT")
+                raise _OtherGridError(f"{name} has a contour that leaves the CT")
             plane = planes.setdefault(index, np.zeros(shape[1:], bool))
             rows, columns = polygon(place[:, 1], place[:, 2], plane.shape)
             plane[rows, columns] ^= True
@@ -191,7 +196,7 @@ def _on_grid(ct: sitk.Image, points_xyz_mm: np.ndarray, name: str) -> np.ndarray
     place = _index_of_points(ct, points_xyz_mm)
     voxels = np.rint(place).astype(int)
     if len(place) and np.abs(place - voxels).max() > OFF_GRID:
-        raise _NotOfThisScan(f"{name} lies between the voxels of the CT; resample it to the CT's grid")
+        raise _OtherGridError(f"{name} lies between the voxels of the CT; resample it to the CT's grid")
     if (voxels < 0).any() or (voxels >= ct.GetSize()[::-1]).any():
-        raise _NotOfThisScan(f"{name} leaves the CT; is it of another scan?")
+        raise _OtherGridError(f"{name} leaves the CT; is it of another scan?")
     return voxels
