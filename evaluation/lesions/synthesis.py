@@ -4,7 +4,7 @@ The character of lesion i is drawn from (seed, i), its mask, site and noise from
 row of `imaging.dataset.manifest`.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -99,15 +99,28 @@ def requestable_attributes(pipeline: LesionInpaintPipeline) -> list[str]:
 
 
 def check_requests(
-    pipeline: LesionInpaintPipeline, attributes: Mapping[str, float | str], characters: Characters
+    pipeline: LesionInpaintPipeline,
+    attributes: Mapping[str, float | str],
+    characters: Characters,
+    balanced: Collection[str] = (),
 ) -> None:
-    """Raise ValueError where attributes, or the ranges of even characters, are not for this pipeline to request."""
+    """Raise ValueError where attributes, the ranges of even characters, or balanced attributes are not for this
+    pipeline to request, or a balanced one is given one value for all."""
     known = requestable_attributes(pipeline)
     for name, value in attributes.items():
         check_attribute(name, value, known)
     for name in characters.ranges if characters.population == "uniform" else ():
         if name not in (*known, "diameter_mm", *USUAL):
             raise ValueError(f"ranges: this pipeline cannot be requested {name}; it knows {', '.join(known) or 'none'}")
+    for name in balanced:
+        if name not in (*known, "diameter_mm", *USUAL):
+            raise ValueError(
+                f"balance: this pipeline cannot be requested {name}; it knows {', '.join(known) or 'none'}"
+            )
+        if name in attributes:
+            raise ValueError(
+                f"balance: {name} is requested of every lesion by --attributes.{name}; leave out one of them"
+            )
 
 
 @lru_cache(maxsize=1)
@@ -200,6 +213,7 @@ def _placed(
         "lesion": lesion,
         "attempt": attempt,
         "accepted": True,
+        "balance": character.classes,
         "mask_diameter_mm": character.mask_mm,
         "mask_seed": int(rng.integers(2**31)),
         "noise_seed": int(rng.integers(2**62)),
@@ -237,7 +251,7 @@ def _placed(
 
 def _drawn_character(synthesis: Synthesis, lesion: int, asks: Sequence[str]) -> Character:
     """What a lesion is to be, within the scales of its attributes."""
-    drawn = synthesis.characters.draw(generator(synthesis.seed, "character", lesion))
+    drawn = synthesis.characters.draw(lesion, generator(synthesis.seed, "character", lesion))
     requested = {name: float(np.clip(value, *SCALES[name][:2])) for name, value in drawn.requested.items()}
     fixed = synthesis.options["attributes"] or {}
     requested |= {name: check_attribute(name, value, asks) for name, value in fixed.items()}
