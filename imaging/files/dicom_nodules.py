@@ -115,7 +115,9 @@ def _read(path: Path, stop_before_pixels: bool = False) -> Dataset:
     check_dicom(path, lengths=False)
     try:
         with BoundedFile(path) as opened:
-            return pydicom.dcmread(opened, stop_before_pixels=stop_before_pixels)
+            dataset = pydicom.dcmread(opened, stop_before_pixels=stop_before_pixels)
+        _ = dataset.SOPClassUID  # missing in a damaged file
+        return dataset
     except Exception as error:  # pydicom raises many kinds on damaged files
         raise ValueError(f"{path}: cannot be read as DICOM ({reason_of(error)}); is it complete?") from error
 
@@ -146,6 +148,11 @@ def _segments(dataset: Dataset, chosen: dict[int, str], ct: sitk.Image) -> Itera
     import highdicom as hd
 
     segmentation = hd.seg.Segmentation.from_dataset(dataset, copy=False)
+    geometry = segmentation.get_volume_geometry()
+    if geometry is None:
+        raise _OtherGridError("its frames are no regular volume; write them on the CT's grid")
+    if np.prod(geometry.spatial_shape, dtype=float) > np.prod(ct.GetSize(), dtype=float):
+        raise _OtherGridError(f"spans {geometry.spatial_shape} voxels, more than the CT; is it of another scan?")
     for number, name in chosen.items():
         volume = segmentation.get_volume(segment_numbers=[number])
         affine, inside = volume.affine, np.argwhere(volume.array[..., 0] >= 0.5)
