@@ -1,0 +1,215 @@
+"""A pooled lesion into an array of CT, at any spacing and orientation: fast, for training.
+
+A lesion fills the air of the lung. So the pool keeps, for each voxel of 1 mm, which part f of the way from the lung to
+the lesion's tissue T the model went (`opacity`, `tissue_hu`). In another scan with the smooth level s and the noise n,
+
+    s + n  ->  s + f · max(T - s, 0) + n .
+
+Lung becomes lesion, ground glass keeps what lies behind it, a vessel or the wall stays what it is, and the noise is the
+scan's own. What is finer than s and too large for noise, such as a fine vessel, fades by f.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.nn import functional as F
+
+from imaging.boxes import mask_box
+from imaging.compositing import composite
+from imaging.lesions.patch_sites import TISSUE_HU, PatchLung, near_wall, patch_lung, patch_site
+from imaging.noise import clipped_to_noise
+from imaging.window import AIR_HU
+
+POOL_MM = 1.0  # spacing of pooled lesions
+SOFT_TISSUE_HU = 60.0  # what fills a voxel wholly, unless the lesion is denser
+SMOOTH_VOXELS = 1.0  # Gaussian sigma between the level of a scan and its noise
+PLACES = 5  # that are tried for a lesion
+LEAST_KEPT = 0.5  # share of a lesion that lies in the lung and in the array
+APART_MM = 3.0  # from what is labelled already
+LARGEST_SCALED = 10.0  # values of an image that is not in HU any more
+LUNG_BELOW_HU, USUAL_LUNG_HU = -600.0, -850.0
+LEAST_CONTRAST_HU, MOST_EMPTY = 150.0, 0.3  # of a lesion that shows
+FAINT = 0.03  # opacity of noise
+
+
+@dataclass(frozen=True)
+class PooledLesion:
+    """A lesion without its surroundings, on a grid of 1 mm; arrays (D, H, W), z from foot to head.
+
+    Attributes:
+        opacity: f, 0 to 1, float16.
+        tissue_hu: T, float16.
+        mask: Its label, uint8.
+    """
+
+    opacity: np.ndarray
+    tissue_hu: np.ndarray
+    mask: np.ndarray
+
+    @property
+    def radius_mm(self) -> float:
+        """Of the sphere that has its volume."""
+        return float(np.cbrt(self.mask.sum() * 3 / (4 * np.pi))) * POOL_MM
+
+
+def pooled_lesion(made_hu: np.ndarray, given_hu: np.ndarray, lesion_mask: np.ndarray) -> PooledLesion | None:
+    """Take a painted lesion from its surroundings.
+
+    Args:
+        made_hu: The crop with the lesion, HU, (D, H, W), 1 mm.
+        given_hu: The crop before.
+        lesion_mask: The lesion.
+    Returns: The lesion; None where it does not show: its median less than 150 HU above the lung, or three tenths of its
+        mask below the middle between the two.
+    """
+    inside, changed = np.asarray(lesion_mask) > 0, made_hu != given_hu
+    box = mask_box(changed | inside, margin=1)
+    made, given = (np.asarray(hu[box], np.float32) for hu in (made_hu, given_hu))
+    inside, around = inside[box], (~changed & (given_hu < LUNG_BELOW_HU))[box]
+    lung_hu = float(np.median(given[around])) if around.any() else USUAL_LUNG_HU
+    lesion_hu = float(np.median(made[inside]))
+    if lesion_hu - lung_hu < LEAST_CONTRAST_HU or (made[inside] < (lung_hu + lesion_hu) / 2).mean() > MOST_EMPTY:
+        return None
+    tissue = np.maximum(made, SOFT_TISSUE_HU)
+    # in the margin only what the model added to the lung counts, and no vessel that was there before
+    before = np.where(inside, lung_hu, np.maximum(ndimage.gaussian_filter(given, SMOOTH_VOXELS), lung_hu))
+    opacity = (made - before) / np.maximum(tissue - before, 1.0)
+    opacity = np.where(inside, opacity, np.where(changed[box], opacity - FAINT, 0)).clip(0, 1)
+    kept = mask_box((opacity > 0) | inside, margin=1)
+    arrays = (opacity.astype(np.float16), tissue.astype(np.float16), inside.astype(np.uint8))
+    return PooledLesion(*(np.ascontiguousarray(array[kept]) for array in arrays))
+
+
+def insert_lesions(
+    ct_hu: np.ndarray,
+    labels: np.ndarray | None,
+    index_to_mm: np.ndarray,
+    lesions: Sequence[PooledLesion],
+    rng: np.random.Generator,
+    label_value: int | None = 1,
+) -> int:
+    """Put lesions into an array, in place, each at a place of its own; one that finds no room is left out.
+
+    Args:
+        ct_hu: (X, Y, Z) in any order of axes, HU, any real type.
+        labels: Same shape; None if there are none.
+        index_to_mm: (3, 3), from a step along the axes to mm in the patient's x, y, z (left or right, back, head).
+        lesions: To put in.
+        rng: Draws place, turn and mirror.
+        label_value: What is written into `labels`; None writes the next number after the largest, an instance each.
+    Returns: How many were put in.
+    Raises: ValueError: If the values cannot be HU, or a shape does not fit.
+    """
+    if ct_hu.ndim != 3 or (labels is not None and labels.shape != ct_hu.shape):
+        raise ValueError(
+            f"image of {ct_hu.shape} voxels, label of {None if labels is None else labels.shape}; expected three axes "
+            "and the same grid; put the transform after those that bring both to one grid"
+        )
+    spacing_mm = np.linalg.norm(index_to_mm, axis=0)
+    lung = patch_lung(ct_hu, spacing_mm)
+    if lung is None:
+        _check_hu(ct_hu)
+        return 0
+    made = 0
+    for lesion in lesions:
+        for _ in range(PLACES):
+            center = patch_site(lung, lesion.radius_mm, rng)
+            if center is None:
+                break
+            if _inserted(ct_hu, labels, index_to_mm, lesion, center, lung, rng, label_value):
+                made += 1
+                break
+    return made
+
+
+def _inserted(
+    ct_hu: np.ndarray,
+    labels: np.ndarray | None,
+    index_to_mm: np.ndarray,
+    lesion: PooledLesion,
+    center: Sequence[float],
+    lung: PatchLung,
+    rng: np.random.Generator,
+    label_value: int | None,
+) -> bool:
+    """Put a lesion at a place, turned and mirrored; whether there was room."""
+    turn, flips = rng.uniform(0, 2 * np.pi), rng.choice((-1.0, 1.0), 2)
+    cos, sin = np.cos(turn), np.sin(turn)
+    to_lesion = np.array([[flips[0] * cos, -flips[0] * sin, 0], [sin, cos, 0], [0, 0, flips[1]]]) @ index_to_mm
+    box = _box(ct_hu.shape, center, np.linalg.inv(to_lesion), lesion.opacity.shape)
+    opacity, tissue_hu, inside = _sampled(lesion, box, center, to_lesion)
+    if labels is not None:
+        finest_mm = float(np.linalg.norm(index_to_mm, axis=0).min())
+        taken = labels[box] > 0
+        if (
+            taken.any()
+            and (ndimage.binary_dilation(taken, iterations=round(APART_MM / finest_mm)) & (inside > 0)).any()
+        ):
+            return False
+    level = np.maximum(ct_hu[box].astype(np.float32), AIR_HU)
+    smooth = ndimage.gaussian_filter(level, SMOOTH_VOXELS)
+    label = (inside >= 0.5) & ~(near_wall(lung, box) & (smooth > TISSUE_HU))
+    whole = lesion.mask.sum() * POOL_MM**3 / abs(np.linalg.det(index_to_mm))
+    if label.sum() < max(1, LEAST_KEPT * whole):
+        return False
+    on = np.nonzero(opacity > 0)
+    opacity, tissue_hu, level, smooth = (array[on] for array in (opacity, tissue_hu, level, smooth))
+    detail = level - smooth
+    change = opacity * (np.maximum(tissue_hu - smooth, 0) + clipped_to_noise(detail) - detail)
+    part = ct_hu[box]
+    part[on] = composite(part[on], change, np.ones_like(opacity))
+    if labels is not None:
+        labels[box][label] = int(labels.max()) + 1 if label_value is None else label_value
+    return True
+
+
+def _box(
+    shape: Sequence[int], center: Sequence[float], to_index: np.ndarray, size_zyx: Sequence[int]
+) -> tuple[slice, ...]:
+    """The part of an array that a lesion reaches."""
+    half = np.array(size_zyx[::-1]) / 2 * POOL_MM
+    reach = np.abs(to_index) @ half + 1
+    low = np.maximum(np.floor(np.array(center) - reach), 0).astype(int)
+    high = np.minimum(np.ceil(np.array(center) + reach) + 1, shape).astype(int)
+    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+
+
+def _sampled(
+    lesion: PooledLesion, box: Sequence[slice], center: Sequence[float], to_lesion: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Opacity, tissue and mask (0 to 1) at the voxels of a box.
+
+    Linear between the pool's voxels. Along an axis with larger voxels, the mean over the part of a voxel that the
+    pool's own does not cover yet (see `imaging.geometry.sample_grid`): thick slices blur a lesion.
+    """
+    spacing_mm = np.linalg.norm(to_lesion, axis=0)
+    volume = torch.from_numpy(np.stack([lesion.opacity, lesion.tissue_hu, lesion.mask]).astype(np.float32))[None]
+    half = (np.array(lesion.opacity.shape[::-1]) - 1) / 2 * POOL_MM
+    matrix = (to_lesion / half[:, None]).astype(np.float32)  # grid_sample counts from -1 to 1
+    width = np.sqrt(np.maximum(spacing_mm**2 - POOL_MM**2, 0)) / spacing_mm
+    counts = [max(1, int(np.ceil(w * mm / POOL_MM))) for w, mm in zip(width, spacing_mm, strict=True)]
+    total = torch.zeros(volume.shape[1], *(along.stop - along.start for along in box))
+    for part in np.ndindex(*counts):
+        shift = [w * ((k + 0.5) / count - 0.5) for w, k, count in zip(width, part, counts, strict=True)]
+        axes = [
+            torch.arange(along.start, along.stop, dtype=torch.float32) + float(by - at)
+            for along, by, at in zip(box, shift, center, strict=True)
+        ]
+        x, y, z = (torch.from_numpy(column) for column in matrix.T.copy())
+        points = axes[0][:, None, None, None] * x + axes[1][:, None, None] * y + axes[2][:, None] * z
+        total += F.grid_sample(volume, points[None], align_corners=True)[0]
+    opacity, tissue_hu, inside = (total / float(np.prod(counts))).numpy()
+    return opacity, tissue_hu, inside
+
+
+def _check_hu(ct_hu: np.ndarray) -> None:
+    """Raise ValueError for an image without lung whose values have been scaled."""
+    low, high = float(ct_hu.min()), float(ct_hu.max())
+    if low < high and max(abs(low), abs(high)) <= LARGEST_SCALED:
+        raise ValueError(
+            f"the image's values span {low:g} to {high:g}, expected a CT in HU; put the transform before those that "
+            "scale intensities"
+        )
