@@ -31,6 +31,7 @@ from diffusion.option_types import ShapeKind
 from diffusion.sampling.loading import SamplingConfig, load_pipeline, weights_of
 from foundation.config import ExistingFile, ExistingFolder, ExistingPath, config_dict, launch, read_arguments
 from foundation.shards import own_part, parse_shard
+from imaging.lesions.site_names import check_site, needs_lobes
 
 MOST_PER_SCAN = 255  # labels of an 8-bit mask
 
@@ -45,6 +46,10 @@ class SynthesizeConfig(SamplingConfig):
             any depth. A label image on the scan's grid has the scan's name, and is all 0 for a scan without nodules; a
             LIDC XML names its series.
         no_nodules_known: Take a scan without such a file as one without nodules; the manifest then says "none known".
+        site: Where lesions lie: auto (as far from the wall as real nodules), free, pleural, vessel, fissure, or
+            lobe=RUL (RML, RLL, LUL, LLL); see `imaging.lesions.sites`.
+        lobes: The lobes, for the sites fissure and lobe=: a segmentation of TotalSegmentator or lungmask for each scan,
+            with the scan's name, in a folder of their own.
         lesions: How many, a multiple of `lesions_per_scan`.
         lesions_per_scan: In each output.
         shape: "real", outlines of real nodules that were rated as the lesion is to be, or "procedural".
@@ -70,6 +75,8 @@ class SynthesizeConfig(SamplingConfig):
     lesions: int
     existing_masks: ExistingPath | None = None
     no_nodules_known: bool = False
+    site: str = "auto"
+    lobes: ExistingPath | None = None
     lesions_per_scan: int = 3
     shape: ShapeKind = "real"
     population: Literal["real", "uniform"] = "real"
@@ -108,6 +115,8 @@ class SynthesizeConfig(SamplingConfig):
         if self.hu_tolerance is not None and not self.hu_tolerance > 0:
             raise ValueError(f"hu_tolerance {self.hu_tolerance}, expected HU above 0, or null")
         parse_shard(self.shard)
+        if needs_lobes(check_site(self.site)) and self.lobes is None:
+            raise ValueError(f"--site {self.site} needs --lobes, a segmentation by TotalSegmentator or lungmask")
 
 
 ARGUMENTS = read_arguments(SynthesizeConfig, __name__)
@@ -167,7 +176,8 @@ def main(config: SynthesizeConfig) -> None:
         print(f"note: {note}")
     limits = (config.least_lung, config.attempts, config.seed)
     shapes = shapes_for(pipeline, config.shape)
-    synthesis = Synthesis(pipeline, config.call_options(), characters, acceptance, *limits, shapes)
+    where = (config.site, paired_lobes(config, scans))
+    synthesis = Synthesis(pipeline, config.call_options(), characters, acceptance, *limits, shapes, *where)
     claim(config, scans, existing, {**weights_of(config, pipeline, folder), "device": pipeline.device.type})
 
     source = {number: scans[scan_of(config, number, len(scans))] for number in range(outputs(config))}
@@ -207,6 +217,18 @@ def scans_and_masks(config: SynthesizeConfig) -> tuple[list[Path], dict[Path, Pa
     return scans, existing
 
 
+def paired_lobes(config: SynthesizeConfig, scans: list[Path]) -> dict[Path, Path]:
+    """The file with the lobes of each scan, where there are any."""
+    if config.lobes is None:
+        return {}
+    pairs = pair_existing(config.lobes, config.scans, scans)
+    for scan in scans:
+        if scan not in pairs:
+            name = scan.relative_to(config.scans)
+            raise ValueError(f"--lobes {config.lobes}: no file with the name of the scan {name}; add its segmentation")
+    return pairs
+
+
 def claim(
     config: SynthesizeConfig, scans: list[Path], existing: Mapping[Path, Path], weights: Mapping[str, Any]
 ) -> None:
@@ -217,6 +239,7 @@ def claim(
     settings["scans"] = f"{len(names)} scans, names {hashlib.sha256(chr(0).join(names).encode()).hexdigest()[:16]}"
     digest = hashlib.sha256(b"".join(hashlib.sha256(existing[scan].read_bytes()).digest() for scan in sorted(existing)))
     settings["existing_masks"] = f"{len(existing)} files, contents {digest.hexdigest()[:16]}"
+    settings["lobes"] = config.lobes is not None
     settings["reference_sha256"] = hashlib.sha256((config.reference or SHIPPED).read_bytes()).hexdigest()
     claim_shared_folder(config.out, {**settings, **weights})
     beyond = [path.name for path in (config.out / "scans").glob("[0-9]*") if int(path.name) >= outputs(config)]
@@ -264,7 +287,7 @@ def make_outputs(
             made += 1
             lesions = range(number * config.lesions_per_scan, (number + 1) * config.lesions_per_scan)
             try:
-                scan = read_scan(path, existing.get(path))
+                scan = read_scan(path, existing.get(path), synthesis.lobes.get(path))
             except ValueError as error:
                 failed = {"source": "synthetic", "attempt": 0, "accepted": False}
                 failed |= {"reason": "scan not usable", "detail": str(error)}

@@ -96,6 +96,29 @@ def drawn_masks(
     return DrawnMasks(masks[0] if single else masks, records, left)
 
 
+def index_of_physical(ct: Any, center: Any, center_lps: Any, center_ras: Any) -> Any:
+    """Voxel indices z, y, x of physical centres, for :func:`drawn_masks`.
+
+    Args:
+        ct: A scan, or a list of scans.
+        center: As in the call; one of the three is given.
+        center_lps, center_ras: x, y, z in mm; for a list of scans one each.
+    Raises: ValueError: If several are given, a point lies outside its scan, or the CT has no geometry.
+    """
+    if sum(value is not None for value in (center, center_lps, center_ras)) > 1:
+        raise ValueError("center, center_lps and center_ras all say where the lesion is; give one of them")
+    volumes = list(ct) if isinstance(ct, list | tuple) else [ct]
+    if not all(hasattr(volume, "GetSpacing") for volume in volumes):
+        raise ValueError("center_lps and center_ras need the geometry of a SimpleITK.Image; pass center with crops")
+    from imaging.geometry import index_in_scan
+
+    given, frame = (center_lps, "LPS") if center_ras is None else (center_ras, "RAS")
+    name = f"center_{frame.lower()}"
+    points = _one_for_each(given, len(volumes), name, 1)
+    indices = [index_in_scan(volume, point, frame) for volume, point in zip(volumes, points, strict=True)]
+    return indices if isinstance(ct, list | tuple) else indices[0]
+
+
 def for_networks(pipeline: Any, attributes: Attributes, kind: ShapeKind) -> dict[str, Any]:
     """The attributes without those that the shape alone meets, because neither U-Net nor guide knows them.
 

@@ -16,8 +16,8 @@ except ImportError as error:
 class RandomInsertNodule(RandomTransform):
     """Put lung nodules into a CT and its label map; as `diffusion.transforms.for_monai.RandInsertNoduled`.
 
-    Put it after `ToCanonical`, `Resample` and the cropping, and before intensities are scaled. What was put in is in the
-    subject's history as `InsertNodule`, which gives the same again.
+    Put it after `ToCanonical`, `Resample` and the cropping, and before intensities are scaled. What was put in is in
+    the subject's history as `InsertNodule`, which gives the same again.
 
     Args:
         p: Probability that nodules are put in.

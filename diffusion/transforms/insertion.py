@@ -144,11 +144,10 @@ def _inserted(
     if labels is not None:
         finest_mm = float(np.linalg.norm(index_to_mm, axis=0).min())
         taken = labels[box] > 0
-        if (
-            taken.any()
-            and (ndimage.binary_dilation(taken, iterations=round(APART_MM / finest_mm)) & (inside > 0)).any()
-        ):
-            return False
+        if taken.any():
+            near = ndimage.binary_dilation(taken, iterations=max(1, round(APART_MM / finest_mm)))
+            if (near & (inside > 0)).any():
+                return False
     level = np.maximum(ct_hu[box].astype(np.float32), AIR_HU)
     smooth = ndimage.gaussian_filter(level, SMOOTH_VOXELS)
     label = (inside >= 0.5) & ~(near_wall(lung, box) & (smooth > TISSUE_HU))
