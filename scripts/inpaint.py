@@ -42,7 +42,7 @@ class InpaintConfig(SamplingConfig):
         lesions: CSV file, a row for each lesion: diameter_mm, x, y, z (voxel index of the centre), seed and attributes;
             see `imaging.lesions.table`.
         site: Where a lesion is put that has no place, by seed: auto (as far from the wall as real nodules), free,
-            pleural, vessel, fissure, or lobe=RUL (RML, RLL, LUL, LLL), see `imaging.lesions.sites`; or "given", nowhere.
+            pleural, vessel, fissure, or lobe=RUL (RML, RLL, LUL, LLL); see `imaging.lesions.sites`. "given" puts none.
         lobes: File with the lobes, for the sites fissure and lobe=: a segmentation of TotalSegmentator or lungmask.
         center: Voxel index z,y,x of the lesion's centre.
         center_lps: Instead, the centre in mm x,y,z, to the patient's left, back and head, as in DICOM.
@@ -97,8 +97,8 @@ class InpaintConfig(SamplingConfig):
         located = places == 1 or (chosen and sources[2])
         if sum(sources) != 1 or (self.diameter_mm is not None) != located or places > 1:
             raise ValueError(
-                "give either --mask, or --center z,y,x together with --diameter-mm (or --center-lps x,y,z, or --center-ras "
-                "x,y,z), or --diameter-mm with --site auto, or --lesions"
+                "give either --mask, or --center z,y,x together with --diameter-mm (or --center-lps x,y,z, or "
+                "--center-ras x,y,z), or --diameter-mm with --site auto, or --lesions"
             )
         if chosen and (self.mask is not None or places):
             raise ValueError(f"--site {self.site} chooses the place; leave out --mask and --center")

@@ -22,8 +22,8 @@ class RandInsertNoduled(RandomizableTransform, MapTransform):
     """Put lung nodules into a CT and its label map.
 
     The nodules come from a pool that the pipeline makes once; in training, no network runs. Each gets a new place in
-    the lung, as real nodules lie (`imaging.lesions.wall_gaps`), a new turn and a new mirror image. The noise is that of
-    the CT. Where there is no room, in a patch without lung for example, nothing changes.
+    the lung, as real nodules lie (`imaging.lesions.wall_gaps`), and is one of its sixteen mirror images. The noise is
+    that of the CT. Where there is no room, in a patch without lung for example, nothing changes.
 
     Put it after `Spacingd` and the cropping, and before intensities are scaled and before `RandAffined` and the like.
 

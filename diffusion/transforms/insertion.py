@@ -13,9 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy import ndimage
-from torch.nn import functional as F
 
 from imaging.boxes import mask_box
 from imaging.compositing import composite
@@ -98,7 +96,7 @@ def insert_lesions(
         labels: Same shape; None if there are none.
         index_to_mm: (3, 3), from a step along the axes to mm in the patient's x, y, z (left or right, back, head).
         lesions: To put in.
-        rng: Draws place, turn and mirror.
+        rng: Draws place and mirror image.
         label_value: What is written into `labels`; None writes the next number after the largest, an instance each.
     Returns: How many were put in.
     Raises: ValueError: If the values cannot be HU, or a shape does not fit.
@@ -135,21 +133,32 @@ def _inserted(
     rng: np.random.Generator,
     label_value: int | None,
 ) -> bool:
-    """Put a lesion at a place, turned and mirrored; whether there was room."""
-    turn, flips = rng.uniform(0, 2 * np.pi), rng.choice((-1.0, 1.0), 2)
-    cos, sin = np.cos(turn), np.sin(turn)
-    to_lesion = np.array([[flips[0] * cos, -flips[0] * sin, 0], [sin, cos, 0], [0, 0, flips[1]]]) @ index_to_mm
-    box = _box(ct_hu.shape, center, np.linalg.inv(to_lesion), lesion.opacity.shape)
-    opacity, tissue_hu, inside = _sampled(lesion, box, center, to_lesion)
+    """Put a lesion at a place, mirrored and turned by a right angle or not; whether there was room."""
+    spacing_mm = np.linalg.norm(index_to_mm, axis=0)
+    sources = _sources(index_to_mm, bool(rng.integers(2)))
+    sizes = [lesion.opacity.shape[source] for source in sources]
+    reach = [size / 2 * POOL_MM / mm for size, mm in zip(sizes, spacing_mm, strict=True)]
+    ends = [
+        (max(int(np.floor(at - half)), 0), min(int(np.ceil(at + half)) + 1, size))
+        for at, half, size in zip(center, reach, ct_hu.shape, strict=True)
+    ]
+    box = tuple(slice(*end) for end in ends)
+    signs = rng.choice((-1.0, 1.0), 3)
+    weights = [
+        sampling_weights((np.arange(along.start, along.stop) - at) * mm * sign, mm, size)
+        for along, at, mm, sign, size in zip(box, center, spacing_mm, signs, sizes, strict=True)
+    ]
+    opacity, tissue_hu, inside = (
+        _sampled(volume.transpose(sources), weights) for volume in (lesion.opacity, lesion.tissue_hu, lesion.mask)
+    )
     if labels is not None:
-        finest_mm = float(np.linalg.norm(index_to_mm, axis=0).min())
         taken = labels[box] > 0
         if taken.any():
-            near = ndimage.binary_dilation(taken, iterations=max(1, round(APART_MM / finest_mm)))
+            near = ndimage.binary_dilation(taken, iterations=max(1, round(APART_MM / float(spacing_mm.min()))))
             if (near & (inside > 0)).any():
                 return False
     level = np.maximum(ct_hu[box].astype(np.float32), AIR_HU)
-    smooth = ndimage.gaussian_filter(level, SMOOTH_VOXELS)
+    smooth = ndimage.gaussian_filter(level, SMOOTH_VOXELS, truncate=2)
     label = (inside >= 0.5) & ~(near_wall(lung, box) & (smooth > TISSUE_HU))
     whole = lesion.mask.sum() * POOL_MM**3 / abs(np.linalg.det(index_to_mm))
     if label.sum() < max(1, LEAST_KEPT * whole):
@@ -165,43 +174,37 @@ def _inserted(
     return True
 
 
-def _box(
-    shape: Sequence[int], center: Sequence[float], to_index: np.ndarray, size_zyx: Sequence[int]
-) -> tuple[slice, ...]:
-    """The part of an array that a lesion reaches."""
-    half = np.array(size_zyx[::-1]) / 2 * POOL_MM
-    reach = np.abs(to_index) @ half + 1
-    low = np.maximum(np.floor(np.array(center) - reach), 0).astype(int)
-    high = np.minimum(np.ceil(np.array(center) + reach) + 1, shape).astype(int)
-    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+def _sources(index_to_mm: np.ndarray, swapped: bool) -> list[int]:
+    """Which axis of a pooled lesion (z, y, x) lies along each of the array's; those in the plane may be swapped."""
+    along_z = int(np.abs(index_to_mm[2] / np.linalg.norm(index_to_mm, axis=0)).argmax())
+    others = [2, 1] if swapped else [1, 2]
+    return [0 if axis == along_z else others.pop() for axis in range(3)]
 
 
-def _sampled(
-    lesion: PooledLesion, box: Sequence[slice], center: Sequence[float], to_lesion: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Opacity, tissue and mask (0 to 1) at the voxels of a box.
+def sampling_weights(positions_mm: np.ndarray, spacing_mm: float, size: int) -> np.ndarray:
+    """How much each voxel of a pooled lesion counts at each position along an axis.
 
-    Linear between the pool's voxels. Along an axis with larger voxels, the mean over the part of a voxel that the
+    Linear between the pool's voxels. Where the array's voxels are larger, the mean over the part of a voxel that the
     pool's own does not cover yet (see `imaging.geometry.sample_grid`): thick slices blur a lesion.
+
+    Args:
+        positions_mm: From the middle of the lesion, (N,).
+        spacing_mm: Of the array along the axis.
+        size: Voxels M of the lesion along it.
+    Returns: float32 (N, M); 0 beyond the lesion.
     """
-    spacing_mm = np.linalg.norm(to_lesion, axis=0)
-    volume = torch.from_numpy(np.stack([lesion.opacity, lesion.tissue_hu, lesion.mask]).astype(np.float32))[None]
-    half = (np.array(lesion.opacity.shape[::-1]) - 1) / 2 * POOL_MM
-    matrix = (to_lesion / half[:, None]).astype(np.float32)  # grid_sample counts from -1 to 1
-    width = np.sqrt(np.maximum(spacing_mm**2 - POOL_MM**2, 0)) / spacing_mm
-    counts = [max(1, int(np.ceil(w * mm / POOL_MM))) for w, mm in zip(width, spacing_mm, strict=True)]
-    total = torch.zeros(volume.shape[1], *(along.stop - along.start for along in box))
-    for part in np.ndindex(*counts):
-        shift = [w * ((k + 0.5) / count - 0.5) for w, k, count in zip(width, part, counts, strict=True)]
-        axes = [
-            torch.arange(along.start, along.stop, dtype=torch.float32) + float(by - at)
-            for along, by, at in zip(box, shift, center, strict=True)
-        ]
-        x, y, z = (torch.from_numpy(column) for column in matrix.T.copy())
-        points = axes[0][:, None, None, None] * x + axes[1][:, None, None] * y + axes[2][:, None] * z
-        total += F.grid_sample(volume, points[None], align_corners=True)[0]
-    opacity, tissue_hu, inside = (total / float(np.prod(counts))).numpy()
-    return opacity, tissue_hu, inside
+    width_mm = np.sqrt(max(spacing_mm**2 - POOL_MM**2, 0.0))
+    count = max(1, int(np.ceil(width_mm / POOL_MM)))
+    shifts_mm = width_mm * ((np.arange(count) + 0.5) / count - 0.5)
+    at = (positions_mm[:, None] + shifts_mm)[..., None] / POOL_MM + (size - 1) / 2
+    return np.maximum(1 - np.abs(at - np.arange(size)), 0).mean(axis=1).astype(np.float32)
+
+
+def _sampled(volume: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
+    """A volume at the positions of each axis's weights, one axis after the other."""
+    a, b, c = weights
+    along = np.tensordot(a, volume.astype(np.float32), axes=1)
+    return np.matmul(np.matmul(b, along), c.T)
 
 
 def _check_hu(ct_hu: np.ndarray) -> None:
