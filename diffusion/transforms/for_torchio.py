@@ -8,7 +8,9 @@ from diffusion.transforms.pool import LesionPool, Request
 from foundation.config import SHIPPED_PIPELINE
 
 try:
-    from torchio import LabelMap, RandomTransform, ScalarImage, Subject, Transform
+    from torchio import LabelMap, ScalarImage, Subject
+    from torchio.transforms import Transform
+    from torchio.transforms.augmentation import RandomTransform
 except ImportError as error:
     raise ImportError("RandomInsertNodule needs TorchIO: pip install 'torchio>=0.20,<2'") from error
 

@@ -7,7 +7,7 @@ import pytest
 from small_pool import ball, small_pool
 from tiny_models import pixel_pipeline
 
-from diffusion.transforms import insertion, making
+from diffusion.transforms import insertion, making, pool
 from diffusion.transforms.pool import LesionPool, PoolSettings, lesion_pool, shard_path
 
 
@@ -21,16 +21,18 @@ def pipeline(tmp_path, monkeypatch):
 
 
 def test_a_pool_is_made_once_and_what_is_missing_is_made_again(pipeline, tmp_path, monkeypatch):
-    settings = PoolSettings(pipeline=pipeline, diameter_mm=(5, 7), lesions=9, steps=1)
+    for module in (pool, making):
+        monkeypatch.setattr(module, "SHARD", 2)  # in a file
+    settings = PoolSettings(pipeline=pipeline, diameter_mm=(5, 7), lesions=3, steps=1)
     first = lesion_pool(settings, tmp_path / "pools")
-    assert len(first) == 9 and all(4.5 < 2 * lesion.radius_mm < 7.5 for lesion in first.lesions())
+    assert len(first) == 3 and all(4.5 < 2 * lesion.radius_mm < 7.5 for lesion in first.lesions())
     second = shard_path(first.folder, 1)
     content = second.read_bytes()
     second.unlink()
     again = lesion_pool(settings, tmp_path / "pools")
     assert again.folder == first.folder and second.read_bytes() == content
     monkeypatch.setattr(making, "fill_pool", None)  # nothing is made any more
-    assert len(lesion_pool(settings, tmp_path / "pools")) == 9
+    assert len(lesion_pool(settings, tmp_path / "pools")) == 3
 
 
 def test_other_settings_are_another_pool(pipeline):
@@ -50,12 +52,12 @@ def test_settings_out_of_range_are_refused_before_anything_is_made():
 
 
 def test_a_pool_is_read_by_a_process_that_gets_it_pickled_and_a_damaged_file_is_named(tmp_path):
-    pool = small_pool(tmp_path / "pool")
-    assert len(pool) == 3
-    sent = pickle.dumps(pool)
+    small = small_pool(tmp_path / "pool")
+    assert len(small) == 3
+    sent = pickle.dumps(small)
     assert len(sent) < 2000  # the folder, not the lesions
     lesion = pickle.loads(sent).draw(np.random.default_rng(0))
     assert any(np.array_equal(lesion.mask, ball(radius).mask) for radius in (4, 5, 6))
-    shard_path(pool.folder, 0).write_bytes(b"damaged")
+    shard_path(small.folder, 0).write_bytes(b"damaged")
     with pytest.raises(ValueError, match=r"0000.safetensors: no lesions of a pool .* delete the file"):
-        LesionPool(pool.folder).lesions()
+        LesionPool(small.folder).lesions()

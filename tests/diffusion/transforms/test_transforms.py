@@ -44,7 +44,9 @@ def test_a_monai_pipeline_with_workers_gives_lesions_a_label_and_the_affine(pool
             ]
         ).set_random_state(7)
         torch.manual_seed(7)  # the workers' seeds
-        loader = monai_data.DataLoader(monai_data.Dataset(items(monai_data), pipeline), 2, num_workers=workers)
+        loader = monai_data.DataLoader(
+            monai_data.Dataset(items(monai_data), pipeline), batch_size=2, num_workers=workers
+        )
         return [(batch["image"], batch["label"]) for batch in loader]
 
     first, again = loaded(2), loaded(2)
