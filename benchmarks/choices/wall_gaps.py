@@ -18,10 +18,8 @@ from tqdm.auto import tqdm
 
 from foundation.config import ExistingFolder, launch, parse_config
 from imaging.files.ct import read_ct, read_mask
-from imaging.lesions.wall_gaps import GAPS_MM
+from imaging.lesions.wall_gaps import GAPS_MM, SMALL_MM
 from imaging.semantic_map import lung_mask
-
-SMALL_MM = 10.0
 
 
 @dataclass(frozen=True)
@@ -41,14 +39,14 @@ def main(config: Config) -> None:
         raise ValueError(f"{config.pairs}: no NAME_ct.nii.gz, expected crops of nodules")
     gap_mm, diameter_mm = np.array([measured(path) for path in tqdm(paths, unit="nodule")]).T
     print(f"{len(paths)} nodules of {diameter_mm.min():.1f} to {diameter_mm.max():.1f} mm\n")
-    print("| gap, mm | nodules | share | of those below 10 mm | of the others |")
-    print("|---|---|---|---|---|")
+    print(f"| gap, mm | all | below {SMALL_MM:g} mm | others |")
+    print("|---|---|---|---|")
     classes, small = np.digitize(gap_mm, GAPS_MM[1:-1]), diameter_mm < SMALL_MM
     names = ["below 1", *(f"{a:g} to {b:g}" for a, b in pairwise(GAPS_MM[1:-1]))]
     for number, name in enumerate([*names, f"from {GAPS_MM[-2]:g}"]):
         here = classes == number
-        shares = " | ".join(f"{100 * here[group].mean():.0f} %" for group in (slice(None), small, ~small))
-        print(f"| {name} | {here.sum()} | {shares} |")
+        cells = [f"{here[group].sum()} ({100 * here[group].mean():.0f} %)" for group in (slice(None), small, ~small)]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def measured(path: Path) -> tuple[float, float]:

@@ -89,7 +89,7 @@ def patch_site(lung: PatchLung, radius_mm: float, rng: np.random.Generator) -> t
     gap_mm = lung.clearance_mm[tuple(places.T)] - radius_mm
     ball = _ball(radius_mm, lung.spacing_mm)
     shape = np.array(lung.lung.shape)
-    for number in drawn_gaps(gap_mm, rng)[:TRIES]:
+    for number in drawn_gaps(gap_mm, 2 * radius_mm, rng)[:TRIES]:
         around = places[number] + ball
         seen = around[((around >= 0) & (around < shape)).all(axis=1)]
         full = 1 - lung.lung[tuple(seen.T)].mean()

@@ -239,7 +239,7 @@ def _candidates(
             assert lung.lobes is not None
             where &= lung.lobes == 1 + LOBES.index(site[len(LOBE) :])
         indices = np.argwhere(where)
-        return indices[drawn_gaps(gap_mm[where], generator)]
+        return indices[drawn_gaps(gap_mm[where], 2 * radius_mm, generator)]
     indices = np.argwhere(where)
     return indices[generator.permutation(len(indices))]
 

@@ -17,5 +17,5 @@ def test_each_ball_is_counted_at_its_distance_from_the_wall(tmp_path, capsys):
         for kind, array in (("ct", ct_hu.astype(np.int16)), ("mask", inside.astype(np.uint8))):
             sitk.WriteImage(sitk.GetImageFromArray(array), tmp_path / f"{number}_{kind}.nii.gz")
     wall_gaps.main(wall_gaps.Config(tmp_path))
-    rows = re.findall(r"^\| ([\w ]+) \| (\d+) \|", capsys.readouterr().out, re.MULTILINE)
+    rows = re.findall(r"^\| ([\w ]+) \| (\d+) \(\d+ %\) \|", capsys.readouterr().out, re.MULTILINE)
     assert rows == [("below 1", "1"), ("1 to 3", "2"), ("3 to 6", "0"), ("6 to 10", "1"), ("from 10", "0")]

@@ -6,7 +6,7 @@ from skimage.draw import disk
 from imaging.geometry import index_of_point, point_of_index
 from imaging.lesions.lobes import LUNGMASK, TOTALSEGMENTATOR, read_lobes
 from imaging.lesions.sites import find_lesion_sites, free_lung, free_lung_sites
-from imaging.lesions.wall_gaps import GAPS_MM, NODULES
+from imaging.lesions.wall_gaps import GAPS_MM, SMALL
 
 SPACING = (2.5, 2.0, 1.5)
 
@@ -138,7 +138,7 @@ def test_auto_sites_touch_the_wall_as_often_as_real_nodules(chest):
     lung = free_lung(to_image(chest[0]))
     own = lung.wall_mm - 4
     classes = np.bincount(np.digitize(own[(own > -1.6) & ~lung.occupied], GAPS_MM[1:-1]), minlength=5) > 0
-    expected = NODULES[0] / np.array(NODULES)[classes].sum()
+    expected = SMALL[0] / np.array(SMALL)[classes].sum()
     assert np.mean(gaps < 1.0 + 1.25) == pytest.approx(expected, abs=0.2)
 
 
