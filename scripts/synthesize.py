@@ -57,8 +57,8 @@ class SynthesizeConfig(SamplingConfig):
         ranges: Which real lesions, or from what, for example `--ranges.diameter_mm 6,12 --ranges.texture 1,2`.
         reference: What measure_real_lesions.py wrote; null takes that of the shipped pipeline's training patients.
         attempts: Samples that are tried for each lesion.
-        least_lung: Share of a mask that must lie in the lung, where the site is free. At other sites a mask is cut where
-            the lung ends, if half of it or more lies in the lung.
+        least_lung: Share of a mask that must lie in the lung, where the site is free. At other sites a mask is cut
+            where the lung ends, if half of it or more lies in the lung.
         hu_tolerance: How far a lesion's mean may be from the one that was requested; null lets all pass.
         least_plausibility: Share of real lesions that are as unlike the others; 0 lets all pass.
         least_dice: Of a solid lesion's own outline with its label; also lets nothing pass that leaves much of its label

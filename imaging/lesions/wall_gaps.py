@@ -20,8 +20,9 @@ def drawn_gaps(gap_mm: np.ndarray, diameter_mm: float, rng: np.random.Generator)
         gap_mm: Of each place, (N,).
         diameter_mm: Of the lesion.
         rng: Draws.
-    Returns: int (N,), a permutation of the places. Each next place is of a class drawn by the counts above among the classes
-        that have places left, and any of that class is as likely as any other.
+    Returns: int (N,), a permutation of the places. The first is of a class that is drawn by the counts above, among the
+        classes that have a place, and any place of the class is as likely as any other. Those that follow are drawn
+        likewise from what is left.
     """
     classes = np.digitize(gap_mm, GAPS_MM[1:-1])
     shares = np.array(SMALL if diameter_mm < SMALL_MM else LARGE, float)
