@@ -148,9 +148,7 @@ def _inserted(
         sampling_weights((np.arange(along.start, along.stop) - at) * mm * sign, mm, size)
         for along, at, mm, sign, size in zip(box, center, spacing_mm, signs, sizes, strict=True)
     ]
-    opacity, tissue_hu, inside = (
-        _sampled(volume.transpose(sources), weights) for volume in (lesion.opacity, lesion.tissue_hu, lesion.mask)
-    )
+    inside = _sampled(lesion.mask.transpose(sources), weights)
     if labels is not None:
         taken = labels[box] > 0
         if taken.any():
@@ -158,11 +156,12 @@ def _inserted(
             if (near & (inside > 0)).any():
                 return False
     level = np.maximum(ct_hu[box].astype(np.float32), AIR_HU)
-    smooth = ndimage.gaussian_filter(level, SMOOTH_VOXELS, truncate=2)
-    label = (inside >= 0.5) & ~(near_wall(lung, box) & (smooth > TISSUE_HU))
+    label = (inside >= 0.5) & ~(near_wall(lung, box) & (level > TISSUE_HU))
     whole = lesion.mask.sum() * POOL_MM**3 / abs(np.linalg.det(index_to_mm))
     if label.sum() < max(1, LEAST_KEPT * whole):
         return False
+    opacity, tissue_hu = (_sampled(one.transpose(sources), weights) for one in (lesion.opacity, lesion.tissue_hu))
+    smooth = ndimage.gaussian_filter(level, SMOOTH_VOXELS, truncate=2)
     on = np.nonzero(opacity > 0)
     opacity, tissue_hu, level, smooth = (array[on] for array in (opacity, tissue_hu, level, smooth))
     detail = level - smooth
