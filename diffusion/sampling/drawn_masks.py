@@ -3,7 +3,7 @@
 import numbers
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -112,9 +112,9 @@ def index_of_physical(ct: Any, center: Any, center_lps: Any, center_ras: Any) ->
         raise ValueError("center_lps and center_ras need the geometry of a SimpleITK.Image; pass center with crops")
     from imaging.geometry import index_in_scan
 
-    given, frame = (center_lps, "LPS") if center_ras is None else (center_ras, "RAS")
-    name = f"center_{frame.lower()}"
-    points = _one_for_each(given, len(volumes), name, 1)
+    frame: Literal["LPS", "RAS"] = "LPS" if center_ras is None else "RAS"
+    given = center_lps if center_ras is None else center_ras
+    points = _one_for_each(given, len(volumes), f"center_{frame.lower()}", 1)
     indices = [index_in_scan(volume, point, frame) for volume, point in zip(volumes, points, strict=True)]
     return indices if isinstance(ct, list | tuple) else indices[0]
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,8 @@ def fill_pool(folder: Path, device: str = "auto") -> None:
             with folder_lock(folder, f"{number:04d}", timeout_s=0):
                 path = shard_path(folder, number)
                 if not path.exists():
-                    found = _made(pipeline, settings, number, backgrounds)
-                    write_atomically(path, lambda temporary, found=found: temporary.write_bytes(lesion_bytes(found)))
+                    content = lesion_bytes(_made(pipeline, settings, number, backgrounds))
+                    write_atomically(path, partial(Path.write_bytes, data=content))
         except Timeout:
             continue  # in another process's hands
     for number in range(settings.shards):  # until the others are done

@@ -110,7 +110,7 @@ def test_a_torchio_pipeline_with_workers_gives_lesions_and_a_history_that_gives_
     torch.manual_seed(1)
     made = pipeline(subject(0))
     inside = made["nodules"].data > 0
-    assert int(inside.sum()) > 100 and float(made["ct"].data[inside].median()) > -100
+    assert int(inside.sum()) > 100 and float(made["ct"].data[inside].median()) > -400
     assert np.allclose(made["ct"].affine, AFFINE)
     replayed = made.get_composed_history()(subject(0))
     assert torch.equal(replayed["ct"].data, made["ct"].data)
