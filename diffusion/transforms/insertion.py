@@ -1,6 +1,6 @@
 """A pooled lesion into an array of CT, at any spacing and orientation: fast, for training.
 
-A lesion fills the air of the lung. So the pool keeps, for each voxel of 1 mm, which part f of the way from the lung to
+A lesion fills the air of the lung. So the pool keeps, for each voxel of the model's grid, which part f of the way from the lung to
 the lesion's tissue T the model went (`opacity`, `tissue_hu`). In another scan with the smooth level s and the noise n,
 
     s + n  ->  s + f · max(T - s, 0) + n .
@@ -21,7 +21,6 @@ from imaging.lesions.patch_sites import TISSUE_HU, PatchLung, near_wall, patch_l
 from imaging.noise import clipped_to_noise
 from imaging.window import AIR_HU
 
-POOL_MM = 1.0  # spacing of pooled lesions
 SOFT_TISSUE_HU = 60.0  # what fills a voxel wholly, unless the lesion is denser
 SMOOTH_VOXELS = 1.0  # Gaussian sigma between the level of a scan and its noise
 PLACES = 5  # that are tried for a lesion
@@ -35,31 +34,36 @@ FAINT = 0.03  # opacity of noise
 
 @dataclass(frozen=True)
 class PooledLesion:
-    """A lesion without its surroundings, on a grid of 1 mm; arrays (D, H, W), z from foot to head.
+    """A lesion without its surroundings, on the model's grid; arrays (D, H, W), z from foot to head.
 
     Attributes:
         opacity: f, 0 to 1, float16.
         tissue_hu: T, float16.
         mask: Its label, uint8.
+        spacing_mm: Of the grid, isotropic.
     """
 
     opacity: np.ndarray
     tissue_hu: np.ndarray
     mask: np.ndarray
+    spacing_mm: float = 1.0
 
     @property
     def radius_mm(self) -> float:
         """Of the sphere that has its volume."""
-        return float(np.cbrt(self.mask.sum() * 3 / (4 * np.pi))) * POOL_MM
+        return float(np.cbrt(self.mask.sum() * 3 / (4 * np.pi))) * self.spacing_mm
 
 
-def pooled_lesion(made_hu: np.ndarray, given_hu: np.ndarray, lesion_mask: np.ndarray) -> PooledLesion | None:
+def pooled_lesion(
+    made_hu: np.ndarray, given_hu: np.ndarray, lesion_mask: np.ndarray, spacing_mm: float = 1.0
+) -> PooledLesion | None:
     """Take a painted lesion from its surroundings.
 
     Args:
-        made_hu: The crop with the lesion, HU, (D, H, W), 1 mm.
+        made_hu: The crop with the lesion, HU, (D, H, W).
         given_hu: The crop before.
         lesion_mask: The lesion.
+        spacing_mm: Of all three, isotropic.
     Returns: The lesion; None where it does not show: its median less than 150 HU above the lung, or three tenths of its
         mask below the middle between the two.
     """
@@ -78,7 +82,7 @@ def pooled_lesion(made_hu: np.ndarray, given_hu: np.ndarray, lesion_mask: np.nda
     opacity = np.where(inside, opacity, np.where(changed[box], opacity - FAINT, 0)).clip(0, 1)
     kept = mask_box((opacity > 0) | inside, margin=1)
     arrays = (opacity.astype(np.float16), tissue.astype(np.float16), inside.astype(np.uint8))
-    return PooledLesion(*(np.ascontiguousarray(array[kept]) for array in arrays))
+    return PooledLesion(*(np.ascontiguousarray(array[kept]) for array in arrays), spacing_mm)
 
 
 def insert_lesions(
@@ -137,7 +141,7 @@ def _inserted(
     spacing_mm = np.linalg.norm(index_to_mm, axis=0)
     sources = _sources(index_to_mm, bool(rng.integers(2)))
     sizes = [lesion.opacity.shape[source] for source in sources]
-    reach = [size / 2 * POOL_MM / mm for size, mm in zip(sizes, spacing_mm, strict=True)]
+    reach = [size / 2 * lesion.spacing_mm / mm for size, mm in zip(sizes, spacing_mm, strict=True)]
     ends = [
         (max(int(np.floor(at - half)), 0), min(int(np.ceil(at + half)) + 1, size))
         for at, half, size in zip(center, reach, ct_hu.shape, strict=True)
@@ -145,7 +149,7 @@ def _inserted(
     box = tuple(slice(*end) for end in ends)
     signs = rng.choice((-1.0, 1.0), 3)
     weights = [
-        sampling_weights((np.arange(along.start, along.stop) - at) * mm * sign, mm, size)
+        sampling_weights((np.arange(along.start, along.stop) - at) * mm * sign, mm, size, lesion.spacing_mm)
         for along, at, mm, sign, size in zip(box, center, spacing_mm, signs, sizes, strict=True)
     ]
     inside = _sampled(lesion.mask.transpose(sources), weights)
@@ -157,7 +161,7 @@ def _inserted(
                 return False
     level = np.maximum(ct_hu[box].astype(np.float32), AIR_HU)
     label = (inside >= 0.5) & ~(near_wall(lung, box) & (level > TISSUE_HU))
-    whole = lesion.mask.sum() * POOL_MM**3 / abs(np.linalg.det(index_to_mm))
+    whole = lesion.mask.sum() * lesion.spacing_mm**3 / abs(np.linalg.det(index_to_mm))
     if label.sum() < max(1, LEAST_KEPT * whole):
         return False
     opacity, tissue_hu = (_sampled(one.transpose(sources), weights) for one in (lesion.opacity, lesion.tissue_hu))
@@ -180,7 +184,7 @@ def _sources(index_to_mm: np.ndarray, swapped: bool) -> list[int]:
     return [0 if axis == along_z else others.pop() for axis in range(3)]
 
 
-def sampling_weights(positions_mm: np.ndarray, spacing_mm: float, size: int) -> np.ndarray:
+def sampling_weights(positions_mm: np.ndarray, spacing_mm: float, size: int, own_mm: float) -> np.ndarray:
     """How much each voxel of a pooled lesion counts at each position along an axis.
 
     Linear between the pool's voxels. Where the array's voxels are larger, the mean over the part of a voxel that the
@@ -190,12 +194,13 @@ def sampling_weights(positions_mm: np.ndarray, spacing_mm: float, size: int) -> 
         positions_mm: From the middle of the lesion, (N,).
         spacing_mm: Of the array along the axis.
         size: Voxels M of the lesion along it.
+        own_mm: Of the lesion.
     Returns: float32 (N, M); 0 beyond the lesion.
     """
-    width_mm = np.sqrt(max(spacing_mm**2 - POOL_MM**2, 0.0))
-    count = max(1, int(np.ceil(width_mm / POOL_MM)))
+    width_mm = np.sqrt(max(spacing_mm**2 - own_mm**2, 0.0))
+    count = max(1, int(np.ceil(width_mm / own_mm)))
     shifts_mm = width_mm * ((np.arange(count) + 0.5) / count - 0.5)
-    at = (positions_mm[:, None] + shifts_mm)[..., None] / POOL_MM + (size - 1) / 2
+    at = (positions_mm[:, None] + shifts_mm)[..., None] / own_mm + (size - 1) / 2
     return np.maximum(1 - np.abs(at - np.arange(size)), 0).mean(axis=1).astype(np.float32)
 
 

@@ -99,7 +99,7 @@ def _made(pipeline: Any, settings: PoolSettings, shard: int, background: Backgro
             output_type="np",
         )
         for number, painted, given, mask in zip(missing, made.ct, crops, made.lesion_mask, strict=True):
-            lesion = pooled_lesion(painted[0], given, mask[0])
+            lesion = pooled_lesion(painted[0], given, mask[0], pipeline.config["spacing_mm"])
             if lesion is not None:
                 found[number] = lesion
     return [found[number] for number in numbers if number in found]
@@ -148,6 +148,7 @@ def lesion_bytes(lesions: list[PooledLesion]) -> bytes:
         for number, lesion in enumerate(lesions):
             for name in ("opacity", "tissue_hu", "mask"):
                 yield f"{number}.{name}", np.ascontiguousarray(getattr(lesion, name))
+            yield f"{number}.spacing_mm", np.array([lesion.spacing_mm])
 
     return save(dict(arrays()))
 

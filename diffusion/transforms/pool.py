@@ -186,14 +186,17 @@ def read_shard(path: Path) -> list[PooledLesion]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         numbers = sorted({int(name.split(".")[0]) for name in arrays})
         found = [
-            PooledLesion(*(arrays[f"{number}.{name}"] for name in ("opacity", "tissue_hu", "mask")))
+            PooledLesion(
+                *(arrays[f"{number}.{name}"] for name in ("opacity", "tissue_hu", "mask")),
+                float(arrays[f"{number}.spacing_mm"][0]),
+            )
             for number in numbers
         ]
         if any(
             one.opacity.ndim != 3 or not one.opacity.shape == one.mask.shape == one.tissue_hu.shape for one in found
         ):
             raise ValueError("shapes differ")
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, IndexError, SafetensorError) as error:
         raise ValueError(f"{path}: no lesions of a pool ({error}); delete the file, and it is made again") from error
     return found
 
