@@ -18,6 +18,7 @@ STREAMS = (
     "attributes",
     "labels",
     "site",
+    "downstream",
 )
 
 

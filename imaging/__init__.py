@@ -11,5 +11,6 @@
 - lidc/: LIDC-IDRI as downloaded
 - dataset/: prepared datasets
 - lesions/: masks, shapes, sites
+- viewer/: a volume in three planes, for pages in a browser
 - phantom/: a synthetic chest that looks like CT
 """

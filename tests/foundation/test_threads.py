@@ -33,6 +33,7 @@ SHORT = (
     "prepare_lidc",
     "prepare_nodules",
     "prepare_shapes",
+    "reading_study",
 )
 PROBE = """
 import os, sys
