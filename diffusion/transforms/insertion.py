@@ -1,7 +1,8 @@
 """A pooled lesion into an array of CT, at any spacing and orientation: fast, for training.
 
 A lesion fills the air of the lung. So the pool keeps, for each voxel of the model's grid, which part f of the way from
-the lung to the lesion's tissue T the model went (`opacity`, `tissue_hu`). In another scan with the smooth level s and the noise n,
+the lung to the lesion's tissue T the model went (`opacity`, `tissue_hu`). In another scan with the smooth level s and
+the noise n,
 
     s + n  ->  s + f · max(T - s, 0) + n .
 
