@@ -82,8 +82,9 @@ def pooled_lesion(
     opacity = (made - before) / np.maximum(tissue - before, 1.0)
     opacity = np.where(inside, opacity, np.where(changed[box], opacity - FAINT, 0)).clip(0, 1)
     kept = mask_box((opacity > 0) | inside, margin=1)
-    arrays = (opacity.astype(np.float16), tissue.astype(np.float16), inside.astype(np.uint8))
-    return PooledLesion(*(np.ascontiguousarray(array[kept]) for array in arrays), spacing_mm)
+    return PooledLesion(
+        opacity[kept].astype(np.float16), tissue[kept].astype(np.float16), inside[kept].astype(np.uint8), spacing_mm
+    )
 
 
 def insert_lesions(

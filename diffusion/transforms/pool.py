@@ -187,7 +187,9 @@ def read_shard(path: Path) -> list[PooledLesion]:
         numbers = sorted({int(name.split(".")[0]) for name in arrays})
         found = [
             PooledLesion(
-                *(arrays[f"{number}.{name}"] for name in ("opacity", "tissue_hu", "mask")),
+                arrays[f"{number}.opacity"],
+                arrays[f"{number}.tissue_hu"],
+                arrays[f"{number}.mask"],
                 float(arrays[f"{number}.spacing_mm"][0]),
             )
             for number in numbers
