@@ -39,6 +39,7 @@ from foundation.config import (
     read_arguments,
 )
 from foundation.shards import own_part, parse_shard
+from imaging.lesions.site_names import check_site, needs_lobes
 from imaging.option_types import LayoutName
 
 MOST_PER_SCAN = 255  # labels of an 8-bit mask
@@ -54,6 +55,10 @@ class SynthesizeConfig(SamplingConfig):
             any depth. A label image on the scan's grid has the scan's name, and is all 0 for a scan without nodules; a
             LIDC XML, a DICOM segmentation and a DICOM structure set name their series.
         no_nodules_known: Take a scan without such a file as one without nodules; the manifest then says "none known".
+        site: Where lesions lie: auto (as far from the wall as real nodules), free, pleural, vessel, fissure, or
+            lobe=RUL (RML, RLL, LUL, LLL); see `imaging.lesions.sites`.
+        lobes: The lobes, for the sites fissure and lobe=: a segmentation of TotalSegmentator or lungmask for each scan,
+            with the scan's name, in a folder of their own.
         lesions: How many, a multiple of `lesions_per_scan`.
         lesions_per_scan: In each output.
         shape: "real", outlines of real nodules that were rated as the lesion is to be, or "procedural".
@@ -64,7 +69,8 @@ class SynthesizeConfig(SamplingConfig):
             columns attribute, low, high and share. Real lesions are then drawn by these shares.
         reference: What measure_real_lesions.py wrote; null takes that of the shipped pipeline's training patients.
         attempts: Samples that are tried for each lesion.
-        least_lung: Share of a mask that must lie in the lung.
+        least_lung: Share of a mask that must lie in the lung, where the site is free. At other sites a mask is cut
+            where the lung ends, if half of it or more lies in the lung.
         hu_tolerance: How far a lesion's mean may be from the one that was requested; null lets all pass.
         least_plausibility: Share of real lesions that are as unlike the others; 0 lets all pass.
         least_dice: Of a solid lesion's own outline with its label; also lets nothing pass that leaves much of its label
@@ -85,6 +91,8 @@ class SynthesizeConfig(SamplingConfig):
     lesions: int
     existing_masks: ExistingPath | None = None
     no_nodules_known: bool = False
+    site: str = "auto"
+    lobes: ExistingPath | None = None
     lesions_per_scan: int = 3
     shape: ShapeKind = "real"
     population: Literal["real", "uniform"] = "real"
@@ -127,6 +135,8 @@ class SynthesizeConfig(SamplingConfig):
         if self.hu_tolerance is not None and not self.hu_tolerance > 0:
             raise ValueError(f"hu_tolerance {self.hu_tolerance}, expected HU above 0, or null")
         parse_shard(self.shard)
+        if needs_lobes(check_site(self.site)) and self.lobes is None:
+            raise ValueError(f"--site {self.site} needs --lobes, a segmentation by TotalSegmentator or lungmask")
 
 
 ARGUMENTS = read_arguments(SynthesizeConfig, __name__)
@@ -162,7 +172,7 @@ from evaluation.lesions.synthesis import (
 )
 from foundation.atomic import write_atomically
 from foundation.claimed_folder import claim_shared_folder, folder_lock
-from imaging.dataset.existing_nodules import scans_with_existing
+from imaging.dataset.existing_nodules import pair_existing, scans_with_existing
 from imaging.dataset.manifest import join_manifests
 from imaging.dataset.patients import patient_of
 from imaging.dataset.synthetic_scans import ROWS, write_synthetic_scan
@@ -195,7 +205,8 @@ def main(config: SynthesizeConfig) -> None:
         print(f"note: {note}")
     limits = (config.least_lung, config.attempts, config.seed)
     shapes = shapes_for(pipeline, config.shape)
-    synthesis = Synthesis(pipeline, config.call_options(), characters, acceptance, *limits, shapes)
+    where = (config.site, paired_lobes(config, scans))
+    synthesis = Synthesis(pipeline, config.call_options(), characters, acceptance, *limits, shapes, *where)
     known = {"balance": [list(one) for one in classes]} if classes else {}
     claim(config, scans, existing, {**weights_of(config, pipeline, folder), **known, "device": pipeline.device.type})
 
@@ -234,6 +245,18 @@ def scans_and_masks(config: SynthesizeConfig) -> tuple[list[Path], dict[Path, Pa
     return scans, existing
 
 
+def paired_lobes(config: SynthesizeConfig, scans: list[Path]) -> dict[Path, Path]:
+    """The file with the lobes of each scan, where there are any."""
+    if config.lobes is None:
+        return {}
+    pairs = pair_existing(config.lobes, config.scans, scans)
+    for scan in scans:
+        if scan not in pairs:
+            name = scan.relative_to(config.scans)
+            raise ValueError(f"--lobes {config.lobes}: no file with the name of the scan {name}; add its segmentation")
+    return pairs
+
+
 def claim(
     config: SynthesizeConfig, scans: list[Path], existing: Mapping[Path, Path], weights: Mapping[str, Any]
 ) -> None:
@@ -256,6 +279,7 @@ def claim(
     settings["scans"] = f"{len(names)} scans, names {hashlib.sha256(chr(0).join(names).encode()).hexdigest()[:16]}"
     digest = hashlib.sha256(b"".join(hashlib.sha256(existing[scan].read_bytes()).digest() for scan in sorted(existing)))
     settings["existing_masks"] = f"{len(existing)} files, contents {digest.hexdigest()[:16]}"
+    settings["lobes"] = config.lobes is not None
     settings["reference_sha256"] = hashlib.sha256((config.reference or SHIPPED).read_bytes()).hexdigest()
     claim_shared_folder(config.out, {**settings, **weights})
     beyond = [path.name for path in (config.out / "scans").glob("[0-9]*") if int(path.name) >= outputs(config)]
@@ -303,7 +327,7 @@ def make_outputs(
             made += 1
             lesions = range(number * config.lesions_per_scan, (number + 1) * config.lesions_per_scan)
             try:
-                scan = read_scan(path, existing.get(path))
+                scan = read_scan(path, existing.get(path), synthesis.lobes.get(path))
             except ValueError as error:
                 failed = {"source": "synthetic", "attempt": 0, "accepted": False}
                 failed |= {"reason": "scan not usable", "detail": str(error)}

@@ -90,7 +90,7 @@ def draw_lesion(
     site = deep[random.integers(len(deep))]
     walls = {}
     for wall_mm in levels.get("wall_mm", ()):
-        apart = np.abs(lung.clearance_mm - (wall_mm + base_mm / 2))
+        apart = np.abs(lung.wall_mm - (wall_mm + base_mm / 2))
         near = np.argwhere((apart <= WALL_TOLERANCE_MM) & ~lung.occupied)
         if not len(near):
             raise ValueError(f"{scan}: no place {wall_mm:g} mm from the wall of its lung; examine other distances")

@@ -5,7 +5,7 @@ row of `imaging.dataset.manifest`.
 """
 
 from collections.abc import Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from evaluation.lesions.characters import Character, Characters
 from imaging.dataset.existing_nodules import NONE_KNOWN, ExistingNodules, existing_rows, read_existing
 from imaging.files.ct import read_ct
 from imaging.geometry import index_of_point
+from imaging.lesions.lobes import read_lobes
 from imaging.lesions.placing import NoPlace, Place, place_lesion
 from imaging.lesions.sites import FreeLung, free_lung, free_lung_sites
 
@@ -47,6 +48,8 @@ class Synthesis:
         attempts: Samples that are tried for each lesion.
         seed: Of everything random.
         shapes: What masks are drawn from; None draws procedural ones.
+        site: Where lesions lie, see `imaging.lesions.sites`.
+        lobes: Scan -> segmentation of its lobes, where a site needs it.
     """
 
     pipeline: LesionInpaintPipeline
@@ -57,6 +60,8 @@ class Synthesis:
     attempts: int
     seed: int
     shapes: LesionShapes | None = None
+    site: str = "auto"
+    lobes: Mapping[Path, Path] = field(default_factory=dict)
 
 
 class Scan(NamedTuple):
@@ -124,12 +129,13 @@ def check_requests(
 
 
 @lru_cache(maxsize=1)
-def read_scan(path: Path, existing_path: Path | None = None) -> Scan:
+def read_scan(path: Path, existing_path: Path | None = None, lobes_path: Path | None = None) -> Scan:
     """Read a scan with its own nodules, and find its lung; the last one is kept, for it may be asked for again.
 
     Args:
         path: Of the scan.
         existing_path: Names its nodules, see `imaging.dataset.existing_nodules`; None takes it as a scan without any.
+        lobes_path: Segmentation of its lobes; None if there is none.
     Raises: ValueError: As `read_ct`, `read_existing` and `free_lung`, naming the path.
     """
     ct = read_ct(path)
@@ -139,7 +145,7 @@ def read_scan(path: Path, existing_path: Path | None = None) -> Scan:
         avoid = sitk.GetImageFromArray((existing.labels > 0).astype(np.uint8))
         avoid.CopyInformation(ct)
     try:
-        lung = free_lung(ct, avoid, APART_MM)
+        lung = free_lung(ct, avoid, APART_MM, read_lobes(lobes_path, ct) if lobes_path else None)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return Scan(ct, lung, existing, existing_path.name if existing_path else NONE_KNOWN)
@@ -220,7 +226,7 @@ def _placed(
         **{f"requested_{name}": value for name, value in requested.items()},
     }
     try:
-        (site_mm,) = free_lung_sites(lung, character.mask_mm, 1, rng)
+        (site_mm,) = free_lung_sites(lung, character.mask_mm, 1, rng, site=synthesis.site)
     except ValueError as error:
         return _rejected(row, "no site", str(error))
     row |= {"center_zyx": list(index_of_point(ct, site_mm)), "center_mm": list(site_mm)}
@@ -242,6 +248,7 @@ def _placed(
             reach_mm=model["crop_size"] * model["spacing_mm"] / 2 + AROUND_MM,
             margin_mm=model["paint_margin_mm"] if margin_mm is None else margin_mm,
             least_lung=synthesis.least_lung,
+            cut=synthesis.site != "free",
         )
     except NoPlace as error:
         return _rejected(row, error.reason, str(error))

@@ -185,13 +185,29 @@ def read_instances(path: str | Path, ct_image: sitk.Image) -> np.ndarray:
     Raises: ValueError: Naming the path, if it cannot be read, lies on another grid, or labels are no whole numbers
         above 0.
     """
-    image = _read_file(Path(path))
-    _check_volume(Path(path), image)
-    check_same_grid(image, ct_image, str(path))
+    array = read_label_values(path, ct_image)
     try:
-        return numbered_nodules(sitk.GetArrayViewFromImage(image))
+        return numbered_nodules(array)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def read_label_values(path: str | Path, ct_image: sitk.Image) -> np.ndarray:
+    """Read a label image as it is.
+
+    Args:
+        path: As `read_mask`.
+        ct_image: The CT that it belongs to.
+    Returns: (D, H, W) of the CT.
+    Raises: ValueError: Naming the path, if it cannot be read or lies on another grid.
+    """
+    path = Path(path)
+    if not path.is_file() or not path.name.lower().endswith(READ_SUFFIXES):
+        raise ValueError(f"{path}: no such label image, expected a file ending in {', '.join(READ_SUFFIXES)}")
+    image = _read_file(path)
+    _check_volume(path, image)
+    check_same_grid(image, ct_image, str(path))
+    return sitk.GetArrayFromImage(image)
 
 
 def read_agreement(path: str | Path, ct_image: sitk.Image) -> sitk.Image:

@@ -79,7 +79,7 @@ def test_a_lesion_keeps_its_shape_and_place_where_its_size_changes_and_lies_as_f
     assert np.linalg.norm(np.subtract(*centres)) < 2.0
     for wall_mm, site in lesion.wall_sites_mm.items():
         index = lung.grid.TransformPhysicalPointToIndex(site)[::-1]
-        assert lung.clearance_mm[index] == pytest.approx(wall_mm + 5.0, abs=1.6)
+        assert lung.wall_mm[index] == pytest.approx(wall_mm + 5.0, abs=1.6)
 
 
 def test_levels_are_examined_one_factor_at_a_time():
