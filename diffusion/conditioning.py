@@ -32,13 +32,29 @@ def octant_coverage(mask: Tensor, factor: int) -> Tensor:
         factor: Voxels per cell. An odd factor has no octants; then it is :func:`mask_coverage`.
     Returns: float (B, 8, D/f, H/f, W/f), or (B, 1, ...).
     """
+    return octants(mask.float(), factor)
+
+
+def octants(volume: Tensor, factor: int) -> Tensor:
+    """Means over the eight octants of each latent cell, (B, 1, D, H, W) -> (B, 8, D/f, H/f, W/f).
+
+    An odd factor has no octants; then the means are those of whole cells, (B, 1, D/f, H/f, W/f).
+    """
     if factor % 2:
-        return mask_coverage(mask, factor)
-    halves = mask_coverage(mask, factor // 2)
+        return mask_coverage(volume, factor)
+    halves = mask_coverage(volume, factor // 2)
     for axis in (2, 3, 4):
         halves = halves.unflatten(axis, (-1, 2))  # (..., cells, 2, ...)
         halves = halves.movedim(axis + 1, 1).flatten(1, 2)
     return halves
+
+
+def from_octants(values: Tensor, factor: int) -> Tensor:
+    """The values of :func:`octants` side by side, (B, 8, d, h, w) -> (B, 1, 2d, 2h, 2w); an odd factor has one."""
+    if factor % 2:
+        return values
+    halves = values.unflatten(1, (2, 2, 2))  # the axis that was split last comes first: (B, x, y, z, d, h, w)
+    return halves.permute(0, 4, 3, 5, 2, 6, 1).flatten(5, 6).flatten(3, 4).flatten(1, 2)[:, None]
 
 
 def condition_channels(latent_channels: int, factor: int) -> int:

@@ -13,7 +13,8 @@ TimePolicy = Literal["constant", "snr", "min_snr", "film", "uncertainty", "step_
 Balance = Literal["none", "norm", "project", "norm_project"]  # see `diffusion.losses.gradient_balance`
 # which Diffusers scheduler takes the steps, see `diffusion.sampling.samplers`
 SamplerName = Literal["default", "ddpm", "ddim", "dpm-solver++", "dpm-solver++-lu", "syndiff", "unipc", "flow-euler"]
-ShapeKind = Literal["real", "procedural"]  # of a lesion without a mask, see `diffusion.shapes`
+ShapeKind = Literal["real", "procedural", "learned"]  # of a lesion without a mask, see `diffusion.shapes`
+MaskKind = Literal["distance", "coverage"]  # a mask on the latent grid, see `diffusion.mask_latents`
 PlaneReduction = Literal["mean", "max", "softmax"]  # how a loss joins its three planes, see `diffusion.losses.gabor`
 
 

@@ -10,7 +10,7 @@ slices, its steps along z are smoothed first (:func:`without_steps`). `benchmark
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -219,8 +219,49 @@ class LesionShapes(AlignedModel, ModelMixin, ConfigMixin):
         own = (flip_z * z, cos * y - sin * x, flip_x * (cos * x + sin * y))
         points = np.stack(np.broadcast_arrays(*(at + mid for at, mid in zip(own, middle, strict=True))))
         level = ndimage.map_coordinates(density, points, order=1, mode="constant")
-        solid = _of_volume(level, round(np.pi / 6 * diameter_mm**3 / float(np.prod(spacing))))
+        solid = of_volume(level, round(np.pi / 6 * diameter_mm**3 / float(np.prod(spacing))))
         return paste_box(solid.astype(np.uint8), offset, shape)
+
+
+class LearnedShapes:
+    """Masks that a paired pipeline makes for the place where they are to lie; its image of the lesion is not used.
+
+    Args:
+        pipeline: A `PairedLesionPipeline`.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+
+    def mask_in(
+        self, ct: Any, center_zyx: Sequence[float], diameter_mm: float, requests: Mapping[str, float], seed: int
+    ) -> tuple[Any, dict[str, Any]]:
+        """One mask, and a record of it.
+
+        Args:
+            ct: Scan, or one crop (1, D, H, W) on the model's grid.
+            center_zyx, diameter_mm: Of the pipeline's call.
+            requests: Ratings by name, from `CHOSEN_BY`; those that the mask's network does not know do nothing.
+            seed: Of the noise.
+        Returns: The mask, uint8, an image or an array as `ct`; and the record.
+        Raises: ValueError: As the pipeline's call, or if the networks make no lesion.
+        """
+        known = {name: value for name, value in requests.items() if name in self.pipeline.attributes}
+        is_crop = isinstance(ct, np.ndarray | Tensor)
+        made = self.pipeline(
+            torch.as_tensor(ct)[None] if is_crop else ct,
+            center_zyx,
+            diameter_mm,
+            known,
+            generator=torch.Generator(self.pipeline.device).manual_seed(seed),
+            match_noise=False,
+            exact_diameter=True,
+        )
+        mask = made.lesion_mask[0].cpu().numpy() if is_crop else made.lesion_mask
+        voxels = mask if is_crop else _voxels_of(mask)
+        if not voxels.any():
+            raise ValueError("the paired pipeline made no lesion there; choose another seed, or the shape real")
+        return mask, {"kind": "learned", "seed": seed, **known}
 
 
 def without_steps(outline: np.ndarray, slice_mm: float) -> np.ndarray:
@@ -243,7 +284,7 @@ def without_steps(outline: np.ndarray, slice_mm: float) -> np.ndarray:
         inner, outer = (ndimage.distance_transform_edt(part) for part in (padded[number], ~padded[number]))
         depth_mm[number] = np.clip(inner - outer, -reach, reach)
     blurred = ndimage.gaussian_filter1d(depth_mm, SLICE_SMOOTHING * slice_mm, axis=0) + reach
-    smooth = _of_volume(blurred, int(outline.sum()))
+    smooth = of_volume(blurred, int(outline.sum()))
     return smooth[mask_box(smooth)]
 
 
@@ -253,12 +294,12 @@ def drawn_mask_image(
     diameter_mm: float,
     requests: Mapping[str, float],
     seed: int,
-    shapes: LesionShapes | None,
+    shapes: "LesionShapes | LearnedShapes | None",
 ) -> "tuple[sitk.Image, dict[str, Any]]":
-    """A lesion's mask on the grid of an image: a real shape, or a procedural one where there are no shapes.
+    """A lesion's mask on the grid of an image: a real or learned shape, or a procedural one where there are no shapes.
 
     Args:
-        image: 3D image whose size and geometry the mask takes.
+        image: 3D image whose size and geometry the mask takes; for a learned shape the CT.
         center_zyx, diameter_mm: As for `imaging.lesions.shapes.nodule_mask`.
         requests: Ratings by name; real shapes are chosen by `CHOSEN_BY`, procedural ones have lobulation and
             spiculation, `USUAL` where they are not requested.
@@ -269,6 +310,8 @@ def drawn_mask_image(
     """
     import SimpleITK
 
+    if isinstance(shapes, LearnedShapes):
+        return shapes.mask_in(image, center_zyx, diameter_mm, requests, seed)
     mask, record = drawn_mask(
         image.GetSize()[::-1], image.GetSpacing()[::-1], center_zyx, diameter_mm, requests, seed, shapes
     )
@@ -297,20 +340,30 @@ def drawn_mask(
     return shapes.mask(chosen, shape, spacing_mm, center_zyx), record
 
 
-def shapes_for(pipeline: Any, kind: ShapeKind) -> LesionShapes | None:
+def shapes_for(pipeline: Any, kind: ShapeKind) -> LesionShapes | LearnedShapes | None:
     """The shapes of a pipeline that lesions without a mask are drawn from; None draws procedural ones.
 
-    Raises: ValueError: If the kind is unknown.
+    Learned shapes are those of its attribute `learned_shapes`, which `load_pipeline` sets from `--paired`.
+
+    Raises: ValueError: If the kind is unknown, or there are no learned shapes.
     """
-    if kind not in ("real", "procedural"):
-        raise ValueError(f"shape {kind!r}, expected real or procedural")
+    if kind not in get_args(ShapeKind):
+        raise ValueError(f"shape {kind!r}, expected {', '.join(get_args(ShapeKind))}")
+    if kind == "learned":
+        learned: LearnedShapes | None = getattr(pipeline, "learned_shapes", None)
+        if learned is None:
+            raise ValueError(
+                "shape learned needs a paired pipeline: pass --paired FOLDER, or in Python set "
+                "pipeline.learned_shapes = LearnedShapes(PairedLesionPipeline.from_pretrained(FOLDER))"
+            )
+        return learned
     found: LesionShapes | None = pipeline.shapes if kind == "real" else None
     return found
 
 
 def missing_shapes(pipeline: Any, kind: ShapeKind) -> str:
     """What to tell a user who gets procedural shapes and did not choose them; "" where there is nothing to tell."""
-    if kind == "procedural" or pipeline.shapes is not None:
+    if kind != "real" or pipeline.shapes is not None:
         return ""
     return (
         "this pipeline has no shapes of real nodules, so lesions without a mask get procedural ones; "
@@ -318,12 +371,18 @@ def missing_shapes(pipeline: Any, kind: ShapeKind) -> str:
     )
 
 
-def met_by_shape(shapes: LesionShapes | None) -> tuple[str, ...]:
+def met_by_shape(shapes: LesionShapes | LearnedShapes | None) -> tuple[str, ...]:
     """The attributes that the choice of a shape meets."""
     return tuple(USUAL) if shapes is None else CHOSEN_BY
 
 
-def _of_volume(level: np.ndarray, voxels: int) -> np.ndarray:
+def _voxels_of(image: "sitk.Image") -> np.ndarray:
+    import SimpleITK
+
+    return np.asarray(SimpleITK.GetArrayViewFromImage(image))
+
+
+def of_volume(level: np.ndarray, voxels: int) -> np.ndarray:
     """The largest face-connected part above the highest level that gives it so many voxels."""
     order = np.sort(level[level > 0])[::-1]
     low, high = min(voxels, len(order)) - 1, len(order) - 1

@@ -18,6 +18,8 @@ STREAMS = (
     "attributes",
     "labels",
     "site",
+    "mask noise",
+    "region",
     "downstream",
 )
 

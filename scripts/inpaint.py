@@ -49,7 +49,7 @@ class InpaintConfig(SamplingConfig):
         center_ras: Instead, the centre in mm x,y,z, to the patient's right, front and head, as in NIfTI.
         diameter_mm: Diameter of the sphere that has the lesion's volume.
         shape: Of a lesion without a mask: "real", the outline of a nodule of LIDC-IDRI that was rated as is requested,
-            or "procedural".
+            "procedural", or "learned", made for its place by the pipeline of `paired`.
         lobulation: Of the drawn mask, 1 (none) to 5; null takes the attribute of this name.
         spiculation: Likewise.
         sphericity: Likewise, 1 (linear) to 5 (round); of real shapes alone.

@@ -61,7 +61,8 @@ class SynthesizeConfig(SamplingConfig):
             with the scan's name, in a folder of their own.
         lesions: How many, a multiple of `lesions_per_scan`.
         lesions_per_scan: In each output.
-        shape: "real", outlines of real nodules that were rated as the lesion is to be, or "procedural".
+        shape: "real", outlines of real nodules that were rated as the lesion is to be, "procedural", or "learned", made
+            for their places by the pipeline of `paired`.
         population: "real", characters of real lesions, or "uniform", each attribute that has a range by itself.
         ranges: Which real lesions, or from what, for example `--ranges.diameter_mm 6,12 --ranges.texture 1,2`.
         balance: Shares of sizes, textures and malignancy: "equal" over the classes of

@@ -98,5 +98,13 @@ def test_what_is_shared_comes_back_the_same(hub_server: HubServer, tiny, tmp_pat
     assert hub_server.load("datasets/tester/lung-nodules")["private"]
 
 
+@pytest.mark.slow
+def test_shapes_are_shown_and_a_pair_is_made(tiny, tmp_path):
+    made = execute(named("06_shapes"), tmp_path, tiny | {"STEPS": "2"})
+    text = texts(made)
+    assert "0 voxels changed outside the painted ball" in text and "'kind': 'real'" in text
+    assert len(pictures(made)) == 3
+
+
 def named(stem: str) -> Path:
     return next(notebook for notebook in NOTEBOOKS if notebook.stem == stem)

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from diffusion.attributes import check_attribute
 from diffusion.option_types import Attributes, ShapeKind
-from diffusion.shapes import CHOSEN_BY, drawn_mask, drawn_mask_image, met_by_shape, missing_shapes, shapes_for
+from diffusion.shapes import (
+    CHOSEN_BY,
+    LearnedShapes,
+    drawn_mask,
+    drawn_mask_image,
+    met_by_shape,
+    missing_shapes,
+    shapes_for,
+)
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -54,7 +62,7 @@ def drawn_masks(
         center: Voxel index z, y, x; of several volumes, one for each, or one for all crops.
         diameter_mm: Of the sphere of equal volume; one number, or one for each volume.
         attributes: Of the call. A real shape is chosen by `diffusion.shapes.CHOSEN_BY`.
-        kind: "real" or "procedural".
+        kind: "real", "procedural" or "learned".
         generator: As in the call; a shape's seed is the first that is drawn from it.
         versions: Versions of each lesion, which share a mask.
     Raises: ValueError: If something is missing or does not fit, or a lesion does not lie in the lung.
@@ -72,22 +80,25 @@ def drawn_masks(
         raise ValueError(f"ct has shape {tuple(ct.shape)}, expected (B, 1, D, H, W), or a SimpleITK.Image")
     if not is_crops and not (volumes and all(hasattr(volume, "GetSpacing") for volume in volumes)):
         raise ValueError(f"ct is a {type(ct).__name__}, expected a SimpleITK.Image (see read_ct), array or tensor")
-    centers = _one_for_each(center, len(volumes), "center", 1)
-    diameters = _one_for_each(diameter_mm, len(volumes), "diameter_mm", 0)
+    centers = one_for_each(center, len(volumes), "center", 1)
+    diameters = one_for_each(diameter_mm, len(volumes), "diameter_mm", 0)
     requests = _requests(attributes, len(volumes))
     masks: list[Any] = []
     records = []
     for number, volume in enumerate(volumes):
         own = generator[min(number * versions, len(generator) - 1)] if isinstance(generator, list) else generator
         seed = int(torch.randint(2**31, (1,), generator=own, device=own.device if own is not None else "cpu"))
-        given = (centers[number], float(diameters[number]), requests[number], seed, shapes)
-        if is_crops:
-            spacing_mm = 3 * (float(pipeline.config["spacing_mm"]),)
-            mask, record = drawn_mask(tuple(volume.shape[1:]), spacing_mm, *given)
-            masks.append(mask[None])
-        else:
-            image, record = drawn_mask_image(volume, *given)
+        place = (centers[number], float(diameters[number]), requests[number], seed)
+        if not is_crops:
+            image, record = drawn_mask_image(volume, *place, shapes)
             masks.append(_within_lung(volume, image, centers[number]))
+        elif isinstance(shapes, LearnedShapes):
+            mask, record = shapes.mask_in(volume, *place)
+            masks.append(mask)
+        else:
+            spacing_mm = 3 * (float(pipeline.config["spacing_mm"]),)
+            mask, record = drawn_mask(tuple(volume.shape[1:]), spacing_mm, *place, shapes)
+            masks.append(mask[None])
         records.append(record)
     left = for_networks(pipeline, attributes, kind)
     if is_crops:
@@ -173,7 +184,7 @@ def _requests(attributes: Attributes, count: int) -> list[dict[str, float]]:
     return found
 
 
-def _one_for_each(given: Any, count: int, name: str, depth: int) -> list[Any]:
+def one_for_each(given: Any, count: int, name: str, depth: int) -> list[Any]:
     """`count` values; one that is given for all is repeated. A value has `depth` axes."""
     try:
         array = np.asarray(given, dtype=float)

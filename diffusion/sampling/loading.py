@@ -19,6 +19,7 @@ class SamplingConfig(InpaintRequest):
     Attributes:
         out: Folder for the results.
         pipeline: Folder or Hugging Face Hub repository of the pipeline, or the name of one that is shipped.
+        paired: Paired pipeline, folder or repository, whose masks lesions without one get with the shape "learned".
         vae: Autoencoder that takes the place of the pipeline's: URL of serve_autoencoder, folder or repository.
         attributes: Requested character, for example `--attributes.malignancy malignant --attributes.mean_hu -450`.
         guidance_scale: Scale of the guide: one number, or one for each attribute, for example
@@ -34,6 +35,7 @@ class SamplingConfig(InpaintRequest):
 
     out: OutputFolder
     pipeline: ModelSource = SHIPPED_PIPELINE
+    paired: ModelSource | None = None
     vae: ModelSource | None = None
     attributes: dict[str, float | str] = field(default_factory=dict)
     guidance_scale: float | dict[str, float] = 1.0
@@ -72,6 +74,13 @@ def load_pipeline(config: SamplingConfig) -> "tuple[LesionInpaintPipeline, Path]
     pipeline = LesionInpaintPipeline.from_pretrained(folder, **replaced).to(device)
     pipeline.scheduler = sampler_of(config.scheduler, pipeline.scheduler)
     check_steps(pipeline.scheduler, config.steps)
+    if config.paired is not None:
+        from diffusion.sampling.paired_pipeline import PairedLesionPipeline
+        from diffusion.shapes import LearnedShapes
+
+        paired = PairedLesionPipeline.from_pretrained(config.paired).to(device)
+        paired.set_progress_bar_config(disable=True)
+        pipeline.learned_shapes = LearnedShapes(paired)
     return pipeline, folder
 
 

@@ -2,35 +2,30 @@
 
 import inspect
 import numbers
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from autoencoder.latents import standardise, unstandardise
-from autoencoder.pretrained import resolve_folder
 from diffusion.attributes import composition_of
 from diffusion.conditioning import blank, condition_of
 from diffusion.option_types import Attributes, Scales, ShapeKind
 from diffusion.population import equivalent_diameter_mm, surroundings_hu
-from diffusion.sampling.components import import_component_modules
 from diffusion.sampling.crops import Crops, TensorCrops, check_batch, check_crops, crops_of_tensors
 from diffusion.sampling.drawn_masks import drawn_masks, index_of_physical
 from diffusion.sampling.finishing import finished
+from diffusion.sampling.lesion_pipeline import LesionPipeline
 from diffusion.sampling.request import STEPS, InpaintRequest, ResolvedRequest
-from diffusion.sampling.samplers import check_fits, saved_scheduler, set_steps
+from diffusion.sampling.samplers import check_fits, set_steps
 from diffusion.sampling.steering import steering_of
 from imaging.lesions.composition import composed
-from imaging.noise import noise_like
 from imaging.semantic_map import FIRST_NODULE, LABELS, inpainting_map
 from imaging.window import to_hu, to_norm
 
@@ -63,7 +58,7 @@ class LesionInpaintOutput(BaseOutput):
     shapes: Any = None
 
 
-class LesionInpaintPipeline(DiffusionPipeline):
+class LesionInpaintPipeline(LesionPipeline):
     """Inpaints lung nodules into chest CT; outside the painted region the result is the input, bit for bit.
 
     The painted region is the lesion mask and a margin around it, in which the lesion's blurred rim and the lung around
@@ -124,48 +119,6 @@ class LesionInpaintPipeline(DiffusionPipeline):
     def interrupt(self) -> bool:
         """Whether the call under way skips its remaining steps; a callback sets `_interrupt`."""
         return self._interrupt
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        repo_or_folder: str | os.PathLike[str],
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        force_download: bool = False,
-        **kwargs: Any,
-    ) -> "LesionInpaintPipeline":
-        """Load from a folder or from the Hugging Face Hub (snapshot first, then the folder; no code is executed).
-
-        Args:
-            repo_or_folder: What `save_pretrained` or `push_to_hub` wrote.
-            revision: Branch, tag or commit of the repository.
-            token, cache_dir, local_files_only, force_download: As `huggingface_hub.snapshot_download`.
-            kwargs: Passed on to Diffusers, for example `torch_dtype` or a component to replace; `vae` may be any
-                autoencoder, also a `RemoteAutoencoder(url)`.
-        Raises: ValueError, OSError: As `autoencoder.pretrained.resolve_folder` says.
-        """
-        folder = resolve_folder(
-            repo_or_folder,
-            revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            force_download=force_download,
-        )
-        import_component_modules(folder)
-        if "custom_pipeline" in kwargs or kwargs.get("trust_remote_code"):
-            raise ValueError("custom_pipeline and trust_remote_code would run code from the folder; leave them out")
-        vae = kwargs.pop("vae", None)
-        without = {} if vae is None else {"vae": None}  # Diffusers takes no component whose class it did not save
-        pipeline = super().from_pretrained(folder, use_safetensors=True, local_files_only=True, **without, **kwargs)
-        if vae is not None:
-            pipeline.register_modules(vae=vae)
-        if "scheduler" in kwargs:
-            pipeline._trained_scheduler = saved_scheduler(folder)
-        return pipeline
 
     @torch.no_grad()
     def __call__(
@@ -228,8 +181,8 @@ class LesionInpaintPipeline(DiffusionPipeline):
                 replaces the tensors. If it sets `pipeline._interrupt = True`, the remaining steps are skipped.
             callback_on_step_end_tensor_inputs: Which tensors it receives: "latents", and the U-Net's "condition".
             center, diameter_mm, shape: Without a mask, where the lesion is, its size, and whether its shape is "real"
-                or "procedural", as `diffusion.sampling.drawn_masks.drawn_masks`. Requested lobulation, spiculation,
-                sphericity and texture choose a real shape.
+                "procedural" or "learned", as `diffusion.sampling.drawn_masks.drawn_masks`. Requested lobulation,
+                spiculation, sphericity and texture choose a real shape.
             center_lps, center_ras: Of scans, instead of `center`: x, y, z in mm, LPS as in DICOM or RAS as in NIfTI; of
                 several scans, one for each.
         Returns: `LesionInpaintOutput`; `ct` has the input's type, and outside `paint_mask` its very values.
@@ -427,14 +380,6 @@ class LesionInpaintPipeline(DiffusionPipeline):
             "uniform": torch.special.ndtr(normal[:, 0]),
         }
         return partial(self.population.completed, names=tuple(self.unet.config["attributes"]), **drawing)
-
-    def _noise(self, ct_norm: Tensor, known: Tensor, white: Tensor) -> Tensor:
-        """Noise like what the autoencoder leaves of the CT where it is known, HU, (B, 1, D, H, W)."""
-        latent = self.vae.encode(ct_norm).latent_dist.mode()
-        residual = (ct_norm.clamp(-1, 1) - self.vae.decode(latent).sample).float()
-        residual_hu = residual.cpu().numpy() * self.vae.config["window_width"] / 2
-        volumes = zip(residual_hu[:, 0], known[:, 0].cpu().numpy(), white[:, 0].cpu().numpy(), strict=True)
-        return torch.from_numpy(np.stack([noise_like(*volume) for volume in volumes])[:, None]).to(white)
 
     def _map_of(self, crops: Crops, attributes: Tensor | None, generator: Generators) -> Tensor:
         """The labels that the U-Net knows: background and lesion, or the semantic map of each crop."""

@@ -16,7 +16,7 @@ import torch
 
 from diffusion import LesionInpaintPipeline
 from diffusion.attributes import SCALES, check_attribute, requestable
-from diffusion.shapes import CHOSEN_BY, USUAL, LesionShapes, drawn_mask_image
+from diffusion.shapes import CHOSEN_BY, USUAL, LearnedShapes, LesionShapes, drawn_mask_image
 from evaluation.lesions.acceptance import Acceptance
 from evaluation.lesions.characters import Character, Characters
 from imaging.dataset.existing_nodules import NONE_KNOWN, ExistingNodules, existing_rows, read_existing
@@ -59,7 +59,7 @@ class Synthesis:
     least_lung: float
     attempts: int
     seed: int
-    shapes: LesionShapes | None = None
+    shapes: LesionShapes | LearnedShapes | None = None
     site: str = "auto"
     lobes: Mapping[Path, Path] = field(default_factory=dict)
 

@@ -199,7 +199,7 @@ def test_without_shapes_procedural_ones_are_drawn_and_the_user_is_told():
         ({"center": (9, 9, 90), "diameter_mm": 8}, r"center_zyx is \(9.0, 9.0, 90.0\), outside the image"),
         ({"center": (9, 9, 9), "diameter_mm": "big"}, "diameter_mm 'big', expected"),
         ({"center": (9, 9, 9), "diameter_mm": 50}, "diameter_mm 50: no real shape is within 15 %, they have"),
-        ({**PLACE, "shape": "cube"}, "shape 'cube', expected real or procedural"),
+        ({**PLACE, "shape": "cube"}, "shape 'cube', expected real, procedural, learned"),
         (
             {"center": (9, 9, 9), "diameter_mm": 8, "attributes": {"spiculation": 9}},
             "spiculation: 9, expected a number",

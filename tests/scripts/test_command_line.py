@@ -60,6 +60,7 @@ MISSING = {  # the last option names what is not there
     "train_judge": "--out out --data nowhere",
     "train_ldm": "--vae owner/name --out out --data nowhere",
     "train_nodule_net": "--out out.safetensors --dataset nowhere",
+    "train_pig": "--out out --data nowhere",
     "train_vae": "--data . --out out --scans nowhere",
     "virtual_trial": "--out out --detector a:b --scans nowhere",
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from forked import PATIENCE_S, expect, start
 
-from diffusion import LesionInpaintPipeline
+from diffusion import LesionInpaintPipeline, PairedLesionPipeline
 from diffusion.syndiff_scheduler import SynDiffScheduler
 
 STEPS = 120
@@ -117,6 +117,22 @@ def test_adversarial_diffusion_goes_on_from_a_trained_stage_two_and_resumes(chai
     assert_same_weights(tmp_path / "stopped/pipeline", tmp_path / "undisturbed/pipeline")
     scheduler = LesionInpaintPipeline.from_pretrained(tmp_path / "stopped/pipeline").scheduler
     assert isinstance(scheduler, SynDiffScheduler)
+
+
+def test_paired_generation_goes_on_from_a_trained_stage_two_and_resumes(chain, tmp_path):
+    options = "--mask_model.channels 8,16 --evaluate-crops 2 --evaluate-steps 2 --whole-share 0.5"
+    train = Command(tmp_path, "train_pig", f"--data {chain.latents} --initial {chain.ldm / 'pipeline'} {options}")
+    few = ("--checkpoint-every", "2", "--steps", "6")
+    undisturbed = train.start("undisturbed", *few)
+    train.finish("stopped", *few, "--max-minutes", "1e-6")
+    assert train.logged_steps("stopped") == [1] and not (tmp_path / "stopped/pipeline").exists()
+    train.finish("stopped", *few)
+    train.expect(undisturbed, "undisturbed", 0)
+    assert_same_weights(tmp_path / "stopped/pipeline", tmp_path / "undisturbed/pipeline")
+    pipeline = PairedLesionPipeline.from_pretrained(tmp_path / "stopped/pipeline")
+    assert pipeline.generate(1, diameter_mm=6.0, num_inference_steps=2).ct.shape == (1, 1, 16, 16, 16)
+    before = LesionInpaintPipeline.from_pretrained(chain.ldm / "pipeline").unet.conv_out.weight
+    assert not before.equal(pipeline.unet.conv_out.weight)  # model_y has learnt, too
 
 
 def test_train_classifier_killed_ends_with_the_same_weights_figures_and_control(chain, tmp_path):
