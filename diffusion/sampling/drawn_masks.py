@@ -125,7 +125,7 @@ def index_of_physical(ct: Any, center: Any, center_lps: Any, center_ras: Any) ->
 
     frame: Literal["LPS", "RAS"] = "LPS" if center_ras is None else "RAS"
     given = center_lps if center_ras is None else center_ras
-    points = _one_for_each(given, len(volumes), f"center_{frame.lower()}", 1)
+    points = one_for_each(given, len(volumes), f"center_{frame.lower()}", 1)
     indices = [index_in_scan(volume, point, frame) for volume, point in zip(volumes, points, strict=True)]
     return indices if isinstance(ct, list | tuple) else indices[0]
 
