@@ -12,6 +12,7 @@
 - option_types: types of config options
 - losses/: structure loss, texture losses, time weights
 - sampling/: the request of a call, LesionInpaintPipeline, PairedLesionPipeline and their parts
+- transforms/: lesions in a training of MONAI or TorchIO
 """
 
 from typing import TYPE_CHECKING

@@ -3,6 +3,7 @@
 - image_quality: MSE, PSNR, SSIM, MS-SSIM of volumes with padding
 - script_checks: what the evaluation scripts share: checks, named folders, optional networks
 - lesions/: measurements and comparisons of sets of lesions
+- reading/: blinded reading studies, with their page
 - guided/: requested against achieved attributes, and what a request costs
 - autoencoders/: what an autoencoder loses of CT crops
 - statistics/: distances between sets of features, exchange tests, intervals

@@ -20,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from foundation.rooms import check_rooms
 from foundation.shipped import shipped
 
 NAME = "lesion-diffusion"
@@ -30,6 +31,10 @@ def main() -> None:
 
     Raises: SystemExit: As the script does; with status 2 and one line if there is no such script.
     """
+    try:
+        check_rooms()
+    except ImportError as error:
+        raise SystemExit(f"error: {error}") from error
     scripts = {path.stem.replace("_", "-"): path for path in sorted(shipped("scripts").glob("[!_]*.py"))}
     if "_ARGCOMPLETE" in os.environ:
         _complete(scripts)

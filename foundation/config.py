@@ -102,6 +102,28 @@ def read_arguments(config_type: type[ConfigT], module_name: str) -> ConfigT | No
     return parse_config(config_type) if module_name == "__main__" else None
 
 
+def read_command(config_types: Mapping[str, type], module_name: str) -> Any:
+    """As `read_arguments`, for a script whose first argument is a sub-command, each with a config of its own.
+
+    Args:
+        config_types: Sub-command -> type.
+        module_name: The script's `__name__`.
+    Raises: SystemExit: As `parse_config`; with status 2 and one line if there is no such sub-command.
+    """
+    if module_name != "__main__":
+        return None
+    known = ", ".join(config_types)
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in config_types:
+        return parse_config(config_types[name], arguments)
+    if name in ("-h", "--help"):
+        print(sys.modules["__main__"].__doc__, f"sub-commands: {known}; each has its own --help", sep="\n")
+        raise SystemExit
+    if name.startswith("-"):
+        _refuse(f"unknown option {_normalise(name)}; known: sub-commands {known}")
+    _refuse(f"{name}: no such sub-command; known: {known}")
+
+
 def parse_config(config_type: type[ConfigT], argv: Sequence[str] | None = None) -> ConfigT:
     """Build a config from `--config file.yaml` and overrides such as `--out-dir runs/a` or `--model.channels 16,32`.
 
@@ -174,6 +196,24 @@ def shortened(message: str) -> str:
     """
     lines = ["".join(filter(str.isprintable, line)) for line in message.split("\n")]
     return "\n".join(line if len(line) <= LONGEST else f"{line[:LONGEST]} ..." for line in lines)
+
+
+def take_old_name(config: Any, old: str, new: str) -> None:
+    """Let a field's old name fill the new one, with a warning; for `__post_init__`, while version 0.1 lasts.
+
+    Args:
+        config: Frozen dataclass with both fields, each None where it is not given.
+        old, new: Names of the fields.
+    Raises: ValueError: If both are given.
+    """
+    if getattr(config, old) is None:
+        return
+    old_option, option = ("--" + name.replace("_", "-") for name in (old, new))
+    if getattr(config, new) is not None:
+        raise ValueError(f"{option} and {old_option} are the same option; pass {option} alone")
+    print(f"warning: {old_option} is now {option}; version 0.2 will not know the old name", file=sys.stderr)
+    object.__setattr__(config, new, getattr(config, old))
+    object.__setattr__(config, old, None)
 
 
 def config_dict(config: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ STREAMS = (
     "site",
     "mask noise",
     "region",
+    "downstream",
 )
 
 

@@ -11,5 +11,7 @@
 - lidc/: LIDC-IDRI as downloaded
 - dataset/: prepared datasets
 - lesions/: masks, shapes, sites
+- viewer/: a volume in three planes, for pages in a browser
+- layouts/: synthetic and real scans in the folders that nnU-Net, nnDetection and MONAI train from
 - phantom/: a synthetic chest that looks like CT
 """

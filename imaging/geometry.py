@@ -30,6 +30,28 @@ def index_of_point(image: sitk.Image, point_xyz_mm: Sequence[float]) -> tuple[fl
     return tuple(reversed(image.TransformPhysicalPointToContinuousIndex([float(x) for x in point_xyz_mm])))
 
 
+def index_in_scan(
+    image: sitk.Image, point_mm: Sequence[float], frame: Literal["LPS", "RAS"] = "LPS"
+) -> tuple[float, float, float]:
+    """Voxel index (z, y, x) of a physical point, which must lie in the image.
+
+    Args:
+        image: 3D image.
+        point_mm: (x, y, z).
+        frame: Where x and y grow: "LPS", to the patient's left and back, as in DICOM and SimpleITK; or "RAS", to the
+            right and front, as in NIfTI, 3D Slicer and MONAI.
+    Raises: ValueError: If the point lies outside.
+    """
+    x, y, z = point_mm
+    index = index_of_point(image, (-x, -y, z) if frame == "RAS" else (x, y, z))
+    if not all(-0.5 <= at <= size - 0.5 for at, size in zip(index, image.GetSize()[::-1], strict=True)):
+        raise ValueError(
+            f"center {_rounded(point_mm)} mm ({frame}) is voxel {_rounded(index)} (z, y, x), outside the scan of "
+            f"{image.GetSize()[::-1]} voxels; check it, and whether it is in {'RAS' if frame == 'LPS' else 'LPS'}"
+        )
+    return (index[0], index[1], index[2])
+
+
 def mask_centroid(mask_image: sitk.Image) -> tuple[float, ...]:
     """Physical centroid (x, y, z) in mm of the voxels above 0.
 

@@ -58,7 +58,7 @@ def main(config: DemoConfig) -> None:
         "ct": config.ct or phantom_scan(config),
         "pipeline": trained_on_phantoms(config) if config.train else config.pipeline,
         "out": config.out / "result",
-        "site": "auto",
+        "site": "free",
         "diameter_mm": config.diameter_mm,
         "shape": config.shape,
         "seed": config.seed,

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,7 @@ from diffusion.option_types import ShapeKind
 from diffusion.sampling.loading import SamplingConfig, load_pipeline, weights_of
 from diffusion.sampling.request import is_finite
 from foundation.config import ExistingFile, ExistingPath, config_dict, launch, read_arguments
+from imaging.lesions.site_names import check_site, needs_lobes
 
 if TYPE_CHECKING:
     from diffusion import LesionInpaintPipeline
@@ -40,8 +41,12 @@ class InpaintConfig(SamplingConfig):
         mask: File with k where the k-th lesion is painted, on the scan's grid.
         lesions: CSV file, a row for each lesion: diameter_mm, x, y, z (voxel index of the centre), seed and attributes;
             see `imaging.lesions.table`.
-        site: "auto" chooses a place in free lung, by seed, for each lesion that has none.
+        site: Where a lesion is put that has no place, by seed: auto (as far from the wall as real nodules), free,
+            pleural, vessel, fissure, or lobe=RUL (RML, RLL, LUL, LLL); see `imaging.lesions.sites`. "given" puts none.
+        lobes: File with the lobes, for the sites fissure and lobe=: a segmentation of TotalSegmentator or lungmask.
         center: Voxel index z,y,x of the lesion's centre.
+        center_lps: Instead, the centre in mm x,y,z, to the patient's left, back and head, as in DICOM.
+        center_ras: Instead, the centre in mm x,y,z, to the patient's right, front and head, as in NIfTI.
         diameter_mm: Diameter of the sphere that has the lesion's volume.
         shape: Of a lesion without a mask: "real", the outline of a nodule of LIDC-IDRI that was rated as is requested,
             "procedural", or "learned", made for its place by the pipeline of `paired`.
@@ -60,8 +65,11 @@ class InpaintConfig(SamplingConfig):
     ct: ExistingPath
     mask: ExistingFile | None = None
     lesions: ExistingFile | None = None
-    site: Literal["given", "auto"] = "given"
+    site: str = "given"
+    lobes: ExistingFile | None = None
     center: tuple[float, float, float] | None = None
+    center_lps: tuple[float, float, float] | None = None
+    center_ras: tuple[float, float, float] | None = None
     diameter_mm: float | None = None
     shape: ShapeKind = "real"
     lobulation: float | None = None
@@ -78,17 +86,24 @@ class InpaintConfig(SamplingConfig):
             raise ValueError(f"least_dice {self.least_dice}, expected a share from 0 to 1")
         if self.diameter_mm is not None and not (is_finite(self.diameter_mm) and self.diameter_mm > 0):
             raise ValueError(f"--diameter-mm {self.diameter_mm:g}, expected a number of mm above 0; pass 12, say")
-        if self.center is not None and not all(map(is_finite, self.center)):
-            raise ValueError(f"--center {','.join(map(str, self.center))}, expected a voxel index z,y,x; check it")
+        for name, what in (("center", "a voxel index z,y,x"), ("center_lps", "mm x,y,z"), ("center_ras", "mm x,y,z")):
+            value = getattr(self, name)
+            if value is not None and not all(map(is_finite, value)):
+                option = name.replace("_", "-")
+                raise ValueError(f"--{option} {','.join(map(str, value))}, expected {what}; check it")
         sources = [value is not None for value in (self.mask, self.lesions, self.diameter_mm)]
-        placed = self.center is not None
-        if sum(sources) != 1 or (self.diameter_mm is not None) != (placed or (self.site == "auto" and sources[2])):
+        places = sum(value is not None for value in (self.center, self.center_lps, self.center_ras))
+        chosen = self.site != "given"
+        located = places == 1 or (chosen and sources[2])
+        if sum(sources) != 1 or (self.diameter_mm is not None) != located or places > 1:
             raise ValueError(
-                "give either --mask, or --center z,y,x together with --diameter-mm, or --diameter-mm with --site auto, "
-                "or --lesions"
+                "give either --mask, or --center z,y,x together with --diameter-mm (or --center-lps x,y,z, or "
+                "--center-ras x,y,z), or --diameter-mm with --site auto, or --lesions"
             )
-        if self.site == "auto" and (self.mask is not None or placed):
-            raise ValueError("--site auto chooses the place; leave out --mask and --center")
+        if chosen and (self.mask is not None or places):
+            raise ValueError(f"--site {self.site} chooses the place; leave out --mask and --center")
+        if chosen and needs_lobes(check_site(self.site)) and self.lobes is None:
+            raise ValueError(f"--site {self.site} needs --lobes, a segmentation by TotalSegmentator or lungmask")
         if self.output_format in ("dicom", "both") and self.ct.is_file():
             raise ValueError(
                 f"--output-format {self.output_format} with --ct {self.ct}: a derived series needs the DICOM folder "
@@ -114,7 +129,8 @@ from foundation.atomic import write_atomically
 from imaging.files.ct import find_dicom_slices, read_ct, read_dicom_slices, read_labels, write_ct
 from imaging.files.dicom_seg import write_dicom_seg
 from imaging.files.dicom_series import on_stored_steps, read_headers, write_dicom_series
-from imaging.geometry import bounding_box, index_of_point, point_of_index
+from imaging.geometry import bounding_box, index_in_scan, index_of_point, point_of_index
+from imaging.lesions.lobes import read_lobes
 from imaging.lesions.sites import FreeLung, free_lung, free_lung_sites
 from imaging.lesions.table import LesionRow, read_lesion_table
 
@@ -239,9 +255,9 @@ def read_scan(config: InpaintConfig) -> tuple[sitk.Image, list[Path], FreeLung |
     if config.mask is not None:
         return ct, slices, None
     try:
-        return ct, slices, free_lung(ct)
+        return ct, slices, free_lung(ct, lobes=read_lobes(config.lobes, ct) if config.lobes else None)
     except ValueError as error:
-        if config.site == "auto":
+        if config.site != "given":
             raise ValueError(f"{config.ct}: {error}") from error
         print(f"note: {config.ct}: {error}; lesions are painted where they are placed")
         return ct, slices, None
@@ -259,17 +275,24 @@ def planned(
             box = bounding_box(mask)
             yield Planned(box, mask[box], {}, config.seed + label, None, None)
         return
-    rows = [LesionRow(config.diameter_mm, config.center)] if config.diameter_mm is not None else []
-    rows += read_lesion_table(config.lesions) if config.lesions else []
+    rows = read_lesion_table(config.lesions) if config.lesions else []
+    if config.diameter_mm is not None:
+        physical = config.center_ras if config.center_lps is None else config.center_lps
+        row = LesionRow(config.diameter_mm, config.center, center_mm=physical)
+        rows = [replace(row, frame="RAS") if config.center_ras is not None else row]
     note = missing_shapes(pipeline, config.shape)
     if note:
         print(f"note: {note}")
     for row in rows:  # what needs no voxel first
         with named(row.where):
-            if row.center_zyx is None and config.site != "auto":
+            if not row.placed and config.site == "given":
                 raise ValueError("no x, y, z; give them, or pass --site auto")
             check_compatible({**config.attributes, **row.attributes})
             check_requests(pipeline, row.attributes, met_by_shape(shapes_for(pipeline, config.shape)))
+    for number, row in enumerate(rows):
+        with named(row.where):
+            if row.center_mm is not None:
+                rows[number] = replace(row, center_zyx=index_in_scan(ct, row.center_mm, row.frame))
     free = lung
     for row in rows:
         if free is not None and row.center_zyx is not None:
@@ -280,7 +303,7 @@ def planned(
             center: Sequence[float] | None = row.center_zyx
             if center is None:
                 assert free is not None
-                (site,) = free_lung_sites(free, row.diameter_mm, 1, np.random.default_rng(seed))
+                (site,) = free_lung_sites(free, row.diameter_mm, 1, np.random.default_rng(seed), site=config.site)
                 free = free.without(site, row.diameter_mm / 2 + APART_MM)
                 center = index_of_point(ct, site)
             mask, shape = drawn_lesion(config, pipeline, row, ct, center, seed, lung)

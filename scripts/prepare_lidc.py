@@ -8,7 +8,6 @@ command again after an interruption, or after you added scans: it does only what
 
 import csv
 import io
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from foundation.config import ExistingFile, ExistingFolder, OutputFolder, Seed, launch, read_arguments
+from foundation.config import ExistingFile, ExistingFolder, OutputFolder, Seed, launch, read_arguments, take_old_name
 from imaging.dataset.label_policy import LabelPolicy, exclusion_reason, label_table, malignancy_label
 from imaging.option_types import Axes, Intensity, MaskPolicy
 from imaging.window import WINDOW_LEVEL, WINDOW_WIDTH
@@ -92,12 +91,7 @@ class PrepareLidcConfig:
     dicom_root: ExistingFolder | None = None
 
     def __post_init__(self) -> None:
-        if self.dicom_root is not None:
-            print("warning: --dicom-root is now --scans; version 0.2 will not know the old name", file=sys.stderr)
-            if self.scans is not None:
-                raise ValueError("--scans and --dicom-root are the same option; pass --scans alone")
-            object.__setattr__(self, "scans", self.dicom_root)
-            object.__setattr__(self, "dicom_root", None)
+        take_old_name(self, "dicom_root", "scans")
         if not (self.scans or self.scan_table or self.lab_table or self.merge):
             raise ValueError("nothing to read; pass --scans, --scan-table, --lab-table or --merge")
         if self.spacing_mm is not None and not self.spacing_mm > 0:

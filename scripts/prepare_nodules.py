@@ -1,7 +1,7 @@
 """Prepare nodules for training that are NIfTI pairs with a table.
 
-uv run scripts/prepare_nodules.py --data nodules --out data/nodules --crop-size 48 --spacing-mm 1.0
-uv run scripts/prepare_nodules.py --data '[nodules_a, nodules_b]' --out data/joined
+uv run scripts/prepare_nodules.py --scans nodules --out data/nodules --crop-size 48 --spacing-mm 1.0
+uv run scripts/prepare_nodules.py --scans '[nodules_a, nodules_b]' --out data/joined
 A folder has `<nodule>_ct.nii.gz`, `<nodule>_mask.nii.gz` and `nodules.csv`. Joined folders keep their own test
 patients: if one table tests on a patient, the others do not train on this patient.
 """
@@ -14,20 +14,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from foundation.config import ExistingFolder, OutputFolder, Seed, launch, read_arguments
+from foundation.config import ExistingFolder, OutputFolder, Seed, launch, read_arguments, take_old_name
 from imaging.option_types import PairOutline
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PrepareNodulesConfig:
     """What to read, and the grid to resample it to.
 
     Attributes:
-        data: Folder with the NIfTI pairs and nodules.csv, or several folders to join, `[a, b]`.
+        scans: Folder with the NIfTI pairs and nodules.csv, or several folders to join, `[a, b]`.
         out: Folder of the prepared dataset, to be created.
         crop_size: Edge of the cubic crops around each lesion's centroid, voxels.
         spacing_mm: Isotropic spacing of the crops; null keeps each file's own grid.
-        source: Name stored with each row; null takes the name of the data folder.
+        source: Name stored with each row; null takes the name of its folder.
         validation_share: Share of the training patients for the validation split, if the table names no validation
             patients.
         seed: Seed of that choice.
@@ -37,10 +37,11 @@ class PrepareNodulesConfig:
         fill: Values where a crop reaches outside its file: "edge" repeats the nearest voxel, "air" is -1024 HU.
         workers: Processes that read and resample.
         overwrite: Replace an existing prepared dataset.
+        data: Old name of `scans`; version 0.2 will not know it.
     """
 
-    data: tuple[ExistingFolder, ...] | ExistingFolder
     out: OutputFolder
+    scans: tuple[ExistingFolder, ...] | ExistingFolder | None = None
     crop_size: int = 48
     spacing_mm: float | None = 1.0
     source: str | None = None
@@ -50,8 +51,12 @@ class PrepareNodulesConfig:
     fill: Literal["edge", "air"] = "edge"
     workers: int = 1
     overwrite: bool = False
+    data: tuple[ExistingFolder, ...] | ExistingFolder | None = None
 
     def __post_init__(self) -> None:
+        take_old_name(self, "data", "scans")
+        if self.scans is None:
+            raise ValueError("nothing to read; pass --scans, a folder with NIfTI pairs and nodules.csv")
         if self.crop_size < 1 or (self.spacing_mm is not None and not self.spacing_mm > 0) or self.workers < 1:
             raise ValueError(
                 f"crop_size {self.crop_size}, spacing_mm {self.spacing_mm}, workers {self.workers}: expected "
@@ -75,7 +80,8 @@ BATCH = 64  # nodules handed to the workers at a time, which bounds the memory
 
 def main(config: PrepareNodulesConfig) -> None:
     check_output(config.out, config.overwrite)
-    folders = config.data if isinstance(config.data, tuple) else (config.data,)
+    assert config.scans is not None  # or the config would have been refused
+    folders = config.scans if isinstance(config.scans, tuple) else (config.scans,)
     tables = {folder: read_nodule_table(folder, config.source or folder.resolve().name) for folder in folders}
     metadata = [(folder, row) for folder, table in tables.items() for row in table.rows]
     given, torn = join_splits(row for _, row in metadata)

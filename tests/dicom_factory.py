@@ -1,12 +1,14 @@
-"""Small, valid DICOM CT series for tests, written with pydicom (so not with the library that reads them)."""
+"""Small, valid DICOM CT series and structure sets for tests, written with pydicom: no library that reads them."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
+import SimpleITK as sitk
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGLSLossless, RTStructureSetStorage, generate_uid
+from skimage.measure import find_contours
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -103,3 +105,53 @@ def write_dicom_series(
             header.compress(JPEGLSLossless)
         header.save_as(name, enforce_file_format=True)
     return series_uid
+
+
+def write_structure_set(
+    path: Path, series_uid: str, structures: dict[str, list[np.ndarray]], kind: str = "CLOSED_PLANAR"
+) -> Path:
+    """Write a structure set (RTSTRUCT) with contours as they are given.
+
+    Args:
+        path: File; folders are made.
+        series_uid: SeriesInstanceUID of the CT.
+        structures: Name -> contours, (N, 3) x y z in mm each.
+        kind: ContourGeometricType.
+    Returns: `path`.
+    """
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = RTStructureSetStorage, generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = RTStructureSetStorage, meta.MediaStorageSOPInstanceUID
+    dataset.SeriesInstanceUID, dataset.Modality = generate_uid(), "RTSTRUCT"
+    series, study, frame = Dataset(), Dataset(), Dataset()
+    series.SeriesInstanceUID, study.RTReferencedSeriesSequence = series_uid, [series]
+    frame.RTReferencedStudySequence = [study]
+    dataset.ReferencedFrameOfReferenceSequence = [frame]
+    dataset.StructureSetROISequence, dataset.ROIContourSequence = [], []
+    for number, (name, contours) in enumerate(structures.items(), 1):
+        structure, drawn = Dataset(), Dataset()
+        structure.ROINumber, structure.ROIName, drawn.ReferencedROINumber = number, name, number
+        drawn.ContourSequence = []
+        for points in contours:
+            contour = Dataset()
+            contour.ContourGeometricType, contour.NumberOfContourPoints = kind, len(points)
+            contour.ContourData = [f"{value:.6f}" for value in np.ravel(points)]
+            drawn.ContourSequence.append(contour)
+        dataset.StructureSetROISequence.append(structure)
+        dataset.ROIContourSequence.append(drawn)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path)
+    return path
+
+
+def contours_of(mask: np.ndarray, image: sitk.Image) -> list[np.ndarray]:
+    """Contours, holes among them, that enclose the centres of a mask's voxels slice by slice, for
+    `write_structure_set`."""
+    contours = []
+    for z, plane in enumerate(mask):
+        for outline in find_contours(np.pad(plane, 1).astype(float), 0.5):
+            points = [image.TransformContinuousIndexToPhysicalPoint((x - 1, y - 1, z)) for y, x in outline.tolist()]
+            contours.append(np.array(points))
+    return contours

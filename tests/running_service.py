@@ -1,18 +1,17 @@
 """The autoencoder's service on a real socket, in a thread of the test's process."""
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from running_app import serving
 
 from autoencoder.identity import IdentityAutoencoder
 from autoencoder.kl import AutoencoderKL3D
 from autoencoder.service.app import Limits, create_app
 from autoencoder.service.served_model import ServedAutoencoder
-from autoencoder.service.server import bind, server_of
 
 
 def tiny_autoencoder(**settings: Any) -> AutoencoderKL3D:
@@ -43,17 +42,5 @@ def running(
 ) -> Iterator[str]:
     """The URL of a service of this model."""
     app = create_app(ServedAutoencoder(model, max_voxels=max_voxels), limits, token, {"revision": None})
-    listener = bind("127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server = server_of(app)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.005)
+    with serving(app) as url:
         yield url
-    finally:
-        server.should_exit = True
-        thread.join(30)
-        assert not thread.is_alive(), "the service did not stop"

@@ -80,7 +80,7 @@ def test_the_wheel_holds_every_module_template_and_weight_and_the_folders_that_a
     names = set(zipfile.ZipFile(wheel).namelist())
     for room in ROOMS:
         for path in (ROOT / room).rglob("*"):
-            if path.suffix in (".py", ".jinja", ".safetensors"):
+            if path.suffix in (".py", ".jinja", ".safetensors", ".js", ".css", ".html"):
                 assert str(path.relative_to(ROOT)) in names
     for folder in SETTINGS["package-dir"].values():
         files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]

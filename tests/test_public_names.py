@@ -6,7 +6,7 @@ from importlib import import_module
 
 import pytest
 
-PACKAGES = ("autoencoder", "diffusion", "guidance")
+PACKAGES = ("autoencoder", "diffusion", "diffusion.transforms", "guidance")
 
 
 @pytest.mark.parametrize("package", PACKAGES)

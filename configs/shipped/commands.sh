@@ -1,8 +1,8 @@
 # The shipped pipeline: all commands from the nodules to models/lung-nodule-small, in order.
 # nodules_iso51 and nodules_native are folders of NIfTI pairs with a nodules.csv; lidc_shapes has outlines and ratings
 # without images (shapes.npz, shapes.csv). A training that was cut off goes on.
-uv run scripts/prepare_nodules.py --data '[nodules_iso51, nodules_native]' --out data/joined --crop-size 48
-uv run scripts/prepare_nodules.py --data '[nodules_iso51, nodules_native]' --out data/joined07 --crop-size 72 \
+uv run scripts/prepare_nodules.py --scans '[nodules_iso51, nodules_native]' --out data/joined --crop-size 48
+uv run scripts/prepare_nodules.py --scans '[nodules_iso51, nodules_native]' --out data/joined07 --crop-size 72 \
     --spacing-mm 0.7
 uv run scripts/train_vae.py --config configs/shipped/vae_1.yaml --data data/joined --out runs/shipped/vae_1
 uv run scripts/train_vae.py --config configs/shipped/vae_1.yaml --config configs/shipped/vae_2.yaml --data data/joined \

@@ -3,7 +3,7 @@
 import numbers
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -105,6 +105,29 @@ def drawn_masks(
         together = np.stack(masks)
         return DrawnMasks(torch.from_numpy(together) if isinstance(ct, Tensor) else together, records, left)
     return DrawnMasks(masks[0] if single else masks, records, left)
+
+
+def index_of_physical(ct: Any, center: Any, center_lps: Any, center_ras: Any) -> Any:
+    """Voxel indices z, y, x of physical centres, for :func:`drawn_masks`.
+
+    Args:
+        ct: A scan, or a list of scans.
+        center: As in the call; one of the three is given.
+        center_lps, center_ras: x, y, z in mm; for a list of scans one each.
+    Raises: ValueError: If several are given, a point lies outside its scan, or the CT has no geometry.
+    """
+    if sum(value is not None for value in (center, center_lps, center_ras)) > 1:
+        raise ValueError("center, center_lps and center_ras all say where the lesion is; give one of them")
+    volumes = list(ct) if isinstance(ct, list | tuple) else [ct]
+    if not all(hasattr(volume, "GetSpacing") for volume in volumes):
+        raise ValueError("center_lps and center_ras need the geometry of a SimpleITK.Image; pass center with crops")
+    from imaging.geometry import index_in_scan
+
+    frame: Literal["LPS", "RAS"] = "LPS" if center_ras is None else "RAS"
+    given = center_lps if center_ras is None else center_ras
+    points = one_for_each(given, len(volumes), f"center_{frame.lower()}", 1)
+    indices = [index_in_scan(volume, point, frame) for volume, point in zip(volumes, points, strict=True)]
+    return indices if isinstance(ct, list | tuple) else indices[0]
 
 
 def for_networks(pipeline: Any, attributes: Attributes, kind: ShapeKind) -> dict[str, Any]:

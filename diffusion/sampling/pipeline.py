@@ -19,7 +19,7 @@ from diffusion.conditioning import blank, condition_of
 from diffusion.option_types import Attributes, Scales, ShapeKind
 from diffusion.population import equivalent_diameter_mm, surroundings_hu
 from diffusion.sampling.crops import Crops, TensorCrops, check_batch, check_crops, crops_of_tensors
-from diffusion.sampling.drawn_masks import drawn_masks
+from diffusion.sampling.drawn_masks import drawn_masks, index_of_physical
 from diffusion.sampling.finishing import finished
 from diffusion.sampling.lesion_pipeline import LesionPipeline
 from diffusion.sampling.request import STEPS, InpaintRequest, ResolvedRequest
@@ -150,6 +150,8 @@ class LesionInpaintPipeline(LesionPipeline):
         center: Any = None,
         diameter_mm: Any = None,
         shape: ShapeKind = "real",
+        center_lps: Any = None,
+        center_ras: Any = None,
     ) -> LesionInpaintOutput | tuple[Any, ...]:
         """Inpaint one lesion per volume, or several versions of it.
 
@@ -181,12 +183,16 @@ class LesionInpaintPipeline(LesionPipeline):
             center, diameter_mm, shape: Without a mask, where the lesion is, its size, and whether its shape is "real"
                 "procedural" or "learned", as `diffusion.sampling.drawn_masks.drawn_masks`. Requested lobulation,
                 spiculation, sphericity and texture choose a real shape.
+            center_lps, center_ras: Of scans, instead of `center`: x, y, z in mm, LPS as in DICOM or RAS as in NIfTI; of
+                several scans, one for each.
         Returns: `LesionInpaintOutput`; `ct` has the input's type, and outside `paint_mask` its very values.
         Raises: ValueError: If shapes, sizes, values, attributes or the scheduler do not fit; before anything is
             computed.
         """
         self._check_options(output_type, num_lesions_per_mask, callback_on_step_end_tensor_inputs)
         drawn = None
+        if center_lps is not None or center_ras is not None:
+            center = index_of_physical(ct, center, center_lps, center_ras)
         if mask is None:
             how = (center, diameter_mm, attributes or {}, shape, generator, num_lesions_per_mask)
             drawn = drawn_masks(self, ct, *how)

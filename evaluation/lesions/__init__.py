@@ -22,5 +22,6 @@ Sets of lesions:
   a known fault
 - spreads: medians and quartiles
 - memorisation: copies of training lesions; variety over masks and seeds
-- real_lesions: how plausible a lesion is; characters: the attributes that a synthesis requests
+- real_lesions: how plausible a lesion is; characters: the attributes that a synthesis requests;
+  balance: by which shares
 """

@@ -1,11 +1,12 @@
 """Which characters a synthesis asks for: those of real lesions, or even ones over stated ranges."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from evaluation.lesions.balance import Balance, LesionClass, balance_of
 from evaluation.lesions.real_lesions import CHARACTER, RealLesions
 
 Population = Literal["real", "uniform"]
@@ -19,10 +20,12 @@ class Character:
     Attributes:
         mask_mm: Diameter of the sphere that has its mask's volume.
         requested: Attribute -> value, in its unit; only what is known of it.
+        classes: Those of the balance that it is drawn for; None without one.
     """
 
     mask_mm: float
     requested: dict[str, float]
+    classes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -35,28 +38,40 @@ class Characters:
         ranges: Attribute -> lowest and highest value.
         real: Of "real", those within the ranges alone are drawn.
         rows: Their numbers.
+        balance: Of "real", how often those of each class are drawn; None draws all alike often.
     """
 
     population: Population
     ranges: Ranges
     real: RealLesions
     rows: np.ndarray
+    balance: Balance | None = None
 
-    def draw(self, generator: np.random.Generator) -> Character:
-        """One character, a function of the generator's state alone."""
+    def draw(self, lesion: int, generator: np.random.Generator) -> Character:
+        """The character of lesion number `lesion`, a function of the number and the generator's state alone."""
         if self.population == "uniform":
             drawn = {name: float(generator.uniform(*self.ranges[name])) for name in CHARACTER if name in self.ranges}
             return Character(drawn["diameter_mm"], drawn)
-        row = int(self.rows[generator.integers(len(self.rows))])
+        classes = None
+        if self.balance is None:
+            row = int(self.rows[generator.integers(len(self.rows))])
+        else:
+            row, classes = self.balance.draw(lesion, generator)
         values = zip(CHARACTER, self.real.character[row].tolist(), strict=True)
-        return Character(float(self.real.equivalent_mm[row]), {name: v for name, v in values if np.isfinite(v)})
+        requested = {name: value for name, value in values if np.isfinite(value)}
+        return Character(float(self.real.equivalent_mm[row]), requested, classes)
 
 
-def characters_of(population: Population, ranges: Ranges, real: RealLesions) -> Characters:
+def characters_of(
+    population: Population, ranges: Ranges, real: RealLesions, classes: Sequence[LesionClass] = ()
+) -> Characters:
     """Check a distribution.
 
+    Args:
+        population, ranges, real: As for :class:`Characters`.
+        classes: Of a balance, whose diameter_mm is that of the sphere with the mask's volume; none for no balance.
     Raises: ValueError: If an attribute is unknown, a range empty or not finite, the diameter without one where all is
-        uniform, or no real lesion is within the ranges.
+        uniform, no real lesion is within the ranges, or as `balance_of`.
     """
     for name, (low, high) in ranges.items():
         if name not in CHARACTER:
@@ -75,4 +90,10 @@ def characters_of(population: Population, ranges: Ranges, real: RealLesions) -> 
             f"none of {len(inside)} real lesions is within the ranges ({said}); widen them, or take --population "
             "uniform"
         )
-    return Characters(population, dict(ranges), real, np.flatnonzero(inside))
+    balance = None
+    if classes:
+        if population == "uniform":
+            raise ValueError("balance: weights real lesions; take --population real, or ranges without a balance")
+        known = dict(zip(CHARACTER, real.character.T, strict=True)) | {"diameter_mm": real.equivalent_mm}
+        balance = balance_of(classes, known, inside)
+    return Characters(population, dict(ranges), real, np.flatnonzero(inside), balance)

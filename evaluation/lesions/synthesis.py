@@ -4,8 +4,8 @@ The character of lesion i is drawn from (seed, i), its mask, site and noise from
 row of `imaging.dataset.manifest`.
 """
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from evaluation.lesions.characters import Character, Characters
 from imaging.dataset.existing_nodules import NONE_KNOWN, ExistingNodules, existing_rows, read_existing
 from imaging.files.ct import read_ct
 from imaging.geometry import index_of_point
+from imaging.lesions.lobes import read_lobes
 from imaging.lesions.placing import NoPlace, Place, place_lesion
 from imaging.lesions.sites import FreeLung, free_lung, free_lung_sites
 
@@ -47,6 +48,8 @@ class Synthesis:
         attempts: Samples that are tried for each lesion.
         seed: Of everything random.
         shapes: What masks are drawn from; None draws procedural ones.
+        site: Where lesions lie, see `imaging.lesions.sites`.
+        lobes: Scan -> segmentation of its lobes, where a site needs it.
     """
 
     pipeline: LesionInpaintPipeline
@@ -57,6 +60,8 @@ class Synthesis:
     attempts: int
     seed: int
     shapes: LesionShapes | LearnedShapes | None = None
+    site: str = "auto"
+    lobes: Mapping[Path, Path] = field(default_factory=dict)
 
 
 class Scan(NamedTuple):
@@ -99,24 +104,38 @@ def requestable_attributes(pipeline: LesionInpaintPipeline) -> list[str]:
 
 
 def check_requests(
-    pipeline: LesionInpaintPipeline, attributes: Mapping[str, float | str], characters: Characters
+    pipeline: LesionInpaintPipeline,
+    attributes: Mapping[str, float | str],
+    characters: Characters,
+    balanced: Collection[str] = (),
 ) -> None:
-    """Raise ValueError where attributes, or the ranges of even characters, are not for this pipeline to request."""
+    """Raise ValueError where attributes, the ranges of even characters, or balanced attributes are not for this
+    pipeline to request, or a balanced one is given one value for all."""
     known = requestable_attributes(pipeline)
     for name, value in attributes.items():
         check_attribute(name, value, known)
     for name in characters.ranges if characters.population == "uniform" else ():
         if name not in (*known, "diameter_mm", *USUAL):
             raise ValueError(f"ranges: this pipeline cannot be requested {name}; it knows {', '.join(known) or 'none'}")
+    for name in balanced:
+        if name not in (*known, "diameter_mm", *USUAL):
+            raise ValueError(
+                f"balance: this pipeline cannot be requested {name}; it knows {', '.join(known) or 'none'}"
+            )
+        if name in attributes:
+            raise ValueError(
+                f"balance: {name} is requested of every lesion by --attributes.{name}; leave out one of them"
+            )
 
 
 @lru_cache(maxsize=1)
-def read_scan(path: Path, existing_path: Path | None = None) -> Scan:
+def read_scan(path: Path, existing_path: Path | None = None, lobes_path: Path | None = None) -> Scan:
     """Read a scan with its own nodules, and find its lung; the last one is kept, for it may be asked for again.
 
     Args:
         path: Of the scan.
         existing_path: Names its nodules, see `imaging.dataset.existing_nodules`; None takes it as a scan without any.
+        lobes_path: Segmentation of its lobes; None if there is none.
     Raises: ValueError: As `read_ct`, `read_existing` and `free_lung`, naming the path.
     """
     ct = read_ct(path)
@@ -126,7 +145,7 @@ def read_scan(path: Path, existing_path: Path | None = None) -> Scan:
         avoid = sitk.GetImageFromArray((existing.labels > 0).astype(np.uint8))
         avoid.CopyInformation(ct)
     try:
-        lung = free_lung(ct, avoid, APART_MM)
+        lung = free_lung(ct, avoid, APART_MM, read_lobes(lobes_path, ct) if lobes_path else None)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return Scan(ct, lung, existing, existing_path.name if existing_path else NONE_KNOWN)
@@ -200,13 +219,14 @@ def _placed(
         "lesion": lesion,
         "attempt": attempt,
         "accepted": True,
+        "balance": character.classes,
         "mask_diameter_mm": character.mask_mm,
         "mask_seed": int(rng.integers(2**31)),
         "noise_seed": int(rng.integers(2**62)),
         **{f"requested_{name}": value for name, value in requested.items()},
     }
     try:
-        (site_mm,) = free_lung_sites(lung, character.mask_mm, 1, rng)
+        (site_mm,) = free_lung_sites(lung, character.mask_mm, 1, rng, site=synthesis.site)
     except ValueError as error:
         return _rejected(row, "no site", str(error))
     row |= {"center_zyx": list(index_of_point(ct, site_mm)), "center_mm": list(site_mm)}
@@ -228,6 +248,7 @@ def _placed(
             reach_mm=model["crop_size"] * model["spacing_mm"] / 2 + AROUND_MM,
             margin_mm=model["paint_margin_mm"] if margin_mm is None else margin_mm,
             least_lung=synthesis.least_lung,
+            cut=synthesis.site != "free",
         )
     except NoPlace as error:
         return _rejected(row, error.reason, str(error))
@@ -237,7 +258,7 @@ def _placed(
 
 def _drawn_character(synthesis: Synthesis, lesion: int, asks: Sequence[str]) -> Character:
     """What a lesion is to be, within the scales of its attributes."""
-    drawn = synthesis.characters.draw(generator(synthesis.seed, "character", lesion))
+    drawn = synthesis.characters.draw(lesion, generator(synthesis.seed, "character", lesion))
     requested = {name: float(np.clip(value, *SCALES[name][:2])) for name, value in drawn.requested.items()}
     fixed = synthesis.options["attributes"] or {}
     requested |= {name: check_attribute(name, value, asks) for name, value in fixed.items()}

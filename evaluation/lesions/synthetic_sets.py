@@ -22,6 +22,7 @@ from foundation.atomic import write_atomically
 from foundation.claimed_folder import claim_folder
 from foundation.config import config_dict
 from foundation.draws import generator
+from imaging.boxes import mask_box
 from imaging.dataset.nodules import (
     RATINGS,
     check_output,
@@ -126,22 +127,58 @@ def paint_batch(
     """
     try:
         given = [given_row(nodules, index, config) for index, _ in batch]
-        made: Any = pipeline(
-            **pipeline_arrays(given),
-            generator=[noise_generator(config.seed, config.samples * index + sample) for index, sample in batch],
-            spacing_mm=np.stack([row["spacing_mm"] for row in given]),
-            **config.call_options(),
-        )
+        generators = [noise_generator(config.seed, config.samples * index + sample) for index, sample in batch]
+        made = painted_crops(pipeline, given, generators, config.call_options())
         size = crop_size_of(nodules)
-        for (_, sample), row, volume in zip(batch, given, made.ct, strict=True):
-            check_row(synthetic_row(row, volume[0], sample, config.samples), size, nodule_features(size))
+        for (_, sample), row, volume in zip(batch, given, made, strict=True):
+            check_row(synthetic_row(row, volume, sample, config.samples), size, nodule_features(size))
     except ValueError as error:
         if len(batch) == 1:
             return {batch[0]: str(error)}
         # one of them is at fault, and it alone is to be lost
         alone = [paint_batch(pipeline, nodules, [lesion], config) for lesion in batch]
         return {lesion: outcome for outcomes in alone for lesion, outcome in outcomes.items()}
-    return dict(zip(batch, made.ct[:, 0], strict=True))
+    return dict(zip(batch, made, strict=True))
+
+
+def painted_crops(
+    pipeline: LesionInpaintPipeline,
+    given: list[dict[str, Any]],
+    generators: list[torch.Generator],
+    options: Mapping[str, Any],
+) -> list[np.ndarray]:
+    """The crops of these nodules with a lesion painted in each mask, int16 HU (D, H, W).
+
+    Crops of the model's own spacing are painted as they are. Those of another one are painted as scans are, on the
+    model's grid, and the difference is brought back to theirs.
+
+    Args:
+        pipeline: What paints.
+        given: Rows of :func:`given_row`.
+        generators: One each.
+        options: Of the call.
+    Raises: ValueError: As the pipeline does.
+    """
+    spacings_mm = np.stack([row["spacing_mm"] for row in given])
+    if np.allclose(spacings_mm, pipeline.config["spacing_mm"], rtol=1e-3):
+        arrays = pipeline_arrays(given)
+        crops: Any = pipeline(**arrays, generator=generators, spacing_mm=spacings_mm, **options)
+        return list(crops.ct[:, 0])
+    import SimpleITK as sitk  # crops of the model's spacing need none
+
+    boxes = [mask_box(row["valid_mask"]) for row in given]  # what a crop repeats beyond its scan is no scan
+
+    def images(name: str) -> list[sitk.Image]:
+        images = [sitk.GetImageFromArray(row[name][box]) for row, box in zip(given, boxes, strict=True)]
+        for image, spacing_mm in zip(images, spacings_mm, strict=True):
+            image.SetSpacing(spacing_mm[::-1].astype(float).tolist())
+        return images
+
+    scans: Any = pipeline(images("ct_hu"), images("lesion_mask"), generator=generators, **options)
+    painted = [row["ct_hu"].copy() for row in given]
+    for volume, box, scan in zip(painted, boxes, scans.ct, strict=True):
+        volume[box] = sitk.GetArrayFromImage(scan)
+    return painted
 
 
 def noise_generator(seed: int, number: int) -> torch.Generator:

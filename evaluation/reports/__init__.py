@@ -6,6 +6,7 @@
 - guidance_report, guidance_figures, guidance_pictures: lesions with requested attributes
 - classifier_report: a guide's classifiers on held-out nodules
 - reconstruction_report: autoencoders
+- reading_report: a reading study
 - figures: curves, galleries and scatter plots, one PNG each; slices: rows of volumes as slices
 - notebook: a lesion in a notebook
 """

@@ -7,7 +7,8 @@
 - splits: training, validation and test patients; label_policy: which nodules are benign and malignant
 - card, licence, publishing: the dataset's card, its licence, the push to the Hub
 - qc_report: a page to look at the nodules
-- existing_nodules: the nodules that a scan has already, from label images or LIDC's XML
+- existing_nodules: the nodules that a scan has already, from label images, LIDC's XML or DICOM; patients: whose scan
+  it is
 - manifest: the table of a synthesis; synthetic_scans: a scan with its lesions, or crops of them
 - scan_volumes: whole scans, for training patches
 """

@@ -1,6 +1,7 @@
 """Nodules that are in a scan already: the files that name them, and their labels on the scan's grid.
 
-A file is a label image on the scan's grid, with the scan's name, or the LIDC XML of the scan's series.
+A file is a label image on the scan's grid, with the scan's name, or of the scan's series the LIDC XML, a DICOM
+segmentation or a DICOM structure set.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,8 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from imaging.files.ct import READ_SUFFIXES, find_dicom_slices, read_instances
+from imaging.files.dicom_nodules import annotated_series, is_dicom_annotation, read_dicom_nodules
+from imaging.files.scan_folder import find_scans
 from imaging.files.walk import files_below
 from imaging.geometry import point_of_index
 from imaging.lidc.consensus import ReaderMask, agree, group_marks, rasterise
@@ -36,6 +39,20 @@ class ExistingNodules(NamedTuple):
     readers: list[int | None]
 
 
+def scans_with_existing(root: Path, masks: Path) -> tuple[list[Path], dict[Path, Path]]:
+    """The scans below a folder, without those among the masks, and the file that names the nodules of each.
+
+    Args:
+        root: Folder of scans.
+        masks: As for :func:`pair_existing`; it may be the same folder.
+    Raises: ValueError: As :func:`pair_existing` and `imaging.files.scan_folder.find_scans`.
+    """
+    scans = find_scans(root)
+    if masks.resolve() not in (root.resolve(), *root.resolve().parents):
+        scans = [path for path in scans if not path.resolve().is_relative_to(masks.resolve())]
+    return scans, pair_existing(masks, root, scans)
+
+
 def pair_existing(masks: Path, root: Path, scans: Sequence[Path]) -> dict[Path, Path]:
     """The file that names the nodules of each scan, for the scans that have one.
 
@@ -45,7 +62,8 @@ def pair_existing(masks: Path, root: Path, scans: Sequence[Path]) -> dict[Path, 
         scans: From `imaging.files.scan_folder.find_scans`. None of them is taken for a mask.
     Returns: Scan -> file, by the path below the folder without its ending (`patients/a.nii.gz` names the nodules of
         `patients/a.mha` and of the DICOM folder `patients/a`), by the name alone where it is the only one, and for
-        DICOM by the series that the XML names.
+        DICOM by the series that the file names.
+    Raises: ValueError: If two files name nodules of one series, or a DICOM file among them cannot be read.
     """
     real_scans = {scan.resolve() for scan in scans}
     files = [masks] if masks.is_file() else [path for path in files_below(masks) if path.resolve() not in real_scans]
@@ -58,6 +76,15 @@ def pair_existing(masks: Path, root: Path, scans: Sequence[Path]) -> dict[Path, 
     by_name = {name: path for name, path in zip(named, files, strict=True) if named.count(name) == 1}
     names = [_scan_name(scan) for scan in scans]
     by_series, _ = pair_annotations([path for path in files if path.suffix.lower() == ".xml"])
+    for path in files:
+        uid = annotated_series(path) if path.suffix.lower() == ".dcm" else None
+        if uid in by_series:
+            raise ValueError(
+                f"{path} and {by_series[uid]}: both name nodules of the series {uid}; leave one of them in "
+                "--existing-masks"
+            )
+        if uid is not None:
+            by_series[uid] = path
     pairs: dict[Path, Path | None] = {}
     for scan, name in zip(scans, names, strict=True):
         pairs[scan] = by_path.get(str(scan.relative_to(root).parent / name))
@@ -81,11 +108,14 @@ def read_existing(path: Path, scan: Path, ct: sitk.Image) -> ExistingNodules:
         ct: The scan as `read_ct` gives it.
     Raises: ValueError: Naming the file, if it cannot be read or is of another scan.
     """
-    if path.suffix.lower() != ".xml":
+    if path.suffix.lower() == ".xml":
+        return _of_readers(path, scan, ct)
+    if path.suffix.lower() == ".dcm":
+        labels, names = read_dicom_nodules(path, ct)
+    else:
         labels = read_instances(path, ct)
-        count = int(labels.max())
-        return ExistingNodules(labels, [f"{path.name}: nodule {number + 1}" for number in range(count)], [None] * count)
-    return _of_readers(path, scan, ct)
+        names = [f"nodule {number + 1}" for number in range(int(labels.max()))]
+    return ExistingNodules(labels, [f"{path.name}: {name}" for name in names], [None] * len(names))
 
 
 def existing_rows(nodules: ExistingNodules, ct: sitk.Image, first_label: int) -> Iterator[dict[str, Any]]:
@@ -145,7 +175,9 @@ def _of_readers(path: Path, scan: Path, ct: sitk.Image) -> ExistingNodules:
 
 
 def _stem(path: Path) -> str | None:
-    """A file's name without its ending; None where it is no label image and no XML."""
+    """A file's name without its ending; None where it names no nodules."""
+    if path.name.lower().endswith(".dcm"):
+        return path.stem if is_dicom_annotation(path) else None
     endings = (*READ_SUFFIXES, ".xml")
     return next((path.name[: -len(ending)] for ending in endings if path.name.lower().endswith(ending)), None)
 

@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
         ("detail", pa.string()),  # and in figures
         ("output", pa.string()),  # the folder
         ("scan", pa.string()),  # the source, below the folder of scans
+        ("patient", pa.string()),  # a code of the DICOM PatientID, or the source again where there is none
         ("source", pa.string()),  # "synthetic", or the file that names a nodule of the scan's own, and where in it
         ("nodules_from", pa.string()),  # the file that names the scan's own nodules, or "none known"
         ("label", pa.int32()),  # the value in lesions.nii.gz, of a synthetic lesion or of a nodule of the scan's own
@@ -42,6 +43,10 @@ SCHEMA = pa.schema(
         ("center_zyx", pa.list_(pa.float64())),  # voxel index of the site
         ("center_mm", pa.list_(pa.float64())),  # the site, (x, y, z) in the DICOM patient frame
         ("box_zyx", pa.list_(pa.int32())),  # the mask's first voxel and one past its last
+        (
+            "balance",
+            pa.string(),
+        ),  # the classes that the lesion was drawn for, such as "texture 1 to 2.5, malignancy 1 to 2.5"
         ("mask_diameter_mm", pa.float64()),  # asked of the mask: of the sphere that has its volume
         ("mask_shape", pa.int64()),  # number of the real shape; null for a procedural one
         ("mask_scale", pa.float64()),  # the rest of how it is placed: see `diffusion.shapes.Chosen`
@@ -102,3 +107,16 @@ def join_manifests(parts: Iterable[Path], path: Path) -> pa.Table:
     table = pa.concat_tables(tables)
     write_atomically(path, lambda temporary: pq.write_table(table, temporary))
     return table
+
+
+def read_manifest(path: Path) -> list[dict[str, Any]]:
+    """The rows of a manifest; columns that an older one lacks are None.
+
+    Raises: ValueError: If it cannot be read as one.
+    """
+    try:
+        return pq.read_table(path, schema=SCHEMA).to_pylist()
+    except Exception as error:  # Arrow raises many kinds on damaged files
+        raise ValueError(
+            f"{path}: cannot be read as a manifest ({reason_of(error)}); run synthesize.py again"
+        ) from error

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from scipy import ndimage
 
 from foundation.atomic import write_atomically
 from imaging.files.declared_size import check_declared_size
@@ -18,7 +17,7 @@ from imaging.files.metaimage_check import check_metaimage
 from imaging.files.nifti_check import check_nifti
 from imaging.files.walk import walk
 from imaging.geometry import check_same_grid
-from imaging.lesions.mask import binary_mask
+from imaging.lesions.mask import binary_mask, numbered_nodules
 
 READ_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd")
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -177,10 +176,7 @@ def read_labels(path: str | Path, ct_image: sitk.Image) -> Sequence[sitk.Image]:
 
 
 def read_instances(path: str | Path, ct_image: sitk.Image) -> np.ndarray:
-    """Read a label image, which may be empty, as numbered nodules.
-
-    Several labels are a nodule each, gaps between them or not. One label alone is a mask of all nodules: each part of
-    it that hangs together, corners included, is a nodule.
+    """Read a label image, which may be empty, as numbered nodules (`imaging.lesions.mask.numbered_nodules`).
 
     Args:
         path: As `read_mask`.
@@ -189,19 +185,29 @@ def read_instances(path: str | Path, ct_image: sitk.Image) -> np.ndarray:
     Raises: ValueError: Naming the path, if it cannot be read, lies on another grid, or labels are no whole numbers
         above 0.
     """
-    image = _read_file(Path(path))
-    _check_volume(Path(path), image)
+    array = read_label_values(path, ct_image)
+    try:
+        return numbered_nodules(array)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_label_values(path: str | Path, ct_image: sitk.Image) -> np.ndarray:
+    """Read a label image as it is.
+
+    Args:
+        path: As `read_mask`.
+        ct_image: The CT that it belongs to.
+    Returns: (D, H, W) of the CT.
+    Raises: ValueError: Naming the path, if it cannot be read or lies on another grid.
+    """
+    path = Path(path)
+    if not path.is_file() or not path.name.lower().endswith(READ_SUFFIXES):
+        raise ValueError(f"{path}: no such label image, expected a file ending in {', '.join(READ_SUFFIXES)}")
+    image = _read_file(path)
+    _check_volume(path, image)
     check_same_grid(image, ct_image, str(path))
-    array = sitk.GetArrayViewFromImage(image)
-    labels = np.unique(array[array != 0])
-    if not (np.isfinite(labels).all() and (labels > 0).all() and (labels == labels.astype(np.int64)).all()):
-        shown = ", ".join(f"{label:g}" for label in labels[:5]) + (", ..." if len(labels) > 5 else "")
-        raise ValueError(f"{path}: labels {shown}, expected 0 and a whole number above 0 in each nodule")
-    if len(labels) == 1:
-        return ndimage.label(array != 0, structure=np.ones((3, 3, 3)))[0].astype(np.uint16)
-    numbered = np.zeros(array.shape, np.uint16)
-    numbered[array != 0] = np.searchsorted(labels, array[array != 0]) + 1
-    return numbered
+    return sitk.GetArrayFromImage(image)
 
 
 def read_agreement(path: str | Path, ct_image: sitk.Image) -> sitk.Image:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, label
 
 from imaging.boxes import mask_box
 
@@ -32,6 +32,29 @@ def binary_mask(mask: np.ndarray, name: str = "mask") -> np.ndarray:
             "threshold an interpolated mask, and pass one label at a time"
         )
     return inside.astype(np.uint8)
+
+
+def numbered_nodules(labels: np.ndarray) -> np.ndarray:
+    """The nodules of a label image, which may be empty, numbered without gaps.
+
+    Several labels are a nodule each. One label alone is a mask of all nodules: each part of it that hangs together,
+    corners included, is a nodule.
+
+    Args:
+        labels: (D, H, W), 0 outside.
+    Returns: uint16, same shape, 0 and n in the n-th nodule.
+    Raises: ValueError: If labels are no whole numbers above 0.
+    """
+    inside = labels != 0
+    values = np.unique(labels[inside])
+    if not (np.isfinite(values).all() and (values > 0).all() and (values == values.astype(np.int64)).all()):
+        shown = ", ".join(f"{value:g}" for value in values[:5]) + (", ..." if len(values) > 5 else "")
+        raise ValueError(f"labels {shown}, expected 0 and a whole number above 0 in each nodule")
+    if len(values) == 1:
+        return label(inside, structure=np.ones((3, 3, 3)))[0].astype(np.uint16)
+    numbered = np.zeros(labels.shape, np.uint16)
+    numbered[inside] = np.searchsorted(values, labels[inside]) + 1
+    return numbered
 
 
 def grown_mask(mask: np.ndarray, margin_mm: float, spacing_mm: Sequence[float]) -> np.ndarray:

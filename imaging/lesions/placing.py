@@ -11,6 +11,8 @@ from imaging.geometry import index_of_point
 from imaging.lesions.mask import grown_mask
 from imaging.lesions.sites import FreeLung
 
+LEAST_CUT = 0.5  # share of a mask that stays where the lung cuts it
+
 DrawMask = Callable[[sitk.Image, Sequence[float]], sitk.Image]
 
 
@@ -63,6 +65,7 @@ def place_lesion(
     reach_mm: float,
     margin_mm: float,
     least_lung: float,
+    cut: bool = False,
 ) -> Place:
     """Draw a lesion's mask at a site and check that it lies in the lung and touches no other lesion.
 
@@ -75,6 +78,8 @@ def place_lesion(
         reach_mm: How far the part of the scan reaches from the site along each axis.
         margin_mm: Painted around the mask.
         least_lung: Share of the mask that must lie in the lung.
+        cut: Whether a mask that reaches out of the lung is cut where the lung ends, as a nodule at the pleura ends; at
+            most half of it.
     Raises: NoPlace: For the reasons "no mask", "outside lung" and "touches another lesion".
     """
     box = point_box(ct.GetSize()[::-1], index_of_point(ct, site_mm), reach_mm, ct.GetSpacing()[::-1])
@@ -84,6 +89,8 @@ def place_lesion(
     except ValueError as error:
         raise NoPlace("no mask", str(error)) from error
     inside = lung.share_of(mask)
+    if cut and LEAST_CUT <= inside < least_lung:
+        mask, inside = lung.within(mask), 1.0
     if inside < least_lung:
         raise NoPlace("outside lung", f"{100 * (1 - inside):.1f} % of the mask")
     will_paint = grown_mask(sitk.GetArrayViewFromImage(mask), margin_mm, part.GetSpacing()[::-1]) > 0

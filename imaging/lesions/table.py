@@ -1,13 +1,18 @@
 """A table of lesions to paint: one row each, where, how large, of what character."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from foundation.text_files import read_csv
 
 PLACE = ("x", "y", "z")
-OWN_COLUMNS = (*PLACE, "diameter_mm", "seed")
+PHYSICAL: dict[Literal["LPS", "RAS"], tuple[str, ...]] = {
+    "LPS": ("x_lps", "y_lps", "z_lps"),
+    "RAS": ("x_ras", "y_ras", "z_ras"),
+}
+OWN_COLUMNS = (*PLACE, *PHYSICAL["LPS"], *PHYSICAL["RAS"], "diameter_mm", "seed")
 
 
 @dataclass(frozen=True)
@@ -16,7 +21,9 @@ class LesionRow:
 
     Attributes:
         diameter_mm: Diameter of the sphere that has its volume.
-        center_zyx: Voxel index of its centre; None where the place is to be chosen.
+        center_zyx: Voxel index of its centre; None where the place is to be chosen, or is physical.
+        center_mm: Its centre as a physical point x, y, z in `frame`, or None.
+        frame: "LPS" or "RAS", see `imaging.geometry.index_in_scan`.
         attributes: Wanted character, a number or a name each.
         seed: Of its mask, place and noise; None takes one that follows from the run's.
         where: File and line, for messages.
@@ -27,12 +34,20 @@ class LesionRow:
     attributes: dict[str, float | str] = field(default_factory=dict)
     seed: int | None = None
     where: str = ""
+    center_mm: tuple[float, float, float] | None = None
+    frame: Literal["LPS", "RAS"] = "LPS"
+
+    @property
+    def placed(self) -> bool:
+        """Whether it has a place."""
+        return self.center_zyx is not None or self.center_mm is not None
 
 
 def read_lesion_table(path: Path) -> list[LesionRow]:
-    """Read a CSV file with the columns diameter_mm, optionally x, y, z (voxel index) and seed, and attributes.
+    """Read a CSV file with the columns diameter_mm, optionally a place and seed, and attributes.
 
-    An empty cell asks for nothing.
+    A place is a voxel index x, y, z, or a physical point in mm x_lps, y_lps, z_lps or x_ras, y_ras, z_ras. An empty
+    cell asks for nothing.
 
     Raises: ValueError: Naming the file and the line, if there is no row, a number is none or a place is incomplete.
     """
@@ -48,9 +63,10 @@ def read_lesion_table(path: Path) -> list[LesionRow]:
 
 def _row(line: dict[str, str], where: str) -> LesionRow:
     cells = {name.strip(): text.strip() for name, text in line.items() if text.strip()}
-    place = [_number(cells, name, where) for name in PLACE if name in cells]
-    if len(place) not in (0, 3):
-        raise ValueError(f"{where}: {len(place)} of x, y, z; give all three, or none to have the place chosen")
+    place = _place(cells, PLACE, where)
+    physical = {frame: _place(cells, names, where) for frame, names in PHYSICAL.items()}
+    if sum(map(bool, (place, *physical.values()))) > 1:
+        raise ValueError(f"{where}: several places; give x, y, z, or x_lps, y_lps, z_lps, or x_ras, y_ras, z_ras")
     diameter_mm = _number(cells, "diameter_mm", where)
     if not diameter_mm > 0:
         raise ValueError(f"{where}: diameter_mm {diameter_mm:g}, expected a number above 0")
@@ -59,7 +75,19 @@ def _row(line: dict[str, str], where: str) -> LesionRow:
         raise ValueError(f"{where}: seed {seed!r}, expected a whole number of at least 0")
     attributes = {name: _value(text) for name, text in cells.items() if name not in OWN_COLUMNS}
     center = (place[2], place[1], place[0]) if place else None
-    return LesionRow(diameter_mm, center, attributes, None if seed is None else int(seed), where)
+    row = LesionRow(diameter_mm, center, attributes, None if seed is None else int(seed), where)
+    for frame, point in physical.items():
+        if point:
+            row = replace(row, center_mm=(point[0], point[1], point[2]), frame=frame)
+    return row
+
+
+def _place(cells: dict[str, str], names: tuple[str, ...], where: str) -> list[float]:
+    place = [_number(cells, name, where) for name in names if name in cells]
+    if len(place) not in (0, 3):
+        shown = ", ".join(names)
+        raise ValueError(f"{where}: {len(place)} of {shown}; give all three, or none to have the place chosen")
+    return place
 
 
 def _number(cells: dict[str, str], name: str, where: str) -> float:

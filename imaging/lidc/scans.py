@@ -126,6 +126,12 @@ def series_uid_of(path: Path) -> str | None:
     return header["SeriesInstanceUID"] if isinstance(header, dict) else None
 
 
+def patient_id_of(path: Path) -> str | None:
+    """PatientID of a DICOM image; None for any other file, and where it is empty."""
+    header = _read_header(path)
+    return header["PatientID"] or None if isinstance(header, dict) else None
+
+
 def annotated_scan(files: Sequence[Path], annotation: Path) -> Scan:
     """A CT series given by its slices, with its annotation.
 

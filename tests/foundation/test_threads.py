@@ -27,12 +27,15 @@ sys.exit(subprocess.run([sys.executable, *sys.argv[1:]]).returncode)
 # these end soon, have one thread for each of their --workers, or run other scripts by their options
 SHORT = (
     "demo",
+    "export_layout",
+    "measure_balance",
     "plot_time_weights",
     "push_to_hub",
     "ship_pipeline",
     "prepare_lidc",
     "prepare_nodules",
     "prepare_shapes",
+    "reading_study",
 )
 PROBE = """
 import os, sys

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from dicom_factory import write_dicom_series
+from dicom_factory import contours_of, write_dicom_series, write_structure_set
 from fuzz.made import GIB, Files, made_ct, made_image, made_mask
 from fuzz.mutations import deflated_zeros
 
 from imaging.files.ct import find_dicom_slices, read_ct, read_dicom_slices
+from imaging.files.dicom_nodules import annotated_series, is_dicom_annotation, read_dicom_nodules
+from imaging.files.dicom_seg import write_dicom_seg
 from imaging.files.dicom_series import read_headers
 
 
@@ -138,3 +141,25 @@ def read_dicom(folder: Path) -> None:
     read_ct(folder)
     image = read_dicom_slices(files)
     read_headers(files, image)
+
+
+def make_structure_set(folder: Path) -> None:
+    mask, image = made_mask((5, 8, 9)), made_image(made_ct())
+    write_structure_set(folder / "nodules.dcm", "1.2.3", {"Nodule": contours_of(mask, image), "Lung": []})
+
+
+def make_segmentation(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as series:  # on the grid of `made_image`
+        dicom(Path(series), spacing_mm=(2.0, 0.8, 0.7), origin_xyz_mm=(0, 0, 0))
+        files = find_dicom_slices(series)
+        ct = read_dicom_slices(files)
+        mask = sitk.GetImageFromArray(made_mask((3, 8, 9)))
+        mask.CopyInformation(ct)
+        write_dicom_seg(read_headers(files, ct), [mask], folder / "nodules.dcm")
+
+
+def read_dicom_annotation(folder: Path) -> None:
+    path = folder / "nodules.dcm"
+    if is_dicom_annotation(path):
+        annotated_series(path)
+        read_dicom_nodules(path, made_image(made_ct()))

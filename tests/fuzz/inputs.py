@@ -2,7 +2,19 @@
 
 import numpy as np
 import yaml
-from fuzz.images import dicom, dicom_bombs, make_labels, metaimage_bombs, nifti_bombs, read_dicom, read_volume, volume
+from fuzz.images import (
+    dicom,
+    dicom_bombs,
+    make_labels,
+    make_segmentation,
+    make_structure_set,
+    metaimage_bombs,
+    nifti_bombs,
+    read_dicom,
+    read_dicom_annotation,
+    read_volume,
+    volume,
+)
 from fuzz.made import Reader, made_ct
 from fuzz.stored import (
     card_bombs,
@@ -38,8 +50,10 @@ from fuzz.tables import (
     xml_bombs,
 )
 
+from evaluation.lesions.balance import read_balance
 from foundation.claimed_folder import claim_folder
 from imaging.dataset.licence import licence_of
+from imaging.dataset.patients import read_patients
 from imaging.dataset.scan_volumes import save_scans
 from imaging.dataset.splits import read_splits, write_splits
 from imaging.files.ct import read_ct, read_labels
@@ -60,6 +74,8 @@ READERS = {
     "metaimage_mhd": Reader(volume(".mhd"), read_volume, True, metaimage_bombs),
     "dicom": Reader(dicom, read_dicom, bombs=dicom_bombs),
     "dicom_jpegls": Reader(lambda f: dicom(f, compressed=True), read_dicom),
+    "structure_set": Reader(make_structure_set, read_dicom_annotation),
+    "segmentation": Reader(make_segmentation, read_dicom_annotation),
     "lidc_folder": Reader(lambda f: (dicom(f), make_lidc(f)), find_scans, bombs=dicom_bombs, spared=(".xml",)),
     "lidc_xml": Reader(make_lidc, lambda f: read_annotation(f / "071.xml"), True, xml_bombs),
     "lidc_result": Reader(make_result, lambda f: load_result(f / "a.npz"), bombs=npz_bombs),
@@ -73,6 +89,18 @@ READERS = {
     "split_table": Reader(
         lambda f: write_splits(f / "splits.csv", {"p1": "train", "p2": "test"}),
         lambda f: read_splits(f / "splits.csv"),
+        True,
+        csv_bombs,
+    ),
+    "patient_table": Reader(
+        lambda f: (f / "p.csv").write_text("scan,patient\na,p1\nb,p2\n"),
+        lambda f: read_patients(f / "p.csv"),
+        True,
+        csv_bombs,
+    ),
+    "balance_table": Reader(
+        lambda f: (f / "b.csv").write_text("attribute,low,high,share\ntexture,1,3,0.5\ntexture,3,5,0.5\n"),
+        lambda f: read_balance(str(f / "b.csv")),
         True,
         csv_bombs,
     ),

@@ -8,6 +8,7 @@ SCRIPT = Path(__file__).with_name("fuzz_readers.py")
 READERS = (
     *("nifti", "nifti_float", "nifti_gz", "labels", "metaimage_mha", "metaimage_zlib", "metaimage_mhd", "dicom"),
     *("dicom_jpegls", "lidc_folder", "lidc_xml", "lidc_result", "lesion_table", "nodule_table", "lab_table"),
+    *("structure_set", "segmentation", "patient_table", "balance_table"),
     *("scan_table", "dataset_records", "dataset_arrow", "latents", "scan_volumes", "manifest", "config"),
 )
 BEYOND_BOMBS = 100  # MOST_BOMBS there; files that unpack to gigabytes take too long here

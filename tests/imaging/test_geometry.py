@@ -5,6 +5,7 @@ from scipy import ndimage, special
 
 from imaging.geometry import (
     check_same_grid,
+    index_in_scan,
     index_of_point,
     mask_centroid,
     paste_difference,
@@ -47,6 +48,24 @@ def test_points_and_indices_are_inverse_and_follow_origin_direction_and_spacing(
     expected = image.GetOrigin() + np.reshape(image.GetDirection(), (3, 3)) @ (np.array(index) * SPACING)[::-1]
     np.testing.assert_allclose(point, expected)
     np.testing.assert_allclose(index_of_point(image, point), index)
+
+
+def test_a_physical_centre_leads_back_to_its_voxel_on_an_oblique_grid_in_both_frames():
+    image = sitk.Image(40, 50, 30, sitk.sitkInt16)
+    image.SetSpacing((0.7, 0.8, 2.5))
+    image.SetOrigin((-120.0, 85.0, -310.0))
+    turn = sitk.Euler3DTransform()
+    turn.SetRotation(0.2, -0.1, 0.4)
+    image.SetDirection(turn.GetMatrix())
+    for index in ((0, 0, 0), (12.3, 40.5, 7.25), (29, 49, 39)):
+        x, y, z = point_of_index(image, index)
+        assert index_in_scan(image, (x, y, z)) == pytest.approx(index, abs=1e-9)
+        assert index_in_scan(image, (-x, -y, z), "RAS") == pytest.approx(index, abs=1e-9)
+    outside = (
+        r"center \(.*\) mm \(LPS\) is voxel .*, outside the scan of \(30, 50, 40\) voxels; .* whether it is in RAS"
+    )
+    with pytest.raises(ValueError, match=outside):
+        index_in_scan(image, (120.0, -85.0, -310.0))
 
 
 def test_finer_grid_equals_linear_interpolation_by_scipy():

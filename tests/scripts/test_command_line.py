@@ -37,16 +37,20 @@ WITHOUT_INPUT = {"demo", "plot_time_weights"}
 MISSING = {  # the last option names what is not there
     "encode_latents": "--vae owner/name --out out --data data/nowhere",
     "evaluate": "--real . --out out --synthetic ours=.,theirs=data/nowhere",
+    "evaluate_downstream": "--data . --out out --synthetic [.,nowhere]",
     "evaluate_guidance": "--data . --judge . --out out --pipeline runs/ldm/nowhere",
     "evaluate_vae": "--data . --out out --vae kl=owner/name,vq=./nowhere",
+    "export_layout": "--layout nnunet --out out --synthetic nowhere",
     "inpaint": "--pipeline owner/name --out out --center 1,2,3 --diameter-mm 9 --ct nowhere.nii.gz",
     "inpaint_nodules": "--data . --out out --pipeline runs/ldm/nowhere",
+    "measure_balance": "--out out.csv --nodules nowhere",
     "measure_real_lesions": "--out out.safetensors --data nowhere",
     "prepare_lidc": "--out out --scans . --merge [.,nowhere]",
-    "prepare_nodules": "--out out --data nowhere",
+    "prepare_nodules": "--out out --scans nowhere",
     "prepare_scans": "--out out --scans nowhere",
     "prepare_shapes": "--nodules . --out out --data nowhere",
     "push_to_hub": "--repo owner/name --pipeline runs/nowhere",
+    "reading_study": "prepare --synthetic . --out out --real nowhere",
     "reconstruct_scan": "--vae owner/name --out out --ct nowhere",
     "run_baselines": "--budget-minutes 1 --out out --data nowhere",
     "serve_autoencoder": "--model /no/where",
@@ -58,6 +62,7 @@ MISSING = {  # the last option names what is not there
     "train_nodule_net": "--out out.safetensors --dataset nowhere",
     "train_pig": "--out out --data nowhere",
     "train_vae": "--data . --out out --scans nowhere",
+    "virtual_trial": "--out out --detector a:b --scans nowhere",
 }
 
 

@@ -121,7 +121,7 @@ def test_fault_of_a_table_is_named(table: str, message: str, scan, chain, tmp_pa
         ("3,25,38,30,", r"diameter_mm is 3.0, expected 8.00 \(two voxels of 4.00 mm\) to 60.0 mm"),
         ("28,25,38,30,", r"the mask spans .* mm \(z, y, x\), the model's grid 32 mm"),
         ("9,25,38,30,evil", "malignancy: 'evil'"),
-        ("90,,,,", "found 0 places for a lesion of 90 mm, expected 1"),
+        ("200,,,,", "found 0 places for a lesion of 200 mm, expected 1"),
     ],
 )
 def test_a_wrong_row_is_named_before_the_first_lesion_is_painted(row, message, scan, chain, tmp_path, unpainted):

@@ -46,7 +46,9 @@ def edit(data, **columns):
 
 
 def test_pairs_become_centred_crops_at_the_asked_spacing(data, tmp_path, capsys):
-    main(PrepareNodulesConfig(data, tmp_path / "out", crop_size=24, spacing_mm=1.0, outline="union", workers=2))
+    main(
+        PrepareNodulesConfig(scans=data, out=tmp_path / "out", crop_size=24, spacing_mm=1.0, outline="union", workers=2)
+    )
     dataset = load_nodules(tmp_path / "out", "train")
     assert crop_size_of(dataset) == 24 and spacing_mm_of(dataset) == (1, 1, 1)
     nodule = read_nodule(dataset, 0)
@@ -70,7 +72,7 @@ def test_pairs_become_centred_crops_at_the_asked_spacing(data, tmp_path, capsys)
 
 @pytest.mark.parametrize("fill", ["edge", "air"])
 def test_beyond_its_file_a_crop_repeats_the_edge_or_is_air(data, tmp_path, fill):
-    main(PrepareNodulesConfig(data, tmp_path / "out", crop_size=32, spacing_mm=1.0, fill=fill))
+    main(PrepareNodulesConfig(scans=data, out=tmp_path / "out", crop_size=32, spacing_mm=1.0, fill=fill))
     nodule = read_nodule(load_nodules(tmp_path / "out", "train"), 0)
     known = np.flatnonzero(nodule["valid_mask"].any(axis=(0, 1)))
     beyond = nodule["ct_hu"][:, :, known[-1] + 2 :]
@@ -79,7 +81,7 @@ def test_beyond_its_file_a_crop_repeats_the_edge_or_is_air(data, tmp_path, fill)
 
 
 def test_native_spacing_copies_the_voxels_of_the_file(data, tmp_path):
-    main(PrepareNodulesConfig(data, tmp_path / "out", crop_size=6, spacing_mm=None, outline="union"))
+    main(PrepareNodulesConfig(scans=data, out=tmp_path / "out", crop_size=6, spacing_mm=None, outline="union"))
     nodule = read_nodule(load_nodules(tmp_path / "out", "train"), 0)
     whole = sitk.GetArrayFromImage(sitk.ReadImage(str(data / "a_ct.nii.gz")))
     np.testing.assert_allclose(nodule["spacing_mm"], SPACING, rtol=1e-6)
@@ -91,7 +93,7 @@ def test_native_spacing_copies_the_voxels_of_the_file(data, tmp_path):
 def test_approximate_patient_ids_and_given_diameters_are_taken(data, tmp_path):
     table = pd.read_csv(data / "nodules.csv").rename(columns={"patient_id": "patient_id_approx"})
     table.assign(diameter_mm=[8.5, np.nan]).to_csv(data / "nodules.csv", index=False)
-    main(PrepareNodulesConfig(data, tmp_path / "out", crop_size=16, outline="union"))
+    main(PrepareNodulesConfig(scans=data, out=tmp_path / "out", crop_size=16, outline="union"))
     nodule = read_nodule(load_nodules(tmp_path / "out", "train"), 0)
     assert nodule["diameter_mm"] == 8.5 and nodule["patient_id"] == "p"
     assert read_nodule(load_nodules(tmp_path / "out", "test"), 0)["diameter_mm"] == pytest.approx(10, rel=0.04)
@@ -106,7 +108,7 @@ def write_readers(folder, nodule, outlines):
 
 
 def prepared(data, out, **options):
-    main(PrepareNodulesConfig(data, out, crop_size=24, spacing_mm=1.0, validation_share=0, **options))
+    main(PrepareNodulesConfig(scans=data, out=out, crop_size=24, spacing_mm=1.0, validation_share=0, **options))
     return read_nodule(load_nodules(out, "train"), 0)
 
 
@@ -169,24 +171,24 @@ def test_a_true_patient_who_is_tested_on_is_not_trained_on(data, tmp_path, capsy
     table.to_csv(other / "nodules.csv", index=False)
     patients = {"nodule": ["c", "d"], "patient_id": ["q", "q"], "confirmed": [1, 0]}
     pd.DataFrame(patients).to_csv(other / "patients.csv", index=False)
-    main(PrepareNodulesConfig((data, other), tmp_path / "out", crop_size=16, validation_share=0))
+    main(PrepareNodulesConfig(scans=(data, other), out=tmp_path / "out", crop_size=16, validation_share=0))
     assert load_nodules(tmp_path / "out", "train")["nodule_id"][:] == ["a", "d"]
     assert load_nodules(tmp_path / "out", "test")["nodule_id"][:] == ["b"]
     assert "1 nodules left out, whose patients another folder tests on or watches: q" in capsys.readouterr().out
 
 
 def test_a_lesion_larger_than_the_crop_is_kept_and_reported(data, tmp_path, capsys):
-    main(PrepareNodulesConfig(data, tmp_path / "out", crop_size=8, spacing_mm=1.0))
+    main(PrepareNodulesConfig(scans=data, out=tmp_path / "out", crop_size=8, spacing_mm=1.0))
     assert "2 lesions are larger than the crop and were cut: a, b" in capsys.readouterr().out
     assert load_nodules(tmp_path / "out", "train")["nodule_id"][:] == ["a"]
 
 
 def test_a_second_run_refuses_and_overwrite_replaces(data, tmp_path):
-    config = PrepareNodulesConfig(data, tmp_path / "out", crop_size=8)
+    config = PrepareNodulesConfig(scans=data, out=tmp_path / "out", crop_size=8)
     main(config)
     with pytest.raises(ValueError, match="is a prepared dataset already"):
         main(config)
-    main(PrepareNodulesConfig(data, tmp_path / "out", crop_size=12, overwrite=True))
+    main(PrepareNodulesConfig(scans=data, out=tmp_path / "out", crop_size=12, overwrite=True))
     assert crop_size_of(load_nodules(tmp_path / "out", "test")) == 12
 
 
@@ -196,7 +198,7 @@ def test_every_problem_of_the_table_is_told_at_once(data, tmp_path):
     table = table.assign(split=["train", "val", "test", None], malignancy="high")
     table.to_csv(data / "nodules.csv", index=False)
     with pytest.raises(ValueError, match="problems") as error:
-        main(PrepareNodulesConfig(data, tmp_path / "out"))
+        main(PrepareNodulesConfig(scans=data, out=tmp_path / "out"))
     for message in (
         "b_mask.nii.gz: no such file",
         "b: split 'val', expected one of 'train', 'validation', 'test'",
@@ -211,22 +213,22 @@ def test_every_problem_of_the_table_is_told_at_once(data, tmp_path):
 def test_a_missing_table_or_column_is_named(data, tmp_path):
     edit(data, nodule_id=["a", "b"])
     with pytest.raises(ValueError, match="has the columns nodule and nodule_id; remove one"):
-        main(PrepareNodulesConfig(data, tmp_path / "out"))
+        main(PrepareNodulesConfig(scans=data, out=tmp_path / "out"))
     pd.read_csv(data / "nodules.csv").drop(columns=["nodule_id"]).to_csv(data / "nodules.csv", index=False)
     edit(data, nodule=["a", "b"])
     pd.read_csv(data / "nodules.csv").drop(columns=["split"]).to_csv(data / "nodules.csv", index=False)
     with pytest.raises(ValueError, match="lacks the columns split; it has nodule, patient_id"):
-        main(PrepareNodulesConfig(data, tmp_path / "out"))
+        main(PrepareNodulesConfig(scans=data, out=tmp_path / "out"))
     (data / "nodules.csv").unlink()
     with pytest.raises(ValueError, match=r"nodules\.csv: no such file"):
-        main(PrepareNodulesConfig(data, tmp_path / "out"))
+        main(PrepareNodulesConfig(scans=data, out=tmp_path / "out"))
 
 
 def test_every_file_that_cannot_be_used_is_named_and_nothing_is_written(data, tmp_path):
     write_pair(data, "a", np.zeros((4, 5, 6), np.int16), np.zeros((4, 5, 6), np.uint8))
     write_pair(data, "b", np.zeros((4, 5, 6), np.int16), np.ones((4, 5, 7), np.uint8))
     with pytest.raises(ValueError, match="2 nodules cannot be used") as error:
-        main(PrepareNodulesConfig(data, tmp_path / "out"))
+        main(PrepareNodulesConfig(scans=data, out=tmp_path / "out"))
     assert "a_mask.nii.gz: the mask is empty" in str(error.value)
     assert "b_mask.nii.gz: (4, 5, 7) voxels (z, y, x), but the CT has (4, 5, 6)" in str(error.value)
     assert not (tmp_path / "out").exists()
@@ -234,7 +236,7 @@ def test_every_file_that_cannot_be_used_is_named_and_nothing_is_written(data, tm
 
 def test_sizes_that_are_not_positive_are_refused(data, tmp_path):
     with pytest.raises(ValueError, match="crop_size 0"):
-        main(PrepareNodulesConfig(data, tmp_path / "out", crop_size=0))
+        main(PrepareNodulesConfig(scans=data, out=tmp_path / "out", crop_size=0))
 
 
 @pytest.mark.real_data
@@ -249,7 +251,7 @@ def test_real_nodules_keep_their_volume_and_split(folder, spacing_mm, tmp_path, 
     for nodule in table.nodule:
         for kind in ("ct", "mask"):
             (data / f"{nodule}_{kind}.nii.gz").symlink_to(source / f"{nodule}_{kind}.nii.gz")
-    main(PrepareNodulesConfig(data, tmp_path / "out", crop_size=64, spacing_mm=spacing_mm, outline="union"))
+    main(PrepareNodulesConfig(scans=data, out=tmp_path / "out", crop_size=64, spacing_mm=spacing_mm, outline="union"))
     splits = {split: load_nodules(tmp_path / "out", split) for split in available_splits(tmp_path / "out")}
     ids = {split: dataset["nodule_id"][:] for split, dataset in splits.items()}
     assert ids.get("test", []) == table.nodule[table.split == "test"].tolist()
@@ -258,3 +260,13 @@ def test_real_nodules_keep_their_volume_and_split(folder, spacing_mm, tmp_path, 
         nodules = [read_nodule(dataset, index) for index in range(len(dataset))]
         cropped = np.array([n["lesion_mask"].sum() * np.prod(n["spacing_mm"]) for n in nodules])
         np.testing.assert_allclose(cropped, [n["volume_mm3"] for n in nodules], rtol=1e-4)
+
+
+def test_the_old_name_of_scans_is_taken_with_a_warning(data, tmp_path, capsys):
+    old = PrepareNodulesConfig(data=data, out=tmp_path / "out")
+    assert "warning: --data is now --scans" in capsys.readouterr().err
+    assert (old.scans, old.data) == (data, None)
+    with pytest.raises(ValueError, match="--scans and --data are the same option; pass --scans alone"):
+        PrepareNodulesConfig(data=data, scans=data, out=tmp_path / "out")
+    with pytest.raises(ValueError, match="nothing to read; pass --scans"):
+        PrepareNodulesConfig(out=tmp_path / "out")

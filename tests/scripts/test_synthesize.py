@@ -276,8 +276,15 @@ def test_nodules_that_are_in_a_scan_are_labelled_with_their_source_and_no_lesion
     options, own_nodules, scans, tmp_path
 ):
     out, masks = tmp_path / "out", array(own_nodules / "one.nii.gz")
-    main(config_of(options, out, "--no-nodules-known", "false", "--existing-masks", str(own_nodules)))
+    layout = ["--layout", "nnunet"]
+    main(config_of(options, out, "--no-nodules-known", "false", "--existing-masks", str(own_nodules), *layout))
     table = rows(out)
+    assert table.groupby("scan").patient.unique().str.len().tolist() == [1, 1]
+    cases = pd.read_csv(out / "nnunet/cases.csv")
+    assert cases.groupby(["scan", "kind"]).case.count().tolist() == [1, 2, 1, 2]  # each real scan, and twice synthetic
+    assert (cases.groupby("patient").fold.nunique() == 1).all() and cases.fold.nunique() == 2
+    assert cases.synthetic_lesions.sum() == table.accepted.sum()
+    assert (cases[cases.scan == "one.nii.gz"].own_nodules == 2).all()
     existing = table[table.source != "synthetic"]
     assert set(existing.output) == set(table[table.scan == "one.nii.gz"].output)
     assert set(table[table.scan == "one.nii.gz"].nodules_from) == {"one.nii.gz"}
@@ -338,6 +345,36 @@ def test_a_scan_that_cannot_be_used_costs_its_own_lesions_alone(options, scans, 
         assert detail.startswith(f"{folder / name}: ")
 
 
+def test_a_balance_is_requested_told_and_kept_by_the_folder(options, tmp_path, capsys):
+    out, table = tmp_path / "out", tmp_path / "mix.csv"
+    table.write_text("attribute,low,high,share\ntexture,1,2.5,1\ntexture,3.5,5,3\n")
+    main(config_of(options, out, "--balance", str(table)))
+    made = rows(out)
+    requested = made.drop_duplicates("lesion").set_index("lesion").requested_texture
+    assert (requested <= 2.5).sum() == LESIONS / 4 and (requested >= 3.5).sum() == 3 * LESIONS / 4
+    assert set(made.balance) == {"texture 1 to 2.5", "texture 3.5 to 5"}
+    told = pd.read_csv(out / "balance.csv")
+    assert told.share.tolist() == told.requested.tolist() == [0.25, 0.75]
+    assert "texture 3.5 to 5" in capsys.readouterr().out
+    table.write_text("attribute,low,high,share\ntexture,1,2.5,1\ntexture,3.5,5,1\n")
+    with pytest.raises(ValueError, match=r"other settings \(balance: "):
+        main(config_of(options, out, "--balance", str(table)))
+    table.write_text("attribute,low,high,share\nmalignancy,1,5,1\n")
+    with pytest.raises(
+        ValueError, match=r"balance: this pipeline cannot be requested malignancy; it knows texture, mean"
+    ):
+        main(config_of(options, tmp_path / "other", "--balance", str(table)))
+    table.write_text("attribute,low,high,share\ntexture,1,5,1\n")
+    with pytest.raises(ValueError, match=r"texture is requested of every lesion by --attributes.texture"):
+        main(config_of(options, tmp_path / "other", "--balance", str(table), "--attributes.texture", "3"))
+
+
+def test_a_layout_of_the_scans_of_one_patient_is_refused_before_anything_is_made(options, scans, tmp_path):
+    with pytest.raises(ValueError, match="1 patient, expected at least 2"):
+        main(config_of(options, tmp_path / "out", "--layout", "monai", "--scans", str(scans / "patients")))
+    assert not (tmp_path / "out").exists()
+
+
 def test_crops_are_boxes_of_the_scan_with_its_lesion(made, options, tmp_path):
     out = tmp_path / "out"
     main(config_of(options, out, "--write", "crops", "--lesions", "2"))
@@ -388,6 +425,10 @@ def test_other_settings_are_refused_in_a_folder_that_holds_lesions(made, options
         (["--ranges.colour", "1,2"], 'ranges: attribute "colour" is unknown; known: diameter_mm'),
         (["--attributes.colour", "1"], 'attribute "colour" is unknown to this pipeline'),
         (["--attributes.mean_hu", "9000"], "mean_hu: 9000.*, expected a number from -1000 to 400"),
+        (["--layout", "monai", "--write", "crops"], "layout monai: is made of whole scans; take --write scans or both"),
+        (["--balance", "nope"], "balance nope: no such file; expected equal, lidc"),
+        (["--balance", "equal"], "balance: no real lesion within the ranges is in the class diameter_mm 4 to 6"),
+        (["--balance", "equal", "--population", "uniform"], "balance: weights real lesions; take --population real"),
         (["--blend-mm", "-1"], "blend_mm -1.0, expected a finite number of at least 0"),
     ],
 )

@@ -152,7 +152,7 @@ def test_a_drawn_character_is_all_that_is_known_of_one_real_lesion_within_the_ra
     drawn = characters_of("real", {"texture": (2, 3), "diameter_mm": (5.2, 6.0)}, real)
     numbers = set()
     for seed in range(40):
-        character = drawn.draw(np.random.default_rng(seed))
+        character = drawn.draw(seed, np.random.default_rng(seed))
         (number,) = np.flatnonzero(np.isclose(real.character[:, 0], character.requested["diameter_mm"]))
         assert number % 5 in (1, 2) and 20 <= number <= 100
         assert character.mask_mm == real.equivalent_mm[number]
@@ -167,7 +167,7 @@ def test_a_drawn_character_is_all_that_is_known_of_one_real_lesion_within_the_ra
 
 def test_uniform_characters_fill_their_ranges(real):
     drawn = characters_of("uniform", {"mean_hu": (-500, -300), "diameter_mm": (6, 10)}, real)
-    made = [drawn.draw(np.random.default_rng(seed)) for seed in range(200)]
+    made = [drawn.draw(seed, np.random.default_rng(seed)) for seed in range(200)]
     assert {tuple(character.requested) for character in made} == {("diameter_mm", "mean_hu")}
     assert all(character.mask_mm == character.requested["diameter_mm"] for character in made)
     for name, low, high in (("mean_hu", -500, -300), ("diameter_mm", 6, 10)):

@@ -69,6 +69,21 @@ def test_each_mask_gets_its_own_lesions_and_outside_is_the_scans(config, pipelin
     assert not np.array_equal(rows[0]["ct_hu"], rows[1]["ct_hu"])
 
 
+def test_crops_of_another_spacing_are_painted_as_scans_and_keep_what_lies_beyond_their_scan(config, tmp_path):
+    coarse = tmp_path / "coarse"
+    rows = [{**row, "split": "train"} for row in phantom_nodules(2, SIZE, 2 * SPACING_MM)]
+    for row in rows:
+        row["valid_mask"] = np.array(row["valid_mask"])
+        row["valid_mask"][:2] = 0
+    save_nodule_dataset(iter(rows), coarse, SIZE)
+    finer = pixel_pipeline(crop_size=2 * SIZE, spacing_mm=SPACING_MM)
+    assert made(finer, replace(config, data=coarse, blend_mm=0.0)) == (2, 0)
+    for given, row in zip(rows, rows_of(config.out), strict=True):
+        differs = row["ct_hu"] != given["ct_hu"]
+        assert differs[row["lesion_mask"] > 0].mean() > 0.9
+        assert not differs[:2].any()
+
+
 def test_a_lesion_is_the_same_in_any_batch_and_beside_any_number_of_samples(config, pipeline):
     made(pipeline, replace(config, samples=2))
     made(pipeline, replace(config, samples=2, lesions=2, batch_size=1, out=config.out.with_name("alone")))

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from dicom_factory import write_dicom_series
+from dicom_factory import contours_of, write_dicom_series, write_structure_set
 from lidc_factory import nodule, outline, roi, write_annotation
 
 from imaging.dataset.existing_nodules import existing_rows, pair_existing, read_existing
-from imaging.files.ct import read_ct, write_ct
+from imaging.files.ct import find_dicom_slices, read_ct, write_ct
+from imaging.files.dicom_seg import write_dicom_seg
+from imaging.files.dicom_series import read_headers
 from imaging.files.scan_folder import find_scans
 
 SHAPE, SPACING_MM, ORIGIN_MM = (10, 40, 48), (2.5, 0.7, 0.7), (-100.0, -80.0, 40.0)
@@ -146,6 +148,29 @@ def test_a_mark_that_cannot_be_used_is_told(tmp_path, ct_hu, readings, capsys):
     path = write_annotation(tmp_path / "scan.xml", "1.2.3", sessions)
     assert len(read_existing(path, tmp_path / "scan.nii.gz", image_of(ct_hu)).sources) == 2
     assert "scan.xml: reader 3 dot is not among the labels: zero area" in capsys.readouterr().out
+
+
+def test_a_segmentation_and_a_structure_set_are_found_by_their_series_and_are_no_scans(tmp_path, ct_hu):
+    nodules = ball((4, 12, 12), 3), ball((5, 30, 30), 4)
+    scans = [tmp_path / name / "ct" for name in ("a", "b")]
+    uids = [write_dicom_series(scan, ct_hu, SPACING_MM, origin_xyz_mm=ORIGIN_MM) for scan in scans]
+    cts = [read_ct(scan) for scan in scans]
+    (tmp_path / "a/seg").mkdir()
+    masks = [sitk.Cast(image_of(mask.astype(np.uint8)), sitk.sitkUInt8) for mask in nodules]
+    write_dicom_seg(read_headers(find_dicom_slices(scans[0]), cts[0]), masks, tmp_path / "a/seg/1-1.dcm")
+    contours = {f"Nodule {number}": contours_of(mask, cts[1]) for number, mask in enumerate(nodules, 1)}
+    write_structure_set(scans[1] / "1-1.dcm", uids[1], contours)  # among the slices
+    assert find_scans(tmp_path) == scans
+    pairs = pair_existing(tmp_path, tmp_path, scans)
+    assert pairs == {scans[0]: tmp_path / "a/seg/1-1.dcm", scans[1]: scans[1] / "1-1.dcm"}
+    for scan, ct, name in zip(scans, cts, ("Synthetic lesion", "Nodule"), strict=True):
+        found = read_existing(pairs[scan], scan, read_ct(scan))
+        np.testing.assert_array_equal(found.labels, 1 * nodules[0] + 2 * nodules[1])
+        assert found.sources == [f"1-1.dcm: {name} 1", f"1-1.dcm: {name} 2"] and found.readers == [None, None]
+        assert [row["label"] for row in existing_rows(found, ct, 4)] == [4, 5]
+    write_structure_set(tmp_path / "again.dcm", uids[0], contours)
+    with pytest.raises(ValueError, match=r"1-1.dcm and .*again.dcm: both name nodules of the series .*; leave one"):
+        pair_existing(tmp_path, tmp_path, scans)
 
 
 @pytest.mark.real_data

@@ -4,7 +4,9 @@ import SimpleITK as sitk
 from skimage.draw import disk
 
 from imaging.geometry import index_of_point, point_of_index
+from imaging.lesions.lobes import LUNGMASK, TOTALSEGMENTATOR, read_lobes
 from imaging.lesions.sites import find_lesion_sites, free_lung, free_lung_sites
+from imaging.lesions.wall_gaps import GAPS_MM, SMALL
 
 SPACING = (2.5, 2.0, 1.5)
 
@@ -111,3 +113,62 @@ def test_lung_that_reaches_the_edge_of_the_image_counts_and_air_around_the_patie
     outside[12:16, 60:64, 134:138] = 1
     assert lung.share_of(to_image(cut)[40:]) > 0.9
     assert lung.share_of(to_image(outside)[40:]) == 0
+
+
+def gaps_mm(image, where, site, diameter_mm, n=12, **how):
+    """Gap between each ball and the nearest voxel of a structure."""
+    lung = free_lung(image, **how)
+    sites = [free_lung_sites(lung, diameter_mm, 1, np.random.default_rng(seed), site=site)[0] for seed in range(n)]
+    return [distances_mm(index_of_point(image, at), where).min() - diameter_mm / 2 for at in sites]
+
+
+def test_a_pleural_site_touches_the_wall_and_one_at_a_vessel_touches_the_vessel(chest):
+    ct_hu, lungs, _ = chest
+    slack = np.linalg.norm(SPACING)  # of the search grid
+    image = to_image(ct_hu)
+    assert max(gaps_mm(image, ~lungs, "pleural", 10.0)) < 1.0 + slack
+    assert min(gaps_mm(image, ~lungs, "pleural", 10.0)) > -0.4 * 5 - slack
+    on_vessel = gaps_mm(image, lungs & (ct_hu > -300), "vessel", 8.0)
+    assert max(on_vessel) < 1.5 + slack and min(on_vessel) > -2.0 - slack
+    assert min(gaps_mm(image, ~lungs, "vessel", 8.0)) > 2.0 - slack
+
+
+def test_auto_sites_touch_the_wall_as_often_as_real_nodules(chest):
+    gaps = np.array(gaps_mm(to_image(chest[0]), ~chest[1], "auto", 8.0, n=150))
+    lung = free_lung(to_image(chest[0]))
+    own = lung.wall_mm - 4
+    classes = np.bincount(np.digitize(own[(own > -1.6) & ~lung.occupied], GAPS_MM[1:-1]), minlength=5) > 0
+    expected = SMALL[0] / np.array(SMALL)[classes].sum()
+    assert np.mean(gaps < 1.0 + 1.25) == pytest.approx(expected, abs=0.2)
+
+
+def test_a_lobe_and_a_fissure_are_found_in_a_segmentation_of_either_program(chest, tmp_path):
+    ct_hu, lungs, _ = chest
+    image = to_image(ct_hu)
+    upper, right = np.zeros(ct_hu.shape, bool), np.zeros(ct_hu.shape, bool)
+    upper[15:], right[:, :, :70] = True, True
+    names = {"RUL": right & upper, "RLL": right & ~upper, "LUL": ~right & upper, "LLL": ~right & ~upper}
+    for program, numbers in (("total", TOTALSEGMENTATOR), ("lungmask", LUNGMASK)):
+        values = np.zeros(ct_hu.shape, np.uint8)
+        for value, name in numbers.items():
+            values[lungs & names.get(name, False)] = value
+        sitk.WriteImage(to_image(values), tmp_path / f"{program}.nii.gz")
+        lung = free_lung(image, lobes=read_lobes(tmp_path / f"{program}.nii.gz", image))
+        for seed in range(6):
+            (at,) = free_lung_sites(lung, 6.0, 1, np.random.default_rng(seed), site="lobe=RUL")
+            z, _, x = index_of_point(image, at)
+            assert z > 13.5 and x < 71
+            (at,) = free_lung_sites(lung, 8.0, 1, np.random.default_rng(seed), site="fissure")
+            assert abs(index_of_point(image, at)[0] - 14.5) * SPACING[0] < 4.0 + 2 * SPACING[0]
+
+
+def test_without_lobes_and_with_other_labels_a_sentence_says_what_is_missing(chest, tmp_path):
+    image = to_image(chest[0])
+    for site in ("fissure", "lobe=LLL"):
+        with pytest.raises(ValueError, match=rf"site {site} needs the lobes; pass a segmentation of TotalSegmentator"):
+            free_lung_sites(free_lung(image), 6.0, 1, np.random.default_rng(0), site=site)
+    with pytest.raises(ValueError, match=r"site 'lobe=XYZ', expected auto, .* or lobe= and one of LUL"):
+        free_lung_sites(free_lung(image), 6.0, 1, np.random.default_rng(0), site="lobe=XYZ")
+    sitk.WriteImage(to_image(chest[2]), tmp_path / "mask.nii.gz")
+    with pytest.raises(ValueError, match=r"mask.nii.gz: labels 1, expected the lobes of TotalSegmentator \(10 to 14\)"):
+        read_lobes(tmp_path / "mask.nii.gz", image)

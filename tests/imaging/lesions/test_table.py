@@ -28,3 +28,19 @@ def test_a_file_that_is_no_table_is_named(tmp_path, content, fault):
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(ValueError, match=rf"a\.csv[:,].*{fault}"):
         read_lesion_table(tmp_path / "a.csv")
+
+
+def test_a_place_may_be_physical_in_either_frame_and_only_one_place_is_taken(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("diameter_mm,x_lps,y_lps,z_lps\n9,-1.5,20,300\n8,,,\n")
+    first, second = read_lesion_table(path)
+    assert (first.center_mm, first.frame, first.center_zyx, first.attributes) == ((-1.5, 20, 300), "LPS", None, {})
+    assert first.placed and not second.placed
+    path.write_text("diameter_mm,x_ras,y_ras,z_ras\n9,1.5,-20,300\n")
+    assert read_lesion_table(path)[0].frame == "RAS"
+    path.write_text("diameter_mm,x,y,z,x_ras,y_ras,z_ras\n9,1,2,3,1.5,-20,300\n")
+    with pytest.raises(ValueError, match="line 2: several places; give x, y, z, or x_lps"):
+        read_lesion_table(path)
+    path.write_text("diameter_mm,x_ras,y_ras\n9,1.5,-20\n")
+    with pytest.raises(ValueError, match="line 2: 2 of x_ras, y_ras, z_ras; give all three"):
+        read_lesion_table(path)
