@@ -10,6 +10,7 @@ used them for --expiry-hours. Give the token in the environment: the list of pro
 
 import logging
 import webbrowser
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +71,7 @@ from autoencoder.service.server import bind, checked_token, is_loopback, serve
 from diffusion.sampling.loading import SamplingConfig, load_pipeline
 from evaluation.page.app import create_app
 from evaluation.page.jobs import Jobs
-from evaluation.page.painter import Painter
+from evaluation.page.painter import Painter, phantom_file
 from evaluation.page.sessions import Sessions
 from evaluation.page.uploads import UploadLimits
 
@@ -89,7 +90,10 @@ def main(config: PageConfig) -> None:
     limits = UploadLimits(size, config.max_files, 2 * size, config.max_voxels)
     sessions = Sessions(config.folder, config.max_sessions, 3600 * config.expiry_hours, config.max_results)
 
-    pipeline, folder = load_pipeline(SamplingConfig(out=config.folder, pipeline=config.pipeline, device=config.device))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(phantom_file, sessions.root)  # beside the pipeline: both take seconds
+        sampling = SamplingConfig(out=config.folder, pipeline=config.pipeline, device=config.device)
+        pipeline, folder = load_pipeline(sampling)
     pipeline.set_progress_bar_config(disable=True)
     painter = Painter(pipeline, folder, config.pipeline, sessions)
     jobs = Jobs(painter.run, config.max_queue)

@@ -32,14 +32,13 @@ from starlette.middleware.base import RequestResponseEndpoint
 from autoencoder.service.request import check_authorization
 from diffusion.sampling.request import STEPS
 from evaluation.page.jobs import ENDED, Full, Job, Jobs
-from evaluation.page.painter import Painter, without_path
+from evaluation.page.painter import Painter, phantom_file, without_path
 from evaluation.page.schema import InpaintBody, PhantomBody, SiteBody
 from evaluation.page.sessions import FILES as RESULT_FILES
 from evaluation.page.sessions import write_json
 from evaluation.page.uploads import UploadLimits, check_voxels, receive, stored_name, unpacked
 from foundation.web import HEADERS, limited_body, page_app
 from imaging import viewer
-from imaging.files.ct import write_ct
 
 logger = logging.getLogger(__name__)
 STATIC = Path(__file__).with_name("static")
@@ -48,7 +47,6 @@ LARGEST_BODY = 2**18  # bytes of JSON
 UPLOADS = re.compile(r"/v1/sessions/[^/]+/(scan|masks)")
 POLL_S, ALIVE_S, SWEEP_S = 0.1, 15.0, 60.0  # of events; of comments that keep a connection; between deletions
 MOST_MASK = 2**26  # voxels of a brush mask's box
-PHANTOM_SHAPE, PHANTOM_MM = (96, 160, 160), (2.5, 2.0, 2.0)  # as scripts/demo.py
 Box = Annotated[str, Query(pattern=r"^\d{1,6},\d{1,6},\d{1,6}$", description="Three whole numbers, z,y,x.")]
 
 
@@ -164,14 +162,11 @@ def create_app(
     @app.post("/v1/sessions/{session}/phantom", **secured)
     def take_phantom(session: str, body: PhantomBody) -> dict[str, Any]:
         """Take the chest phantom as the scan."""
-        from imaging.phantom.chest import chest_phantom, phantom_image
-
         folder = sessions.folder(session)
         if (folder / "scan.json").exists():
             raise HTTPException(409, "this session has its scan; open a new session for another one")
         with reading:
-            phantom = chest_phantom(PHANTOM_SHAPE, PHANTOM_MM, n_nodules=2, seed=body.seed)
-            write_ct(phantom_image(phantom), folder / "scan.nii.gz")
+            shutil.copyfile(phantom_file(sessions.root, body.seed), folder / "scan.nii.gz")
             return painter.accept_scan(session, "scan.nii.gz", None)
 
     @app.get("/v1/sessions/{session}/scan/volume", **secured)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from diffusion import LesionInpaintPipeline
 
 SCANS_KEPT, PAINTINGS_KEPT = 2, 2  # in memory
+PHANTOM_SHAPE, PHANTOM_MM = (96, 160, 160), (2.5, 2.0, 2.0)  # as scripts/demo.py
 HU_RANGE = (-32768, 32767)
 
 
@@ -267,6 +268,21 @@ class Painter:
 
 
 OTHER_AXES = ((1, 2), (0, 2), (0, 1))
+
+
+def phantom_file(root: Path, seed: int = 1) -> Path:
+    """The chest phantom of scripts/demo.py as a file of a folder; it is made once.
+
+    Args:
+        root: The folder.
+        seed: Of the phantom.
+    """
+    from imaging.phantom.chest import chest_phantom, phantom_image
+
+    path = root / f"phantom_{seed}.nii.gz"
+    if not path.exists():
+        write_ct(phantom_image(chest_phantom(PHANTOM_SHAPE, PHANTOM_MM, n_nodules=2, seed=seed)), path)
+    return path
 
 
 def key_of(body: InpaintBody, count: int) -> str:

@@ -74,6 +74,19 @@ export class Comparison {
     this.viewer.refresh();
   }
 
+  /* Calls use(data) while the volume holds a result that may not be the one that is shown. */
+  withResult(change, use) {
+    const [{data}, shown, mode] = [this.viewer.volume, this.change, this.mode];
+    if (mode === "after") this.#restore();
+    const whole = mode === "after" ? data : Int16Array.from(this.before);
+    this.change = change;
+    this.each((index, place) => { whole[index] = change.after[place]; });
+    use(whole);
+    if (mode === "after") this.#restore();
+    this.change = shown;
+    this.#fill();
+  }
+
   /* Calls action(index in the volume, index in the box) for each voxel of the change's box. */
   each(action) {
     if (!this.change) return;
@@ -110,18 +123,14 @@ export function* ball([z, y, x], radius, shape, spacing) {
   }
 }
 
-/* A small picture of one axial slice around a voxel. */
-export function thumbnail(canvas, before, shape, change, [z, y, x], {width, level}) {
-  const [size, half] = [canvas.width, canvas.width >> 1];
-  const [[z0, z1], [y0, y1], [x0, x1]] = change.box;
+/* A small picture of the axial slice at a voxel, `edge` mm wide; each pixel shows the nearest voxel. */
+export function thumbnail(canvas, {data, shape, spacing}, [z, y, x], edge, {width, level}) {
+  const size = canvas.width;
   const pixels = canvas.getContext("2d").createImageData(size, size);
+  const at = (pixel, centre, mm) => Math.round(centre + ((pixel + 0.5) / size - 0.5) * edge / mm);
   for (let row = 0; row < size; row++) for (let column = 0; column < size; column++) {
-    const [j, i] = [y + row - half, x + column - half];
-    let hu = -1024;
-    if (j >= 0 && j < shape[1] && i >= 0 && i < shape[2]) {
-      const inside = z >= z0 && z < z1 && j >= y0 && j < y1 && i >= x0 && i < x1;
-      hu = inside ? change.after[((z - z0) * (y1 - y0) + j - y0) * (x1 - x0) + i - x0] : before[(z * shape[1] + j) * shape[2] + i];
-    }
+    const [j, i] = [at(row, y, spacing[1]), at(column, x, spacing[2])];
+    const hu = j >= 0 && j < shape[1] && i >= 0 && i < shape[2] ? data[(z * shape[1] + j) * shape[2] + i] : -1024;
     const grey = ((hu - level) / width + 0.5) * 255;
     pixels.data.set([grey, grey, grey, 255], 4 * (row * size + column));
   }

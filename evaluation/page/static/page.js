@@ -4,12 +4,13 @@ import {ServerError, copyText, download, follow, getBytes, getJson, headers, pos
 import {Brush} from "./brush.js";
 import {Comparison, ball, thumbnail} from "./compare.js";
 import {Character} from "./controls.js";
-import {fetchVolume} from "./viewer.js";
+import {PRESETS, fetchVolume} from "./viewer.js";
 import {zipOf} from "./zip.js";
 
 const $ = (name) => document.getElementById(name);
 const SETTINGS = ["steps", "cfg_scale", "guidance_scale", "hu_scale"];
 const RETRY_MS = 1000;
+const THUMBNAIL_MM = 60;
 const EMPTY = {session: null, base: [], draft: {}, settings: {}, history: [null], at: 0, name: ""};
 
 let kept = {...EMPTY, ...JSON.parse(sessionStorage.getItem("page") ?? "{}")};
@@ -249,8 +250,10 @@ async function addResult(result, isNew) {
   button.addEventListener("click", act(() => choose(result.result)));
   $("results").append(button);
   await loadChange(result);
-  const [z, y, x] = centreOf(result.change);
-  thumbnail(canvas, comparison.before, scan.shape, result.change, [z, y, x], viewer.initialPreset === "lung" ? {width: 1500, level: -600} : viewer.window);
+  comparison.withResult(result.change, (data) => {
+    const volume = {data, shape: scan.shape, spacing: scan.spacing_mm};
+    thumbnail(canvas, volume, centreOf(result.change), THUMBNAIL_MM, PRESETS.lung);
+  });
   if (isNew) await choose(result.result);
 }
 

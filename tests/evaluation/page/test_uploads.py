@@ -20,8 +20,10 @@ from evaluation.page.uploads import UploadLimits
 LIMITS = UploadLimits(bytes=2**20, files=20, unpacked_bytes=2**21, voxels=40_000)
 
 
-def nifti(tmp_path, shape=(10, 12, 14), kind=np.int16, suffix=".nii.gz", **changes) -> bytes:
-    image = sitk.GetImageFromArray(np.full(shape, -800, kind))
+def nifti(tmp_path, shape=(10, 12, 14), kind=np.int16, suffix=".nii.gz") -> bytes:
+    ct_hu = np.full(shape, -1000, kind)
+    ct_hu[tuple(slice(size // 4, size // 2) for size in shape)] = 40
+    image = sitk.GetImageFromArray(ct_hu)
     path = tmp_path / f"made{suffix}"
     sitk.WriteImage(image, str(path))
     return path.read_bytes()
@@ -54,7 +56,7 @@ def special(kind: int, content: bytes = b"/etc/passwd") -> bytes:
 
 def slices(tmp_path, name: str = "dicom", shape=(4, 20, 22), **options) -> list[tuple[str, bytes]]:
     folder = tmp_path / name
-    write_dicom_series(folder, np.full(shape, -800.0), **options)
+    write_dicom_series(folder, np.full(shape, -1000.0), **options)
     return [(path.name, path.read_bytes()) for path in sorted(folder.iterdir())]
 
 
