@@ -81,10 +81,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 def main(config: PageConfig) -> None:
     """Check, bind, load, serve."""
     token = checked_token(config.token, config.host)
-    logging.basicConfig(
-        level=logging.INFO if config.verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("evaluation.page").setLevel(logging.INFO if config.verbose else logging.WARNING)
     listener = bind(config.host, config.port)
     size = config.max_upload_mib * 2**20
     limits = UploadLimits(size, config.max_files, 2 * size, config.max_voxels)

@@ -7,44 +7,40 @@ far it is; the result has the name of the job. Every error is JSON, {"detail": o
 import asyncio
 import json
 import logging
-import re
 import secrets
 import shutil
 import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import numpy as np
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware.base import RequestResponseEndpoint
 
 from autoencoder.service.request import check_authorization
 from diffusion.sampling.request import STEPS
+from evaluation.page.guard import full, guard_of, invalid, sentence
 from evaluation.page.jobs import ENDED, Full, Job, Jobs
-from evaluation.page.painter import Painter, phantom_file, without_path
+from evaluation.page.painter import Painter, phantom_file
 from evaluation.page.schema import InpaintBody, PhantomBody, SiteBody
 from evaluation.page.sessions import FILES as RESULT_FILES
 from evaluation.page.sessions import write_json
 from evaluation.page.uploads import UploadLimits, check_voxels, receive, stored_name, unpacked
-from foundation.web import HEADERS, limited_body, page_app
+from foundation.web import limited_body, page_app
 from imaging import viewer
 
 logger = logging.getLogger(__name__)
 STATIC = Path(__file__).with_name("static")
 FILES = {"/": STATIC / "index.html", **{f"/{path.name}": path for path in STATIC.glob("*.[cj]s*")}}
-LARGEST_BODY = 2**18  # bytes of JSON
-UPLOADS = re.compile(r"/v1/sessions/[^/]+/(scan|masks)")
 POLL_S, ALIVE_S, SWEEP_S = 0.1, 15.0, 60.0  # of events; of comments that keep a connection; between deletions
 MOST_MASK = 2**26  # voxels of a brush mask's box
 Box = Annotated[str, Query(pattern=r"^\d{1,6},\d{1,6},\d{1,6}$", description="Three whole numbers, z,y,x.")]
@@ -72,9 +68,9 @@ def create_app(
     app.title, app.version = "Lesion Diffusion", version("lesion-diffusion")
     app.description = (__doc__ or "").partition("\n\n")[2]
     app.router.lifespan_context = _lifespan(painter, jobs)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Full, _full)
-    app.middleware("http")(_guard(hosts))
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Full, full)
+    app.middleware("http")(guard_of(hosts))
 
     async def authorized(request: Request) -> None:
         check_authorization(request.headers.get("authorization"), token)
@@ -263,15 +259,6 @@ def create_app(
     return app
 
 
-@contextmanager
-def sentence(folder: Path) -> Iterator[None]:
-    """A ValueError is answered with status 400, without the path of the session's folder."""
-    try:
-        yield
-    except ValueError as error:
-        raise HTTPException(400, without_path(str(error), folder)[:800]) from error
-
-
 async def _events(jobs: Jobs, job: Job) -> AsyncIterator[str]:
     sent, at = "", time.monotonic()
     while True:
@@ -334,47 +321,3 @@ def _lifespan(painter: Painter, jobs: Jobs):
         await asyncio.to_thread(jobs.close)
 
     return lifespan
-
-
-def _guard(hosts: Sequence[str] | None):
-    """Refuse other sites' requests and bodies that are too large, and log what was answered, without any name."""
-
-    async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        started = time.monotonic()
-        response = _refusal(request, hosts) or await call_next(request)
-        route = request.scope.get("route")
-        path = getattr(route, "path", "unknown path")
-        logger.info("%s %s %d %.0f ms", request.method, path, response.status_code, 1000 * (time.monotonic() - started))
-        return response
-
-    return guard
-
-
-def _refusal(request: Request, hosts: Sequence[str] | None) -> Response | None:
-    host, origin = request.headers.get("host", ""), request.headers.get("origin")
-    if hosts is not None and urlsplit(f"//{host}").hostname not in hosts:
-        return _error(421, "this server is reached as 127.0.0.1 or localhost only")
-    if origin is not None and urlsplit(origin).netloc != host:
-        return _error(403, "requests of other sites are refused")
-    if request.method in ("POST", "PUT", "PATCH", "DELETE") and not UPLOADS.fullmatch(request.url.path):
-        if "transfer-encoding" in request.headers:
-            return _error(411, "send the body with a Content-Length")
-        if int(request.headers.get("content-length") or 0) > LARGEST_BODY:
-            return _error(413, f"the body has more than {LARGEST_BODY} bytes")
-    return None
-
-
-def _error(status: int, detail: str) -> JSONResponse:
-    return JSONResponse({"detail": detail}, status, {**HEADERS, "Connection": "close"})
-
-
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    """The first fault of a body, in one sentence."""
-    assert isinstance(error, RequestValidationError)
-    fault = error.errors()[0]
-    where = ".".join(str(part) for part in fault["loc"] if part not in ("body", "query"))[:100]
-    return JSONResponse({"detail": f"{where or 'body'}: {fault['msg']}"[:400]}, 422)
-
-
-async def _full(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "5"})
