@@ -229,9 +229,8 @@ class Painter:
             slice(int(at.min()), int(at.max()) + 1) for at in (np.flatnonzero(where.any(axis=a)) for a in OTHER_AXES)
         )
         after = flipped(sitk.GetArrayViewFromImage(painted.image), flips)[box]
-        labels = flipped(sitk.GetArrayFromImage(labelled(painted.kept, ct)), flips)[
-            box
-        ]  # no view: nobody keeps the image
+        label_image = labelled(painted.kept, ct)  # a view does not keep its image
+        labels = flipped(sitk.GetArrayViewFromImage(label_image), flips)[box]
         (work / "after.raw").write_bytes(shown(after, (False,) * 3).tobytes())
         (work / "labels.raw").write_bytes(labels.astype(np.uint8).tobytes())
         names = sorted(path.name for path in work.iterdir() if path.suffix in (".gz", ".json", ".csv", ".dcm", ".png"))

@@ -94,6 +94,11 @@ def test_what_the_viewer_gets_is_the_saved_scan_and_the_volume_is_the_scan(clien
     change = client.send("GET", f"/results/{result['result']}/change/after").content
     volume[box] = np.frombuffer(change, "<i2").reshape(volume[box].shape)
     np.testing.assert_array_equal(volume, after)
+    (tmp_path / "labels.nii.gz").write_bytes(client.file(result, "lesion_mask.nii.gz"))
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "labels.nii.gz")))
+    shown = np.frombuffer(client.send("GET", f"/results/{result['result']}/change/labels").content, np.uint8)
+    np.testing.assert_array_equal(shown, labels[box].ravel())
+    assert shown.sum() == labels.sum()
     assert (before[box] != after[box]).any()
 
 
