@@ -2,6 +2,7 @@
 
 - image_quality: MSE, PSNR, SSIM, MS-SSIM of volumes with padding
 - script_checks: what the evaluation scripts share: checks, named folders, optional networks
+- inpainting/: lesions painted into one scan, and its files; page/: the local page that does so
 - lesions/: measurements and comparisons of sets of lesions
 - reading/: blinded reading studies, with their page
 - guided/: requested against achieved attributes, and what a request costs

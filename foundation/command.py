@@ -24,6 +24,7 @@ from foundation.rooms import check_rooms
 from foundation.shipped import shipped
 
 NAME = "lesion-diffusion"
+SHORT_NAMES = {"page": "serve-page"}
 
 
 def main() -> None:
@@ -39,6 +40,7 @@ def main() -> None:
     if "_ARGCOMPLETE" in os.environ:
         _complete(scripts)
     name, *arguments = sys.argv[1:] or ["--help"]
+    name = SHORT_NAMES.get(name, name)
     if name in ("-h", "--help"):
         print(_overview(scripts))
     elif name == "--version":

@@ -8,7 +8,6 @@ accepted requests. Give the token in the environment: the list of processes does
 """
 
 import logging
-import os
 from dataclasses import dataclass
 
 from foundation.config import SHIPPED_PIPELINE, ModelSource, launch, read_arguments
@@ -64,11 +63,10 @@ class ServeConfig:
 ARGUMENTS = read_arguments(ServeConfig, __name__)
 
 from autoencoder.loading import autoencoder_folder, load_autoencoder, revision_of, weights_sha256
-from autoencoder.remote import TOKEN_VARIABLE
 from autoencoder.service.app import Limits, create_app
 from autoencoder.service.memory import keep_freed_memory
 from autoencoder.service.served_model import ServedAutoencoder
-from autoencoder.service.server import bind, is_loopback, serve
+from autoencoder.service.server import bind, checked_token, serve
 from autoencoder.service.wire import parse_dtype
 from foundation.device import torch_device
 
@@ -77,7 +75,7 @@ CPU_BATCH_VOXELS = 32**3
 
 def main(config: ServeConfig) -> None:
     """Check, bind, load, serve."""
-    token = checked_token(config)
+    token = checked_token(config.token, config.host)
     dtype = parse_dtype(config.dtype)
     device = torch_device(config.device)
     joined_voxels = config.max_batch_voxels or (CPU_BATCH_VOXELS if device.type == "cpu" else config.max_voxels)
@@ -98,19 +96,6 @@ def main(config: ServeConfig) -> None:
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     print(f"serving {type(served.model).__name__} on {device} at {url}{' (token required)' * bool(token)}", flush=True)
     serve(app, listener)
-
-
-def checked_token(config: ServeConfig) -> str | None:
-    """The token of the option or the environment; ValueError if it is needed and missing, or cannot travel."""
-    token = os.environ.get(TOKEN_VARIABLE) or None if config.token is None else config.token
-    if token is None and not is_loopback(config.host):
-        raise ValueError(
-            f"host {config.host!r} can be reached by others, so a token is needed; set {TOKEN_VARIABLE} or --token, "
-            "or leave --host at 127.0.0.1"
-        )
-    if token is not None and not (token and token.isascii() and token.isprintable() and " " not in token):
-        raise ValueError("the token has to be printable ASCII without spaces, and not empty; choose another one")
-    return token
 
 
 if __name__ == "__main__":

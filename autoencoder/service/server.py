@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import os
 import signal
 import socket
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from autoencoder.remote import TOKEN_VARIABLE
 
 HEAD_S = 15.0  # time to send a request's head, or the rest of a body that is refused
 MAX_CONNECTIONS = 512  # below the usual limit of 1,024 open files
@@ -59,6 +62,19 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def checked_token(token: str | None, host: str) -> str | None:
+    """The token of the option or the environment; ValueError if it is needed and missing, or cannot travel."""
+    token = os.environ.get(TOKEN_VARIABLE) or None if token is None else token
+    if token is None and not is_loopback(host):
+        raise ValueError(
+            f"host {host!r} can be reached by others, so a token is needed; set {TOKEN_VARIABLE} or --token, "
+            "or leave --host at 127.0.0.1"
+        )
+    if token is not None and not (token and token.isascii() and token.isprintable() and " " not in token):
+        raise ValueError("the token has to be printable ASCII without spaces, and not empty; choose another one")
+    return token
 
 
 def bind(host: str, port: int) -> socket.socket:

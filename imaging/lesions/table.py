@@ -12,7 +12,7 @@ PHYSICAL: dict[Literal["LPS", "RAS"], tuple[str, ...]] = {
     "LPS": ("x_lps", "y_lps", "z_lps"),
     "RAS": ("x_ras", "y_ras", "z_ras"),
 }
-OWN_COLUMNS = (*PLACE, *PHYSICAL["LPS"], *PHYSICAL["RAS"], "diameter_mm", "seed")
+OWN_COLUMNS = (*PLACE, *PHYSICAL["LPS"], *PHYSICAL["RAS"], "diameter_mm", "seed", "label")
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,14 @@ class LesionRow:
     """One lesion.
 
     Attributes:
-        diameter_mm: Diameter of the sphere that has its volume.
+        diameter_mm: Diameter of the sphere that has its volume; NaN where a label gives the shape.
         center_zyx: Voxel index of its centre; None where the place is to be chosen, or is physical.
         center_mm: Its centre as a physical point x, y, z in `frame`, or None.
         frame: "LPS" or "RAS", see `imaging.geometry.index_in_scan`.
         attributes: Wanted character, a number or a name each.
         seed: Of its mask, place and noise; None takes one that follows from the run's.
         where: File and line, for messages.
+        label: Of its shape in a mask; None where the shape is drawn.
     """
 
     diameter_mm: float
@@ -36,6 +37,7 @@ class LesionRow:
     where: str = ""
     center_mm: tuple[float, float, float] | None = None
     frame: Literal["LPS", "RAS"] = "LPS"
+    label: int | None = None
 
     @property
     def placed(self) -> bool:
@@ -47,12 +49,13 @@ def read_lesion_table(path: Path) -> list[LesionRow]:
     """Read a CSV file with the columns diameter_mm, optionally a place and seed, and attributes.
 
     A place is a voxel index x, y, z, or a physical point in mm x_lps, y_lps, z_lps or x_ras, y_ras, z_ras. An empty
-    cell asks for nothing.
+    cell asks for nothing. A row whose lesion has its shape in a mask gives its `label` there and neither diameter nor
+    place.
 
     Raises: ValueError: Naming the file and the line, if there is no row, a number is none or a place is incomplete.
     """
     columns, lines = read_csv(path)
-    if "diameter_mm" not in columns:
+    if not {"diameter_mm", "label"} & set(columns):
         shown = " ".join(", ".join(columns).split())
         raise ValueError(f"{path}: columns {shown[:200] or 'none'}, expected diameter_mm among them")
     rows = [_row(line, f"{path}, line {number}") for number, line in lines]
@@ -67,15 +70,22 @@ def _row(line: dict[str, str], where: str) -> LesionRow:
     physical = {frame: _place(cells, names, where) for frame, names in PHYSICAL.items()}
     if sum(map(bool, (place, *physical.values()))) > 1:
         raise ValueError(f"{where}: several places; give x, y, z, or x_lps, y_lps, z_lps, or x_ras, y_ras, z_ras")
-    diameter_mm = _number(cells, "diameter_mm", where)
-    if not diameter_mm > 0:
+    label = cells.get("label")
+    placed = bool(place) or any(physical.values())
+    if label is not None and (not label.isdecimal() or int(label) < 1 or placed or "diameter_mm" in cells):
+        raise ValueError(
+            f"{where}: label {label!r}, expected a whole number of at least 1, and neither diameter_mm nor x, y, z"
+        )
+    diameter_mm = math.nan if label is not None else _number(cells, "diameter_mm", where)
+    if diameter_mm <= 0:
         raise ValueError(f"{where}: diameter_mm {diameter_mm:g}, expected a number above 0")
     seed = cells.get("seed")
     if seed is not None and not seed.isdecimal():
         raise ValueError(f"{where}: seed {seed!r}, expected a whole number of at least 0")
     attributes = {name: _value(text) for name, text in cells.items() if name not in OWN_COLUMNS}
     center = (place[2], place[1], place[0]) if place else None
-    row = LesionRow(diameter_mm, center, attributes, None if seed is None else int(seed), where)
+    numbers = [None if text is None else int(text) for text in (seed, label)]
+    row = LesionRow(diameter_mm, center, attributes, numbers[0], where, label=numbers[1])
     for frame, point in physical.items():
         if point:
             row = replace(row, center_mm=(point[0], point[1], point[2]), frame=frame)

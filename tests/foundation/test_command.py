@@ -86,6 +86,11 @@ def test_an_unknown_sub_command_is_refused_in_one_line_that_names_the_known():
     assert ended.stderr == f"error: lesion-diffusion paint: no such sub-command; known: {', '.join(KNOWN)}\n"
 
 
+def test_page_is_short_for_serve_page():
+    ended = run("page", "--pipeline", "/no/where")
+    assert ended.returncode == 1 and "/no/where" in ended.stderr
+
+
 def test_a_sub_command_is_its_script():
     argv = ["--repo", "owner/name", "--pipeline", "runs/nowhere"]
     ended = run("push-to-hub", *argv)

@@ -54,6 +54,7 @@ MISSING = {  # the last option names what is not there
     "reconstruct_scan": "--vae owner/name --out out --ct nowhere",
     "run_baselines": "--budget-minutes 1 --out out --data nowhere",
     "serve_autoencoder": "--model /no/where",
+    "serve_page": "--pipeline /no/where",
     "ship_pipeline": "--out out --pipeline runs/ldm/nowhere",
     "synthesize": "--lesions 3 --out out --no-nodules-known true --scans nowhere",
     "train_classifier": "--data . --out out --pipeline runs/ldm/nowhere",

@@ -13,12 +13,14 @@ from dicom_factory import write_dicom_series
 from scipy.ndimage import binary_erosion
 
 from diffusion import LesionInpaintPipeline
+from evaluation.inpainting.painting import SEED_STEP, painted_lesion
+from evaluation.inpainting.planning import Planned
 from foundation.config import launch, parse_config
 from imaging.files.ct import read_ct, write_ct
 from imaging.geometry import index_of_point, point_of_index
 from imaging.lesions.sites import free_lung
 from imaging.phantom.chest import chest_phantom
-from scripts.inpaint import SEED_STEP, InpaintConfig, Planned, painted_lesion
+from scripts.inpaint import InpaintConfig
 from scripts.inpaint import main as inpaint_main
 
 TABLE = "diameter_mm,seed\n9,3\n12,\n"

@@ -15,6 +15,12 @@ def test_rows_are_read_with_what_is_left_empty(tmp_path):
     assert (second.center_zyx, second.diameter_mm, second.seed, second.attributes) == (None, 12, None, {})
 
 
+def test_a_row_may_name_the_label_of_its_shape(tmp_path):
+    (tmp_path / "a.csv").write_text("label,seed,malignancy\n2,3,\n1,,5\n")
+    first, second = read_lesion_table(tmp_path / "a.csv")
+    assert (first.label, first.seed, second.label, second.attributes) == (2, 3, 1, {"malignancy": 5})
+
+
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
@@ -22,6 +28,8 @@ def test_rows_are_read_with_what_is_left_empty(tmp_path):
         ((HEAD + "1,2,3,4\n").encode("utf-16"), "no text in UTF-8"),
         (HEAD.encode() + b'"' + b"x" * 200_000, "no CSV table .field larger than field limit"),
         (b"," * 900 + b"\n", "expected diameter_mm among them"),
+        (b"label\n0\n", "label '0', expected a whole number of at least 1"),
+        (b"label,diameter_mm\n1,9\n", "neither diameter_mm nor x, y, z"),
     ],
 )
 def test_a_file_that_is_no_table_is_named(tmp_path, content, fault):
