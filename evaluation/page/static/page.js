@@ -5,6 +5,7 @@ import {Brush} from "./brush.js";
 import {Comparison, ball, thumbnail} from "./compare.js";
 import {Character} from "./controls.js";
 import {PRESETS, fetchVolume} from "./viewer.js";
+import {Volume3D} from "./volume3d.js";
 import {zipOf} from "./zip.js";
 
 const $ = (name) => document.getElementById(name);
@@ -21,6 +22,7 @@ const stack = $("stack");
 const comparison = new Comparison($("below"), $("above"));
 const {viewer} = comparison;
 const brush = new Brush(comparison, stack, () => { marks(); describe(); });
+const volume = new Volume3D($("volume-canvas"));
 let character = null;
 
 const path = (rest = "") => `/v1/sessions/${kept.session}${rest}`;
@@ -164,6 +166,14 @@ function marks() {
     if (!center || isMade || brush.voxels.size) return;
     for (const index of ball(turned(center), diameter / 2, scan.shape, scan.spacing_mm)) mask[index] = 1;
   });
+  if (!$("volume-canvas").hidden) showVolume(true);
+}
+
+/* The volume from any side, with the lesions of the present result. */
+function showVolume(shown) {
+  $("volume-canvas").hidden = !shown;
+  if (!shown || !viewer.volume) return;
+  volume.load(viewer.volume, comparison.mask);
 }
 
 /* ---- jobs ---- */
@@ -358,7 +368,10 @@ const toggles = {
   outline: toggle("outline", marks),
   brush: toggle("brush", (pressed) => { brush.active = pressed; stack.classList.toggle("brushing", pressed); }),
   erase: toggle("erase", (pressed) => { brush.erases = pressed; }),
+  volume: toggle("volume", (pressed) => { showVolume(pressed); stack.focus(); }),
 };
+
+if (!volume.usable) Object.assign($("volume"), {disabled: true, title: "This browser has no WebGL 2."});
 
 $("open-file").addEventListener("change", act(async ({target}) => {
   const [file] = target.files;
@@ -394,7 +407,7 @@ viewer.addEventListener("hover", ({detail}) => {
 });
 
 const KEYS = {
-  s: actions.site, g: actions.generate, d: toggles.difference, o: toggles.outline, b: toggles.brush, e: toggles.erase,
+  s: actions.site, g: actions.generate, d: toggles.difference, o: toggles.outline, b: toggles.brush, e: toggles.erase, v: toggles.volume,
   c: () => scan && place(turned(viewer.crosshair)), " ": () => brush.active && brush.paint(viewer.crosshair),
 };
 document.addEventListener("keydown", (event) => {
@@ -408,7 +421,7 @@ document.addEventListener("keydown", (event) => {
   else if (key === " " && event.target.matches("button")) return;
   else if (KEYS[key]) KEYS[key]();
   else if (event.target.matches("button") && key.startsWith("Arrow")) return;
-  else if (!viewer.key(event)) return;
+  else if (!($("volume-canvas").hidden ? viewer : volume).key(event)) return;
   event.preventDefault();
 });
 

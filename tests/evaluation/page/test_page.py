@@ -4,6 +4,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
+from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from page_client import Client
+from skimage.io import imread
 
 from foundation.config import launch, parse_config
 from scripts.inpaint import InpaintConfig
@@ -23,6 +25,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; Debian's package is `chromium`"),
 ]
 PATIENCE_MS = 300_000
+ZOOM = 1.8  # of volume3d.js
 playwright.expect.set_options(timeout=PATIENCE_MS)
 EXPECTED = ("status of 400 (Bad Request)", "status of 404 (Not Found)", "net::ERR_FAILED")  # what the tests provoke
 
@@ -56,7 +59,8 @@ def server(served, tmp_path_factory) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        software = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # WebGL without a GPU
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *software])
         yield chromium
         chromium.close()
 
@@ -128,6 +132,35 @@ def test_a_first_lesion_is_two_clicks_and_its_saved_scan_is_that_of_the_command(
     page.click("#difference")
     page.fill("#swipe", "100")
     assert page.evaluate("document.documentElement.scrollHeight") <= 720
+
+
+def test_the_volume_shows_the_place_in_colour_from_any_side(page):
+    page.click("#site")
+    says(page, "A free site")
+    page.keyboard.press("v")
+    canvas = page.locator("#volume-canvas")
+    playwright.expect(canvas).to_be_visible()
+
+    def seen() -> np.ndarray:
+        page.wait_for_timeout(1500)  # a frame in software
+        return imread(BytesIO(canvas.screenshot()))[..., :3].astype(int)
+
+    front = seen()
+    rows, columns = np.nonzero(front[..., 0] - front[..., 2] > 60)
+    # parallel rays from the front, head up; the longest edge is 1 wide, of which 2 / zoom fit the shorter side
+    height, width = front.shape[:2]
+    shape, spacing = np.array((96, 160, 160)), np.array((2.5, 2.0, 2.0))
+    z, _, x = (float(at) for at in page.input_value("#center").split(","))
+    share = (np.array((z, 0, x)) + 0.5) / shape - 0.5
+    up, _, right = share * shape * spacing / (shape * spacing).max() * ZOOM * min(height, width) / 2
+    assert (rows.mean(), columns.mean()) == pytest.approx((height / 2 - up, width / 2 + right), abs=4)
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    assert np.abs(seen() - front).mean() > 2
+    page.keyboard.press("0")
+    assert np.abs(seen() - front).mean() < 0.5
+    page.keyboard.press("v")
+    playwright.expect(canvas).to_be_hidden()
 
 
 def test_a_lesion_by_keyboard_alone_with_a_brush(page, server, tmp_path):
