@@ -23,6 +23,7 @@ class PageConfig:
 
     Attributes:
         pipeline: Folder or Hugging Face Hub repository of the pipeline, or the name of a shipped one.
+        paired: Paired pipeline, folder or repository, for the shape "learned"; null offers none.
         folder: Of the sessions, with uploaded scans and results. Only its owner can read it.
         host: Address to listen on; an address that other machines can reach needs a token and a TLS proxy.
         port: Port; 0 takes a free one.
@@ -41,6 +42,7 @@ class PageConfig:
     """
 
     pipeline: ModelSource = SHIPPED_PIPELINE
+    paired: ModelSource | None = None
     folder: OutputFolder = Path("outputs/page")
     host: str = "127.0.0.1"
     port: int = 8020
@@ -90,10 +92,12 @@ def main(config: PageConfig) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         pool.submit(phantom_file, sessions.root)  # beside the pipeline: both take seconds
-        sampling = SamplingConfig(out=config.folder, pipeline=config.pipeline, device=config.device)
+        sampling = SamplingConfig(
+            out=config.folder, pipeline=config.pipeline, paired=config.paired, device=config.device
+        )
         pipeline, folder = load_pipeline(sampling)
     pipeline.set_progress_bar_config(disable=True)
-    painter = Painter(pipeline, folder, config.pipeline, sessions)
+    painter = Painter(pipeline, folder, config.pipeline, sessions, config.paired)
     jobs = Jobs(painter.run, config.max_queue)
     hosts = (*LOOPBACK, config.host) if is_loopback(config.host) else None
     app = create_app(painter, jobs, limits, token, hosts)

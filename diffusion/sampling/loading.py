@@ -91,12 +91,15 @@ def weights_of(config: SamplingConfig, pipeline: "LesionInpaintPipeline", folder
         config: The script's.
         pipeline, folder: From :func:`load_pipeline`.
     Returns: `pipeline_sha256`, of all weights in its folder; where the autoencoder is replaced `vae`, its URL, folder
-        or repository, and `vae_sha256`.
+        or repository, and `vae_sha256`; with a paired pipeline likewise `paired` and `paired_sha256`.
     """
     from autoencoder.loading import autoencoder_folder, weights_sha256
+    from autoencoder.pretrained import resolve_folder
     from autoencoder.remote import RemoteAutoencoder
 
     weights: dict[str, Any] = {"pipeline_sha256": weights_sha256(folder)}
+    if config.paired is not None:
+        weights |= {"paired": config.paired, "paired_sha256": weights_sha256(resolve_folder(config.paired))}
     if config.vae is None:
         return weights
     vae = pipeline.vae

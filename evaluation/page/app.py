@@ -98,6 +98,7 @@ def create_app(
             "version": version("lesion-diffusion"),
             "pipeline": painter.source,
             "attributes": painter.attributes(),
+            "shapes": ["real", "procedural", *(["learned"] if painter.paired else [])],
             "steps": STEPS,
             "model_mm": config["crop_size"] * config["spacing_mm"],
             "upload_bytes": limits.bytes,

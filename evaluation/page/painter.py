@@ -60,12 +60,14 @@ class Painter:
     Attributes:
         pipeline, folder, source: The pipeline, the local folder of its weights, and how scripts/inpaint.py names it.
         sessions: The folders.
+        paired: How scripts/inpaint.py names the pipeline of learned shapes; None has none.
     """
 
     pipeline: "LesionInpaintPipeline"
     folder: Path
     source: str
     sessions: Sessions
+    paired: str | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _scans: OrderedDict[str, Scan] = field(default_factory=OrderedDict)
     _paintings: OrderedDict[tuple[str, str], Painted] = field(default_factory=OrderedDict)
@@ -140,7 +142,7 @@ class Painter:
         return shown(sitk.GetArrayViewFromImage(scan.ct), flips_of(scan.ct)).tobytes()
 
     def site(self, session: str, body: SiteBody) -> list[float]:
-        """A free place in the lung, voxel index z, y, x. Raises ValueError if there is none."""
+        """A place in the lung, voxel index z, y, x. Raises ValueError if there is none."""
         scan = self.scan(session)
         if scan.lung is None:
             raise ValueError("no lung was found in this scan, so no site can be suggested; click where the lesion goes")
@@ -148,11 +150,13 @@ class Painter:
         for lesion in body.lesions:
             if lesion.center is not None and lesion.diameter_mm is not None:
                 free = free.without(point_of_index(scan.ct, lesion.center), lesion.diameter_mm / 2 + APART_MM)
-        (site,) = free_lung_sites(free, body.diameter_mm, 1, np.random.default_rng(body.seed))
+        (site,) = free_lung_sites(free, body.diameter_mm, 1, np.random.default_rng(body.seed), site=body.kind)
         return [float(round(at)) for at in index_of_point(scan.ct, site)]
 
     def check(self, body: InpaintBody) -> None:
         """Raise ValueError for what is wrong with a request and needs no voxel."""
+        if body.settings.shape == "learned" and self.paired is None:
+            raise ValueError('shape "learned": this server has no paired pipeline; start it with --paired FOLDER')
         about = self.sessions.scan(body.session)
         check_lesions(body.lesions, [attribute["name"] for attribute in self.attributes()])
         for number, lesion in enumerate(body.lesions, 1):
@@ -186,7 +190,9 @@ class Painter:
                 write_ct(self._brushed(session, body.lesions, scan.ct), work / OWN_TABLE[1])
             dicom = None if not scan.slices else {k: v for k, v in about.items() if k == "series_uid"}
             config = InpaintConfig(
-                **inpaint_options(body, session / about["path"], work, self.source, dicom), out=work, device="auto"
+                **inpaint_options(body, session / about["path"], work, self.source, self.paired, dicom),
+                out=work,
+                device="auto",
             )
             plan = list(planned(config, self.pipeline, scan.ct, scan.lung, say))
             labelled(plan, scan.ct)
@@ -198,7 +204,7 @@ class Painter:
             record["settings"] |= {k: v.name for k in ("lesions", "mask") if (v := getattr(config, k)) is not None}
             write_json(work / "record.json", record)
             label = Path("SCAN") if scan.slices else Path(about["path"])
-            options = inpaint_options(body, label, Path(), self.source, dicom)
+            options = inpaint_options(body, label, Path(), self.source, self.paired, dicom)
             entry = {
                 "result": result,
                 "number": 1 + max((found["number"] for found in self.sessions.results(body.session)), default=0),

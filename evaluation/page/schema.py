@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from diffusion.option_types import ShapeKind
 from diffusion.sampling.request import STEPS
 
 MOST_SEED = 2**53 - 1  # a number that JavaScript holds exactly
@@ -41,7 +42,7 @@ class Settings(Strict):
     cfg_scale: float = Field(default=1.0, ge=0, le=MOST_SCALE)
     guidance_scale: float = Field(default=1.0, ge=-MOST_SCALE, le=MOST_SCALE)
     hu_scale: float = Field(default=1.0, ge=0, le=MOST_SCALE)
-    shape: Literal["real", "procedural"] = "real"
+    shape: ShapeKind = "real"
     least_dice: float | None = Field(default=None, ge=0, le=1)
 
 
@@ -54,10 +55,11 @@ class InpaintBody(Strict):
 
 
 class SiteBody(Strict):
-    """A free place in the lung."""
+    """A place in the lung."""
 
     diameter_mm: float = Field(gt=0, le=100)
     seed: Seed = 0
+    kind: Literal["auto", "free", "pleural", "vessel"] = Field("free", description="As the option --site.")
     lesions: list[Lesion] = Field(default_factory=list, max_length=MOST_LESIONS, description="To keep away from.")
 
 
@@ -82,7 +84,12 @@ def check_lesions(lesions: Sequence[Lesion], known: Sequence[str]) -> None:
 
 
 def inpaint_options(
-    body: InpaintBody, scan: str | Path, folder: Path, pipeline: str, dicom: dict[str, str] | None = None
+    body: InpaintBody,
+    scan: str | Path,
+    folder: Path,
+    pipeline: str,
+    paired: str | None = None,
+    dicom: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """The options with which scripts/inpaint.py paints these lesions, those left out that are the default.
 
@@ -90,13 +97,15 @@ def inpaint_options(
         body: The request.
         scan: Where the scan is.
         folder: Where `lesions.csv` and `brush.nii.gz` are, for all but one drawn lesion.
-        pipeline: As scripts/inpaint.py takes it.
+        pipeline, paired: As scripts/inpaint.py takes them.
         dicom: Options of a DICOM folder; None for a file.
     """
     options: dict[str, Any] = {"ct": scan, "pipeline": pipeline}
     if dicom is not None:
         options |= {"output_format": "both", **dicom}
     options |= body.settings.model_dump(exclude_defaults=True)
+    if body.settings.shape == "learned":
+        options["paired"] = paired
     first = body.lesions[0]
     if len(body.lesions) == 1 and first.mask is None:
         options |= {"center": first.center, "diameter_mm": first.diameter_mm, "seed": first.seed}

@@ -343,11 +343,11 @@ const actions = {
   site: act(async () => {
     if (!scan) return;
     const seed = Math.floor(Math.random() * 2 ** 31);
-    const body = {diameter_mm: Number($("diameter").value), seed, lesions: kept.base.filter((lesion) => lesion.center)};
+    const body = {diameter_mm: Number($("diameter").value), seed, kind: $("site-kind").value, lesions: kept.base.filter((lesion) => lesion.center)};
     const {center} = await postJson(path("/site"), body);
     place(center);
     viewer.setCrosshair(turned(center));
-    say("A free site. Press “Generate”, or suggest another one.");
+    say(`${body.kind === "free" ? "A free site" : "A site"}. Press “Generate”, or suggest another one.`);
   }),
   generate: act(generate),
   cancel: act(cancel),
@@ -430,6 +430,7 @@ document.addEventListener("keydown", (event) => {
 async function begin() {
   const info = await getJson("/v1/info");
   character = new Character($("character"), info.attributes, changed);
+  $("shape").replaceChildren(...info.shapes.map((kind) => new Option(kind, kind)));
   const state = kept.session ? await getJson(path()).catch((error) => {
     if (error instanceof ServerError && error.status === 404) return null;
     throw error;

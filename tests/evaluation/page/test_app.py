@@ -15,7 +15,11 @@ import SimpleITK as sitk
 from dicom_factory import write_dicom_series
 from page_client import Client
 
+from evaluation.page.schema import InpaintBody, as_command, inpaint_options
 from foundation.config import launch, parse_config
+from imaging.files.ct import read_ct
+from imaging.geometry import point_of_index
+from imaging.lesions.sites import free_lung
 from imaging.phantom.chest import chest_phantom
 from scripts.inpaint import InpaintConfig
 from scripts.inpaint import main as inpaint_main
@@ -139,6 +143,30 @@ def test_a_dicom_zip_gives_a_derived_series_and_a_segmentation(url, tmp_path):
 def test_a_wrong_request_is_refused_in_one_sentence(client, lesion, status, message):
     answer = client.inpaint(lesion)
     assert answer.status_code == status and message in answer.json()["detail"]
+
+
+def test_learned_shapes_are_offered_where_the_server_has_them_and_named_in_the_command(client, url):
+    assert requests.get(f"{url}/v1/info").json()["shapes"] == ["real", "procedural"]
+    answer = client.inpaint({"center": [48, 80, 40], "diameter_mm": 9}, shape="learned")
+    assert answer.status_code == 400 and "start it with --paired" in answer.json()["detail"]
+    lesion = {"center": (48, 80, 40), "diameter_mm": 9}
+    body = InpaintBody(session="s", lesions=[lesion], settings={"shape": "learned"})
+    command = as_command(inpaint_options(body, "scan.nii.gz", Path(), "a/pipeline", "a/paired"))
+    config = parse_config(InpaintConfig, command.replace("scan.nii.gz", ".").split()[3:])
+    assert (config.shape, config.paired) == ("learned", "a/paired")
+
+
+def test_a_suggested_site_lies_where_it_is_asked_for(client, tmp_path):
+    (tmp_path / "scan.nii.gz").write_bytes(client.send("GET", "/scan/file").content)
+    lung = free_lung(read_ct(tmp_path / "scan.nii.gz"))
+    ct = read_ct(tmp_path / "scan.nii.gz")
+
+    def wall_mm(kind: str) -> float:
+        point = point_of_index(ct, client.site(kind=kind, seed=2))
+        return float(lung.wall_mm[lung.grid.TransformPhysicalPointToIndex(point)[::-1]])
+
+    assert wall_mm("pleural") < 7 < 8 <= wall_mm("free")  # a ball of 6 mm touches the wall, or is 2 mm away from it
+    assert client.send("POST", "/site", json={"diameter_mm": 12, "kind": "bone"}).status_code == 422
 
 
 def test_a_lesion_outside_the_lung_fails_with_the_reason(client):
