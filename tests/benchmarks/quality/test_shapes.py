@@ -26,8 +26,8 @@ def test_shapes_that_differ_are_told_apart_and_those_that_do_not_are_not():
 
 @pytest.mark.slow
 def test_the_report_says_that_made_shapes_obey(nodules, tmp_path):
-    folder = write_shapes(tmp_path / "shapes", nodule_shapes(400))
-    config = benchmark.ShapesConfig(data=folder, nodules=nodules, out=tmp_path / "out", regressor_lesions=200)
+    folder = write_shapes(tmp_path / "shapes", nodule_shapes(240))
+    config = benchmark.ShapesConfig(data=folder, nodules=nodules, out=tmp_path / "out", regressor_lesions=120)
     benchmark.main(config)
     report = json.loads((config.out / "figures.json").read_text())
     drawn = report["obedience"][benchmark.REAL]["spiculation"]
