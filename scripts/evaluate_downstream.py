@@ -86,7 +86,7 @@ from evaluation.reports.downstream_report import save_downstream_report
 from foundation.claimed_folder import claim_folder
 from foundation.threads import use_threads
 
-FREE = (
+FREE = (  # what a training does not depend on, or is named by
     "out",
     "resamples",
     "stop_after",
@@ -96,7 +96,7 @@ FREE = (
     "arms",
     "fractions",
     "seeds",
-)  # cells are named by these
+)
 
 
 def main(config: DownstreamConfig) -> None:

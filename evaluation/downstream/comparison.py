@@ -40,7 +40,8 @@ def arm_figures(
 ) -> list[ArmFigure]:
     """All arms of all tasks at all shares, in the order of `outcomes`.
 
-    A resample draws patients and seeds, each with replacement; two arms that are compared have the same draw.
+    A resample draws patients and seeds, each with replacement; two arms that are compared have the same draw
+    and the same seeds.
 
     Args:
         outcomes: Of the cells that are done; in each the test crops of the task, in one order.
@@ -49,26 +50,27 @@ def arm_figures(
         random: Draws them.
     Raises: ValueError: If a cell has another number of test crops than `patients`.
     """
-    groups: dict[tuple[str, str, float], list[Sequence[Outcome]]] = {}
+    groups: dict[tuple[str, str, float], dict[int, Sequence[Outcome]]] = {}
     for cell, of_cell in outcomes.items():
         if len(of_cell) != len(patients[cell.task]):
             raise ValueError(f"{cell.file}: {len(of_cell)} test crops, expected {len(patients[cell.task])}")
-        groups.setdefault((cell.task, cell.arm, cell.fraction), []).append(of_cell)
+        groups.setdefault((cell.task, cell.arm, cell.fraction), {})[cell.seed] = of_cell
+
+    def interval(task: str, *compared: Sequence[Sequence[Outcome]]) -> Interval:
+        """Of the first, minus the second if there is one."""
+        draws = [_draw(patients[task], len(compared[0]), random) for _ in range(resamples)]
+        everything = (np.arange(len(patients[task])), np.arange(len(compared[0])))
+        values = [[_figure(task, seeds, *draw) for seeds in compared] for draw in [everything, *draws]]
+        first, *resampled = [one[0] - sum(one[1:]) for one in values]
+        low, high = np.nanpercentile(resampled, (2.5, 97.5))
+        return first, float(low), float(high)
+
     rows = []
-    for (task, arm, fraction), seeds in groups.items():
-        base = groups.get((task, BASE, fraction)) if arm != BASE else None
-        drawn = [_draw(patients[task], len(seeds), random) for _ in range(resamples)]
-        own = np.array([_figure(task, seeds, *draw) for draw in drawn])
-        everything = (np.arange(len(patients[task])), np.arange(len(seeds)))
-        value = _figure(task, seeds, *everything)
-        gain = None
-        if base is not None:
-            paired = base[: len(seeds)]
-            fits = len(paired) == len(seeds)
-            other = np.array([_figure(task, paired, *draw) for draw in drawn]) if fits else None
-            if other is not None:
-                gain = _interval(value - _figure(task, paired, *everything), own - other)
-        rows.append(ArmFigure(task, arm, fraction, len(seeds), _interval(value, own), gain))
+    for (task, arm, fraction), own in groups.items():
+        base = groups.get((task, BASE, fraction), {}) if arm != BASE else {}
+        common = sorted(own.keys() & base.keys())
+        gain = interval(task, [own[seed] for seed in common], [base[seed] for seed in common]) if common else None
+        rows.append(ArmFigure(task, arm, fraction, len(own), interval(task, list(own.values())), gain))
     return rows
 
 
@@ -80,8 +82,3 @@ def _draw(patients: Sequence[str], seeds: int, random: np.random.Generator) -> t
 
 def _figure(task: str, seeds: Sequence[Sequence[Outcome]], rows: np.ndarray, which: np.ndarray) -> float:
     return float(np.mean([TASKS[task].figure([seeds[seed][row] for row in rows]) for seed in which]))
-
-
-def _interval(value: float, resampled: np.ndarray) -> Interval:
-    low, high = np.nanpercentile(resampled, (2.5, 97.5))
-    return value, float(low), float(high)

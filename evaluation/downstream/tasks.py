@@ -134,14 +134,19 @@ def detection_loss(network: nn.Module, batch: Sequence[Sample]) -> Tensor:
     return -((found + false) * valid).sum() / at_peak.sum().clamp_min(1)
 
 
+def heat_peaks(heat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The highest `CANDIDATES` peaks of a heat map (D, H, W): voxels (N, 3), and their scores (N,)."""
+    peaks = peak_local_max(heat, min_distance=2, num_peaks=CANDIDATES, exclude_border=False)
+    return peaks, heat[tuple(peaks.T)]
+
+
 def detection_outcome(network: nn.Module, crop: Crop) -> Outcome:
     """Scores of the peaks that find the lesion and of those that do not, in the whole crop."""
     ct, lesion, valid = window_of(crop, np.zeros(3, int), min(crop.ct_hu.shape) // 4 * 4)
     score = torch.sigmoid(network(torch.from_numpy(ct)[None, None]).float())[0, 0].numpy() * valid
-    peaks = peak_local_max(score, min_distance=2, num_peaks=CANDIDATES, exclude_border=False)
+    peaks, scores = heat_peaks(score)
     radius = max(LEAST_HIT_VOXELS, (3 * float(lesion.sum()) / (4 * np.pi)) ** (1 / 3))
-    near = np.linalg.norm(peaks - crop.centre, axis=1) <= radius if len(peaks) else np.zeros(0, bool)
-    scores = score[tuple(peaks.T)] if len(peaks) else np.zeros(0)
+    near = np.linalg.norm(peaks - crop.centre, axis=1) <= radius
     return {"hit": float(scores[near].max(initial=0.0)), "false": [float(s) for s in scores[~near]]}
 
 

@@ -13,9 +13,8 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from safetensors.torch import load_file
-from skimage.feature import peak_local_max
 
-from evaluation.downstream.tasks import CANDIDATES, unet
+from evaluation.downstream.tasks import heat_peaks, unet
 from imaging.geometry import point_of_index, sample_grid
 from imaging.window import to_norm
 
@@ -82,8 +81,8 @@ def network_detector(path: Path) -> Detector:
         ct_hu, valid, grid = sample_grid(ct, middle, edge, GRID_MM)
         ct_norm = np.where(valid > 0, to_norm(ct_hu.astype(np.float32)), np.float32(-1))
         heat = torch.sigmoid(network(torch.from_numpy(ct_norm)[None, None]).float())[0, 0].numpy() * (valid > 0)
-        peaks = peak_local_max(heat, min_distance=2, num_peaks=CANDIDATES, exclude_border=False)
-        places = [(point_of_index(grid, peak.tolist()), float(heat[tuple(peak)])) for peak in peaks]
+        found = zip(*heat_peaks(heat), strict=True)
+        places = [(point_of_index(grid, peak.tolist()), float(score)) for peak, score in found]
         return [Candidate(x, y, z, score) for (x, y, z), score in places]
 
     return detect

@@ -16,7 +16,8 @@ from foundation.document import Block, Paragraph, Picture, Table
 
 READING = (
     "Arms: real lesions alone; with classical augmentation; half a batch copies of real lesions pasted into other "
-    "lung; half a batch synthetic lesions; synthetic lesions alone. All have the same number of steps and samples.",
+    "lung; half a batch synthetic lesions, also with classical augmentation; synthetic lesions alone. All have the "
+    "same number of steps and samples.",
     "The share is that of the real training patients that a network may see. The generator of the synthetic lesions "
     "was trained on its own training patients, whatever the share: that is what a user of a trained pipeline has.",
     "Intervals of 95 % from a bootstrap over patients and seeds. The gain is against real lesions alone at the same "
