@@ -55,6 +55,8 @@ class AdversarialDiffusion(nn.Module):
         if config.latent:
             networks["latent"] = LatentDiscriminator(config.calls, unet.config["latent_channels"], factor)
         self.discriminators = nn.ModuleDict(networks)
+        self.batches: Tensor
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
         self.directions: Tensor | None
         self.register_buffer("directions", directions, persistent=False)
 
@@ -84,6 +86,9 @@ class AdversarialDiffusion(nn.Module):
         structure = structure_loss(output, target_of(scheduler, x0, noise, t), cells, self.directions)
         made = predicted_x0(scheduler, output, noisy, t)
 
+        if self.training:
+            self.batches += 1
+        taught = float(self.batches > self.weights.head_start)
         losses = {STRUCTURE: structure}
         total = self.weights.anchor * structure.mean()
         measured: dict[str, float] = {}
@@ -95,7 +100,7 @@ class AdversarialDiffusion(nn.Module):
                 pair = _noisier_pair(alphas[rows].tolist(), vae, batch, x0, made, noisy, step)
                 more = (noisy, pair.lesion_mask, step)
             of_generator, of_discriminator, penalty = _adversarial_losses(network, pair, more)
-            total = total + getattr(self.weights, name) * of_generator
+            total = total + taught * getattr(self.weights, name) * of_generator
             total = total + of_discriminator + self.weights.penalty * penalty
             if statistics:
                 pulls = [

@@ -9,24 +9,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoencoder.networks.blocks import Conv3d, VoxelRMSNorm
+from autoencoder.networks.blocks import Conv3d
 from autoencoder.networks.haar import HaarTransform3D
 from diffusion.conditioning import octant_coverage
 
-CONTRAST = 5.0  # ct_norm times this: 20 HU of mottling in a window of 2000 HU shall not vanish beside the lung's edge
+MEANS, DETAILS = (
+    2.0,
+    18.0,
+)  # Haar bands of ct_norm times these: mottling of 20 HU shall not vanish beside the lung's edge
 
 
 class _Block(nn.Module):
-    """Convolution, the step's embedding, normalisation of each voxel, LeakyReLU."""
+    """Convolution, the step's embedding, LeakyReLU; a normalisation would hide how strong a texture is."""
 
     def __init__(self, given: int, made: int, steps: int, stride: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv3d(given, made, 4, 2, 1) if stride == 2 else Conv3d(given, made, 3, padding=1)
-        self.norm, self.step = VoxelRMSNorm(made), nn.Embedding(steps, made)
+        self.step = nn.Embedding(steps, made)
         nn.init.zeros_(self.step.weight)
 
     def forward(self, h: Tensor, step: Tensor) -> Tensor:
-        return F.leaky_relu(self.norm(self.conv(h)) + self.step(step)[:, :, None, None, None], 0.2)
+        return F.leaky_relu(self.conv(h) + self.step(step)[:, :, None, None, None], 0.2)
 
 
 class ImageDiscriminator(nn.Module):
@@ -37,10 +40,14 @@ class ImageDiscriminator(nn.Module):
         channels: Width at half and at a quarter of the resolution.
     """
 
+    gains: Tensor
+
     def __init__(self, steps: int, channels: tuple[int, int] = (32, 64)) -> None:
         super().__init__()
         fine, coarse = channels
         self.haar = HaarTransform3D()
+        gains = torch.tensor([MEANS, *7 * [DETAILS]]).view(1, 8, 1, 1, 1)
+        self.register_buffer("gains", gains, persistent=False)
         self.fine = nn.ModuleList([_Block(16, fine, steps), _Block(fine, fine, steps)])
         self.coarse = nn.ModuleList([_Block(fine, coarse, steps, 2), _Block(coarse, coarse, steps)])
         self.heads = nn.ModuleList([Conv3d(fine, 1, 3, padding=1), Conv3d(coarse, 1, 3, padding=1)])
@@ -52,7 +59,8 @@ class ImageDiscriminator(nn.Module):
             ct_norm, lesion_mask: (B, 1, D, H, W).
             step: Which large step, 0 is the noisiest, (B,).
         """
-        h = torch.cat([self.haar(CONTRAST * ct_norm), self.haar(lesion_mask.to(ct_norm))], dim=1)
+        with torch.autocast(ct_norm.device.type, enabled=False):  # differences of neighbours would be rounded away
+            h = torch.cat([self.gains * self.haar(ct_norm), self.haar(lesion_mask.to(ct_norm)) - 0.5], dim=1)
         logits = []
         for blocks, head in zip((self.fine, self.coarse), self.heads, strict=True):
             for block in blocks:

@@ -56,6 +56,7 @@ class AdversarialConfig:
         anchor: Weight of the diffusion loss.
         penalty: Weight of the discriminators' gradient penalty on real samples.
         discriminator_rate: Peak learning rate of the discriminators.
+        head_start: Batches that the discriminators learn before they teach the U-Net.
     Raises: ValueError: If a number is out of range.
     """
 
@@ -63,12 +64,13 @@ class AdversarialConfig:
     image: float = 1.0
     latent: float = 0.0
     anchor: float = 1.0
-    penalty: float = 0.002
+    penalty: float = 0.0005
     discriminator_rate: float = 5e-4
+    head_start: int = 250
 
     def __post_init__(self) -> None:
         if self.calls < 1:
             raise ValueError(f"adversarial.calls {self.calls}: expected at least 1")
-        for name in ("image", "latent", "anchor", "penalty"):
+        for name in ("image", "latent", "anchor", "penalty", "head_start"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"adversarial.{name} {getattr(self, name)}: expected a weight of at least 0")
+                raise ValueError(f"adversarial.{name} {getattr(self, name)}: expected a number of at least 0")

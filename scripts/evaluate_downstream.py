@@ -32,6 +32,7 @@ class DownstreamConfig:
         steps: Of each training, alike for all arms.
         batch_size: Cubes of 32 mm.
         learning_rate: Peak of the one-cycle schedule.
+        mixed_precision: Type that autocast computes the losses in; "no" is float32.
         label_policy: Which mean malignancy is benign and malignant; see `imaging.dataset.label_policy`.
         resamples: Bootstrap resamples of the intervals.
         stop_after: End after so many new trainings, with a report of what is there; null does all.
@@ -57,6 +58,7 @@ class DownstreamConfig:
     steps: int = 400
     batch_size: int = 8
     learning_rate: float = 3e-3
+    mixed_precision: Literal["no", "bf16"] = "no"
     label_policy: LabelPolicy = "exclude_between"
     resamples: int = 500
     stop_after: int | None = None
@@ -79,7 +81,7 @@ from tqdm import tqdm
 
 from evaluation.downstream.comparison import arm_figures
 from evaluation.downstream.crops import Crop, load_crops
-from evaluation.downstream.experiment import cells_of, keep, kept, run_cell
+from evaluation.downstream.experiment import Budget, cells_of, keep, kept, run_cell
 from evaluation.downstream.tasks import EDGE, TASKS, networks
 from evaluation.lesions.openings import open_test_split
 from evaluation.reports.downstream_report import save_downstream_report
@@ -113,9 +115,9 @@ def main(config: DownstreamConfig) -> None:
 
     cells = cells_of(config.tasks, config.arms, config.fractions, config.seeds)
     left = [cell for cell in cells if not (config.out / "cells" / cell.file).is_file()][: config.stop_after]
+    budget = Budget(config.steps, config.batch_size, config.learning_rate, config.mixed_precision)
     for cell in tqdm(left, desc=config.out.name):
-        options = (config.steps, config.batch_size, config.learning_rate)
-        keep(config.out / "cells", cell, *run_cell(cell, real, synthetic, tested, *options))
+        keep(config.out / "cells", cell, *run_cell(cell, real, synthetic, tested, budget))
 
     outcomes = kept(config.out / "cells", cells)
     patients = {task: [crop.patient_id for crop in tested if TASKS[task].usable(crop)] for task in config.tasks}

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import save_file
@@ -43,6 +44,21 @@ class Cell:
         return self.file.replace(".json", ".safetensors")
 
 
+@dataclass(frozen=True)
+class Budget:
+    """How long a network is trained; alike for all arms.
+
+    Attributes:
+        steps, batch_size, learning_rate: Of the training.
+        mixed_precision: Type that the loss is computed in by autocast; "no" is float32.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    mixed_precision: Literal["no", "bf16"] = "no"
+
+
 def cells_of(tasks: Sequence[str], arms: Sequence[str], fractions: Sequence[float], seeds: int) -> list[Cell]:
     """All cells, seed by seed, so that an interrupted run has something to compare.
 
@@ -63,9 +79,7 @@ def run_cell(
     real: Sequence[Crop],
     synthetic: Sequence[Crop],
     tested: Sequence[Crop],
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
+    budget: Budget,
 ) -> tuple[nn.Module, list[Outcome]]:
     """Train a network and ask it about each test crop that the task can use.
 
@@ -73,7 +87,7 @@ def run_cell(
         cell: Which one.
         real, synthetic: Training lesions.
         tested: Of other patients.
-        steps, batch_size, learning_rate: Of the training; alike for all arms.
+        budget: Of the training.
     Returns: The network, and what it says of these crops.
     Raises: ValueError: If a source that the arm needs has no lesion that the task can use.
     """
@@ -89,13 +103,14 @@ def run_cell(
             raise ValueError(f"{cell.task}, {cell.arm}, share {cell.fraction:g}: no {name} lesion that can be used")
     torch.manual_seed(cell.seed)
     network = task.network()
-    optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=1e-2)
-    schedule = OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    optimizer = torch.optim.AdamW(network.parameters(), budget.learning_rate, weight_decay=1e-2)
+    schedule = OneCycleLR(optimizer, budget.learning_rate, total_steps=budget.steps)
     network.train()
-    for step in range(steps):
+    for step in range(budget.steps):
         random = generator(cell.seed, "downstream", step)
-        batch = draw_batch(arm, sources, batch_size, EDGE, task.away, random)
-        loss = task.loss(network, batch)
+        batch = draw_batch(arm, sources, budget.batch_size, EDGE, task.away, random)
+        with torch.autocast("cpu", torch.bfloat16, enabled=budget.mixed_precision == "bf16"):
+            loss = task.loss(network, batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

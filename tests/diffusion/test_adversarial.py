@@ -118,7 +118,7 @@ def step_of(batch: dict[str, torch.Tensor], config: AdversarialConfig) -> tuple[
 
 
 def test_all_networks_learn_from_one_backward_pass(batch):
-    model, losses = step_of(batch, AdversarialConfig(image=1.0, latent=0.5))
+    model, losses = step_of(batch, AdversarialConfig(image=1.0, latent=0.5, head_start=0))
     for network in (model.unet, *model.discriminators.values()):
         assert any(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
     assert {name for name in losses if "_" in name} == {
@@ -128,7 +128,9 @@ def test_all_networks_learn_from_one_backward_pass(batch):
 
 def test_the_discriminators_have_no_gradient_of_the_generators_loss(batch):
     """Twice its weight doubles what the U-Net gets from it and changes nothing for the discriminators."""
-    once, twice = (step_of(batch, AdversarialConfig(image=weight, anchor=0.0))[0] for weight in (1.0, 2.0))
+    once, twice = (
+        step_of(batch, AdversarialConfig(image=weight, anchor=0.0, head_start=0))[0] for weight in (1.0, 2.0)
+    )
     for a, b in zip(once.discriminators.parameters(), twice.discriminators.parameters(), strict=True):
         assert_close(a.grad, b.grad)
     for a, b in zip(once.unet.parameters(), twice.unet.parameters(), strict=True):
