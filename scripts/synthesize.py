@@ -145,29 +145,28 @@ ARGUMENTS = read_arguments(SynthesizeConfig, __name__)
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
-from itertools import islice
 
 import numpy as np
 import SimpleITK as sitk
-from filelock import Timeout
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from diffusion.shapes import missing_shapes, shapes_for
 from evaluation.lesions.acceptance import Acceptance, least_dice_of
 from evaluation.lesions.balance import LesionClass, achieved, balance_table, read_balance, write_balance
 from evaluation.lesions.characters import characters_of
+from evaluation.lesions.painting import run_scans
 from evaluation.lesions.real_lesions import SHIPPED, load_real_lesions
 from evaluation.lesions.synthesis import (
+    Made,
     Row,
-    Sample,
     ScanSteps,
     Synthesis,
     check_requests,
     generator,
-    paint,
     read_scan,
     scan_with_lesions,
 )
@@ -213,18 +212,11 @@ def main(config: SynthesizeConfig) -> None:
 
     source = {number: scans[scan_of(config, number, len(scans))] for number in range(outputs(config))}
     mine = own_part(sorted(source, key=lambda number: (source[number], number)), config.shard)  # each scan is read once
-    made = there = 0
-    together = -(-config.batch_size // config.lesions_per_scan)
-    batches = [mine[start : start + together] for start in range(0, len(mine), together)]
     hidden = os.environ.get("LOCAL_RANK", "0") != "0"
     with tqdm(total=len(mine), desc=config.out.name, unit="scan", disable=hidden) as bar:
-        for numbers in batches:
-            if config.max_minutes is not None and time.monotonic() - started > 60 * config.max_minutes:
-                print(f"time limit of {config.max_minutes:g} minutes: run the same command to go on")
-                break
-            new = make_outputs(config, {number: source[number] for number in numbers}, existing, synthesis)
-            made, there = made + new, there + len(numbers) - new
-            bar.update(len(numbers))
+        made, there = make_outputs(
+            config, {number: source[number] for number in mine}, existing, synthesis, started, bar
+        )
     print(f"this process's share: {made} of {len(mine)} scans made, {there} there already or in other hands")
     finish(config, existing, classes)
 
@@ -310,42 +302,53 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def make_outputs(
-    config: SynthesizeConfig, sources: Mapping[int, Path], existing: Mapping[Path, Path], synthesis: Synthesis
-) -> int:
-    """Make the outputs that are not there and not in another process's hands, side by side; how many were made."""
-    with ExitStack() as locks:
-        running: dict[int, ScanSteps] = {}
-        waiting: dict[int, list[Sample]] = {}
-        made = 0
+    config: SynthesizeConfig,
+    sources: Mapping[int, Path],
+    existing: Mapping[Path, Path],
+    synthesis: Synthesis,
+    started: float,
+    bar: tqdm,
+) -> tuple[int, int]:
+    """Make outputs side by side; how many were made, and how many were there or in another process's hands."""
+    locks: dict[int, FileLock] = {}
+    made = there = 0
+
+    def written(number: int, result: Made | tuple[list[Row], None, None]) -> None:
+        nonlocal made
+        write_output(config, number, sources[number], result)
+        locks.pop(number).release()
+        made += 1
+        bar.update()
+
+    def begun() -> Iterator[tuple[int, ScanSteps]]:
+        nonlocal there
         for number, path in sources.items():
+            if config.max_minutes is not None and time.monotonic() - started > 60 * config.max_minutes:
+                print(f"time limit of {config.max_minutes:g} minutes: run the same command to go on")
+                return
             folder = output_folder(config, number)
-            try:
-                locks.enter_context(folder_lock(config.out, folder.name, timeout_s=0))
-            except Timeout:
+            lock = folder_lock(config.out, folder.name, timeout_s=0)
+            with suppress(Timeout):
+                lock.acquire()
+            if not lock.is_locked or folder.exists():
+                lock.release()
+                there += 1
+                bar.update()
                 continue
-            if folder.exists():
-                continue
-            made += 1
+            locks[number] = lock
             lesions = range(number * config.lesions_per_scan, (number + 1) * config.lesions_per_scan)
             try:
                 scan = read_scan(path, existing.get(path), synthesis.lobes.get(path))
             except ValueError as error:
                 failed = {"source": "synthetic", "attempt": 0, "accepted": False}
                 failed |= {"reason": "scan not usable", "detail": str(error)}
-                write_output(config, number, path, ([{**failed, "lesion": lesion} for lesion in lesions], None, None))
+                written(number, ([{**failed, "lesion": lesion} for lesion in lesions], None, None))
             else:
-                running[number] = scan_with_lesions(synthesis, scan, lesions)
-                waiting[number] = next(running[number])
-        while running:
-            samples = [sample for number in running for sample in waiting[number]]
-            painted = iter(paint(synthesis, samples, config.batch_size))
-            for number, steps in list(running.items()):
-                try:
-                    waiting[number] = steps.send(list(islice(painted, len(waiting[number]))))
-                except StopIteration as end:
-                    write_output(config, number, sources[number], end.value)
-                    del running[number]
-        return made
+                yield number, scan_with_lesions(synthesis, scan, lesions)
+
+    for number, result in run_scans(synthesis, begun(), config.batch_size):
+        written(number, result)
+    return made, there
 
 
 def write_output(

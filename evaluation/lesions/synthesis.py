@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
-import torch
 
 from diffusion import LesionInpaintPipeline
 from diffusion.attributes import SCALES, check_attribute, requestable
@@ -156,7 +155,7 @@ def scan_with_lesions(synthesis: Synthesis, scan: Scan, lesions: range) -> ScanS
 
     The samples of an attempt are placed first, so that none touches another, and then painted, each into the scan's own
     voxels. With a rejected one its place is free again. No voxel of the scan's own nodules is painted. It yields the
-    samples of each attempt, and is sent what :func:`paint` made of them.
+    samples of each attempt, and is sent what `evaluation.lesions.painting` made of them.
 
     Args:
         synthesis: What lesions are made with.
@@ -228,7 +227,7 @@ def _placed(
     try:
         (site_mm,) = free_lung_sites(lung, character.mask_mm, 1, rng, site=synthesis.site)
     except ValueError as error:
-        return _rejected(row, "no site", str(error))
+        return rejected(row, "no site", str(error))
     row |= {"center_zyx": list(index_of_point(ct, site_mm)), "center_mm": list(site_mm)}
     model, margin_mm = synthesis.pipeline.config, synthesis.options["paint_margin_mm"]
 
@@ -251,7 +250,7 @@ def _placed(
             cut=synthesis.site != "free",
         )
     except NoPlace as error:
-        return _rejected(row, error.reason, str(error))
+        return rejected(row, error.reason, str(error))
     row |= {"box_zyx": place.mask_box_zyx, "volume_mm3": place.volume_mm3}
     return Sample(row, requested, place)
 
@@ -265,60 +264,7 @@ def _drawn_character(synthesis: Synthesis, lesion: int, asks: Sequence[str]) -> 
     return replace(drawn, requested=requested)
 
 
-def paint(synthesis: Synthesis, samples: Sequence[Sample], batch_size: int) -> list[Painted | None]:
-    """Paint samples, some at a time, and judge them.
-
-    Every call of the pipeline has `batch_size` lesions, the last one repeated where there are fewer: rounding depends
-    on the size of a batch, not on which lesions are in it.
-
-    Args:
-        synthesis: What lesions are made with.
-        samples: Of one scan or several; their rows then hold what was measured, and why they were rejected.
-        batch_size: Lesions in a call; all of a call have the same attributes requested.
-    Returns: What was made of each; None where it was rejected.
-    """
-    alike: dict[tuple[str, ...], list[int]] = {}
-    for index, sample in enumerate(samples):
-        alike.setdefault(tuple(sorted(sample.requested)), []).append(index)
-    made: list[Painted | None] = [None] * len(samples)
-    for indices in alike.values():
-        for start in range(0, len(indices), batch_size):
-            some = indices[start : start + batch_size]
-            painted = _painted(synthesis, [samples[index] for index in some], batch_size)
-            for index, one in zip(some, painted, strict=True):
-                made[index] = one
-    return made
-
-
-def _painted(synthesis: Synthesis, samples: Sequence[Sample], batch_size: int) -> list[Painted | None]:
-    """What one call of the pipeline made; where it refuses one of several, each is painted by itself."""
-    filled = [*samples, *[samples[-1]] * (batch_size - len(samples))]
-    requested = {name: [sample.requested[name] for sample in filled] for name in samples[0].requested}
-    options = {**synthesis.options, "attributes": requested or None}
-    noise = [torch.Generator().manual_seed(sample.row["noise_seed"]) for sample in filled]
-    scans, masks = [sample.place.ct for sample in filled], [sample.place.mask for sample in filled]
-    try:
-        made: Any = synthesis.pipeline(scans, masks, generator=noise, **options)
-    except ValueError as error:
-        if len(samples) > 1:
-            return [_painted(synthesis, [sample], batch_size)[0] for sample in samples]
-        _rejected(samples[0].row, "not painted", str(error))
-        return [None]
-    found = zip(samples, made.ct, made.paint_mask, strict=False)  # without the repeated ones
-    return [_judged(synthesis, sample, Painted(ct, painted)) for sample, ct, painted in found]
-
-
-def _judged(synthesis: Synthesis, sample: Sample, made: Painted) -> Painted | None:
-    """The lesion where it is accepted, else None; the row says what was measured and why."""
-    measured = synthesis.acceptance.measure(made.ct, sample.place.mask)
-    sample.row.update(measured)
-    fault = synthesis.acceptance.fault(measured, sample.requested)
-    if fault is not None:
-        _rejected(sample.row, *fault)
-        return None
-    return made
-
-
-def _rejected(row: Row, reason: str, detail: str) -> Row:
+def rejected(row: Row, reason: str, detail: str) -> Row:
+    """The row of a sample that does not pass."""
     row |= {"accepted": False, "reason": reason, "detail": detail}
     return row
