@@ -108,7 +108,7 @@ class SynthesizeConfig(SamplingConfig):
     write: Literal["scans", "crops", "both"] = "scans"
     layout: LayoutName | None = None
     shard: str = "1/1"
-    batch_size: int = 1
+    batch_size: int = 4
     threads: int | None = 1
     max_minutes: float | None = None
 

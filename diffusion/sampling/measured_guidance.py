@@ -21,7 +21,7 @@ from imaging.window import AIR_HU, to_norm
 PERCENTILES = {"p10_hu": 0.1, "p50_hu": 0.5, "p90_hu": 0.9}  # of `MEASURED`, all but the mean
 DAMPING = 1e-3  # of the largest sensitivity: two requests that the latent cannot tell apart are met halfway
 RANK_WIDTH = 0.05  # share of the lesion's voxels, standard deviation
-NOISIEST = 0.3  # share of the timesteps: steps before it change nothing in what is reached, and cost as much
+NOISIEST = 0.2  # share of the timesteps: steps before it change nothing in what is reached, and cost as much
 
 
 def measured_guidance(

@@ -5,7 +5,7 @@ import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -141,6 +141,7 @@ class LesionInpaintPipeline(LesionPipeline):
         blend_mm: float | None = None,
         finish: bool | None = None,
         match_noise: bool = True,
+        mixed_precision: Literal["no", "bf16"] = "no",
         num_lesions_per_mask: int = 1,
         latents: Tensor | None = None,
         output_type: str = "input",
@@ -162,7 +163,7 @@ class LesionInpaintPipeline(LesionPipeline):
             mask: The lesion: 0 and one positive value, which is taken as 1; geometry or shape of `ct`; of a list of
                 scans, a list. None draws it at `center`.
             attributes, guidance_scale, guidance_range, cfg_scale, hu_scale, time_shift, draw_appearance,
-            paint_margin_mm, blend_mm, finish, match_noise: As :class:`InpaintRequest`.
+            paint_margin_mm, blend_mm, finish, match_noise, mixed_precision: As :class:`InpaintRequest`.
             num_inference_steps: Its `steps`.
             generator: One, or one per volume: then a batch gives what its volumes give alone.
             spacing_mm: Of crops, (3,) or (B, 3), z, y, x, to be checked: the model has learnt one spacing. None means
@@ -212,6 +213,7 @@ class LesionInpaintPipeline(LesionPipeline):
             blend_mm=blend_mm,
             finish=finish,
             match_noise=match_noise,
+            mixed_precision=mixed_precision,
         ).resolved(*self._own_options())
         crops = self._crops(ct, mask, request, spacing_mm, semantic_map, valid_mask)
         made = self.generate(
@@ -305,7 +307,8 @@ class LesionInpaintPipeline(LesionPipeline):
         for step, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
             if self.interrupt:
                 break
-            output = steering.output(self.unet, self.scheduler, scaled(latent, t), condition, t, modulation)
+            with torch.autocast(device.type, torch.bfloat16, enabled=request.mixed_precision == "bf16"):
+                output = steering.output(self.unet, self.scheduler, scaled(latent, t), condition, t, modulation)
             latent = self.scheduler.step(output, t, latent, **step_options).prev_sample
             if callback_on_step_end is not None:
                 tensors = {"latents": latent, "condition": condition}

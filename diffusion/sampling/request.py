@@ -4,7 +4,7 @@ import math
 import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from diffusion.option_types import Attributes, AttributeValue, Scales
 
@@ -39,6 +39,8 @@ class InpaintRequest:
         finish: Whether the decoded lesion gets an even solid core, a sharp rim and the label's border
             (`diffusion.sampling.finishing`); null takes the pipeline's.
         match_noise: Whether the painted region gets noise like that of the CT around it (`imaging.noise.noise_like`).
+        mixed_precision: Type that the steps are computed in by autocast; "no" is that of the weights. "bf16" is faster
+            on a CPU or GPU that has it, and changes a lesion by some HU. The decoder keeps the type of its weights.
     Raises: ValueError: If a number is not finite or out of range; the message names it.
     """
 
@@ -54,6 +56,7 @@ class InpaintRequest:
     blend_mm: float | None = None
     finish: bool | None = None
     match_noise: bool = True
+    mixed_precision: Literal["no", "bf16"] = "no"
 
     def __post_init__(self) -> None:
         steps = self.steps
@@ -65,6 +68,8 @@ class InpaintRequest:
         for name, value in (*scales.items(), ("cfg_scale", self.cfg_scale)):
             if not is_finite(value):
                 raise ValueError(f"{name} {value!r}, expected a finite number")
+        if self.mixed_precision not in ("no", "bf16"):
+            raise ValueError(f'mixed_precision {self.mixed_precision!r}, expected "no" or "bf16"')
         if self.cfg_scale < 0:
             raise ValueError(
                 f"cfg_scale {self.cfg_scale!r}, expected at least 0: below it the lesion turns away from what is "
@@ -93,6 +98,7 @@ class InpaintRequest:
             blend_mm=margin_mm if self.blend_mm is None else self.blend_mm,
             finish=finish if self.finish is None else self.finish,
             match_noise=self.match_noise,
+            mixed_precision=self.mixed_precision,
         )
 
 

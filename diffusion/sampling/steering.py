@@ -69,9 +69,9 @@ class Steering:
         if self.time_shift:
             received_rows = shifted_rows(scheduler, rows, self.time_shift)
             received_time = network_times(scheduler, received_rows)
-        output = unet(sample, received_time, modulation=modulation, attributes=self.attributes).sample
+        output = unet(sample, received_time, modulation=modulation, attributes=self.attributes).sample.to(noisy.dtype)
         if self.attributes is not None and self.cfg_scale != 1 and bool(self.attributes.isfinite().any()):
-            unconditional = unet(sample, received_time, modulation=modulation).sample
+            unconditional = unet(sample, received_time, modulation=modulation).sample.to(noisy.dtype)
             output = unconditional + self.cfg_scale * (output - unconditional)
         if self.time_shift:  # the output of this step that has the same x̂0
             x0_hat = predicted_x0(scheduler, output, noisy, received_rows)

@@ -7,5 +7,4 @@
 - dicom_series: writes a changed CT as a derived DICOM series
 - dicom_identity: which attributes of the input series are copied
 - dicom_seg: writes lesion masks as a DICOM segmentation; dicom_nodules: reads nodules from one, or from a structure set
-- gzip_file: compresses on all cores
 """
