@@ -22,6 +22,7 @@ from monai.transforms import (
     RandFlipd,
     RandGaussianNoised,
     RandGaussianSmoothd,
+    Randomizable,
     RandSpatialCropd,
     RandSpatialCropSamplesd,
     RandZoomd,
@@ -78,17 +79,21 @@ def main(config: Config) -> None:
     print("|---|---|---|---|", flush=True)
     insert = RandInsertNoduled(KEYS, config.prob, pool=pool)
     for name, after in (("memory", [*flips, scale]), ("memory, augmented", [*flips, *augmented, scale])):
-        cases = [Compose([crop, *some, *after]).set_random_state(0) for some in ([], [insert])]
-        report(name, [lambda case=case: case(cached) for case in cases], config.patches, 1, config.turns)
-    datasets = [Dataset(items, Compose([first, crops, *some, *flips, scale])) for some in ([], [insert])]
-    report("file", [lambda data=data: data[0] for data in datasets], config.files, PER_FILE, config.turns)
+        cases = [Compose([crop, *some, *after]) for some in ([], [insert])]
+        report(name, [lambda case=case: case(cached) for case in cases], cases, config.patches, 1, config.turns)
+    cases = [Compose([first, crops, *some, *flips, scale]) for some in ([], [insert])]
+    datasets = [Dataset(items, case) for case in cases]
+    report("file", [lambda data=data: data[0] for data in datasets], cases, config.files, PER_FILE, config.turns)
 
 
-def report(name: str, calls: list[Callable[[], Any]], count: int, each: int, turns: int) -> None:
-    """Print a row; `each` patches come of a call."""
+def report(name: str, calls: list[Callable[[], Any]], cases: list[Compose], count: int, each: int, turns: int) -> None:
+    """Print a row; `each` patches come of a call. In a turn the same random numbers are drawn with and without."""
     taken: list[list[float]] = [[], []]
     for turn in range(turns + 1):  # the first is not counted
         for case, call in enumerate(calls):
+            for transform in cases[case].transforms:
+                if isinstance(transform, Randomizable):
+                    transform.set_random_state(turn)
             started = time.process_time()
             for _ in range(count):
                 call()

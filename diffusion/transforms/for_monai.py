@@ -13,7 +13,7 @@ from foundation.config import SHIPPED_PIPELINE
 try:
     from monai.data import MetaTensor
     from monai.transforms import MapTransform, RandomizableTransform
-    from monai.utils import TransformBackends
+    from monai.utils import TransformBackends, convert_to_dst_type
 except ImportError as error:
     raise ImportError("RandInsertNoduled needs MONAI: pip install 'monai>=1.4,<2'") from error
 
@@ -84,13 +84,11 @@ class RandInsertNoduled(RandomizableTransform, MapTransform):
         if missing or not self._do_transform:
             return result
         copies = [_copy(result[key], key) for key in self.keys]
-        views = [np.asarray(copy)[0] for copy in copies]
-        seed, affine = self._seed, self._affine(copies[0])
-        label = views[1] if len(views) > 1 else None
-        if inserted(views[0], label, affine, self.pool, self.lesions, self.label_value, seed):
+        seed, affine = self._seed, self._affine(result[self.keys[0]])
+        label = copies[1][0] if len(copies) > 1 else None
+        if inserted(copies[0][0], label, affine, self.pool, self.lesions, self.label_value, seed):
             for key, copy in zip(self.keys, copies, strict=True):
-                given = result[key]
-                result[key] = copy.to(given.device) if isinstance(given, torch.Tensor) else copy
+                result[key] = convert_to_dst_type(copy, result[key])[0]  # with its affine and its history
         return result
 
     def _affine(self, image: Any) -> np.ndarray:
@@ -104,8 +102,8 @@ class RandInsertNoduled(RandomizableTransform, MapTransform):
         return image.affine.cpu().numpy()
 
 
-def _copy(value: Any, key: Hashable) -> Any:
-    """A copy in memory that NumPy can write into."""
+def _copy(value: Any, key: Hashable) -> np.ndarray:
+    """The values to write into; a MetaTensor's `clone` would take longer to copy what is beside them."""
     if not isinstance(value, np.ndarray | torch.Tensor):
         raise ValueError(
             f"{key!r} is a {type(value).__name__}, expected an image; put LoadImaged before this transform"
@@ -115,4 +113,5 @@ def _copy(value: Any, key: Hashable) -> Any:
             f"{key!r} has the shape {tuple(value.shape)}, expected (1, X, Y, Z); put EnsureChannelFirstd before this "
             "transform, and those that make a channel for each class behind it"
         )
-    return value.copy() if isinstance(value, np.ndarray) else value.detach().cpu().clone()
+    plain = value.as_tensor() if isinstance(value, MetaTensor) else value
+    return (plain.detach().cpu().numpy() if isinstance(plain, torch.Tensor) else plain).copy()
