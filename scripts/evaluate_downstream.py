@@ -57,7 +57,7 @@ class DownstreamConfig:
     seeds: int = 5
     steps: int = 400
     batch_size: int = 8
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-2
     mixed_precision: Literal["no", "bf16"] = "no"
     label_policy: LabelPolicy = "exclude_between"
     resamples: int = 500

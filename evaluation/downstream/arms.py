@@ -43,6 +43,7 @@ def draw_batch(
     size: int,
     edge: int,
     away: float,
+    jitter: float,
     random: np.random.Generator,
 ) -> list[Sample]:
     """A batch of cubes.
@@ -53,6 +54,7 @@ def draw_batch(
         size: Samples.
         edge: Of the cubes, voxels.
         away: Share of the cubes that lie anywhere in their crop; the others hold the lesion's centre.
+        jitter: How far it is from the middle of these, at most, voxels along each axis.
         random: Of this batch.
     """
     names = ("real", "synthetic", "pasted")
@@ -64,7 +66,7 @@ def draw_batch(
         if random.random() < away:
             start = random.integers(0, room + 1)
         else:
-            start = np.clip(np.rint(crop.centre - edge / 2 + random.uniform(-edge / 4, edge / 4, 3)), 0, room)
+            start = np.clip(np.rint(crop.centre - edge / 2 + random.uniform(-jitter, jitter, 3)), 0, room)
         ct, lesion, valid = window_of(crop, np.asarray(start, int), edge)
         ct, lesion, valid = mirrored((ct, lesion, valid), random)
         if arm.classical:
@@ -94,4 +96,4 @@ def augmented(
         ct_norm = gaussian_filter(ct_norm, random.uniform(0, BLUR_VOXELS))
     else:
         ct_norm = ct_norm + random.normal(0, random.uniform(0, NOISE), ct_norm.shape)
-    return np.where(valid > 0, ct_norm, -1).astype(np.float32), lesion, valid
+    return ct_norm.astype(np.float32), lesion, valid

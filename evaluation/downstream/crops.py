@@ -107,7 +107,10 @@ def share_of_patients(crops: Sequence[Crop], fraction: float, seed: int) -> list
 
 
 def window_of(crop: Crop, start: np.ndarray, edge: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A cube of a crop: `ct_norm` float32 with -1 where nothing is valid, lesion mask and valid mask, float32.
+    """A cube of a crop: `ct_norm`, lesion mask and valid mask, float32.
+
+    Where nothing is valid, a crop repeats its border. Air there would shift what instance normalisation makes of the
+    lung in crops that are small.
 
     Args:
         crop: At least as large as the cube.
@@ -115,9 +118,8 @@ def window_of(crop: Crop, start: np.ndarray, edge: int) -> tuple[np.ndarray, np.
         edge: Of the cube.
     """
     box = tuple(slice(int(s), int(s) + edge) for s in start)
-    valid = crop.valid_mask[box]
-    ct_norm = np.where(valid, to_norm(crop.ct_hu[box].astype(np.float32)), np.float32(-1))
-    return ct_norm, crop.lesion_mask[box].astype(np.float32), valid.astype(np.float32)
+    ct_norm = to_norm(crop.ct_hu[box].astype(np.float32))
+    return ct_norm, crop.lesion_mask[box].astype(np.float32), crop.valid_mask[box].astype(np.float32)
 
 
 def _triple(values: Sequence[float]) -> tuple[float, float, float]:

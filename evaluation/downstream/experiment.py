@@ -108,7 +108,7 @@ def run_cell(
     network.train()
     for step in range(budget.steps):
         random = generator(cell.seed, "downstream", step)
-        batch = draw_batch(arm, sources, budget.batch_size, EDGE, task.away, random)
+        batch = draw_batch(arm, sources, budget.batch_size, EDGE, task.away, task.jitter, random)
         with torch.autocast("cpu", torch.bfloat16, enabled=budget.mixed_precision == "bf16"):
             loss = task.loss(network, batch)
         optimizer.zero_grad()

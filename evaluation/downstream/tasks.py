@@ -38,8 +38,11 @@ def networks() -> Any:
 
 
 def unet() -> nn.Module:
-    """A small 3D U-Net with one output channel."""
-    made: nn.Module = networks().UNet(3, 1, 1, channels=(8, 16, 32), strides=(2, 2), num_res_units=1)
+    """A small 3D U-Net with one output channel.
+
+    Batch normalisation: with that of instances, the lung's brightness depends on how much wall is in sight.
+    """
+    made: nn.Module = networks().UNet(3, 1, 1, channels=(8, 16, 32), strides=(2, 2), num_res_units=1, norm="batch")
     return made
 
 
@@ -55,6 +58,7 @@ class Task:
         usable: Whether a crop can take part.
         name: Of the figure.
         away: Share of the training cubes that lie anywhere.
+        jitter: How far the lesion is from the middle of the other ones, at most, voxels along each axis.
     """
 
     network: Callable[[], nn.Module]
@@ -64,6 +68,7 @@ class Task:
     usable: Callable[[Crop], bool]
     name: str
     away: float = 0.0
+    jitter: float = 4.0
 
 
 def _stacked(batch: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:
@@ -192,5 +197,6 @@ TASKS: dict[str, Task] = {
         usable=lambda crop: True,
         name="competition metric",
         away=0.5,
+        jitter=EDGE / 4,
     ),
 }

@@ -79,7 +79,7 @@ def network_detector(path: Path) -> Detector:
         edge = int(np.ceil(extent.max() / GRID_MM / MULTIPLE)) * MULTIPLE
         middle = point_of_index(ct, [(size - 1) / 2 for size in ct.GetSize()[::-1]])
         ct_hu, valid, grid = sample_grid(ct, middle, edge, GRID_MM)
-        ct_norm = np.where(valid > 0, to_norm(ct_hu.astype(np.float32)), np.float32(-1))
+        ct_norm = to_norm(ct_hu.astype(np.float32))
         heat = torch.sigmoid(network(torch.from_numpy(ct_norm)[None, None]).float())[0, 0].numpy() * (valid > 0)
         found = zip(*heat_peaks(heat), strict=True)
         places = [(point_of_index(grid, peak.tolist()), float(score)) for peak, score in found]

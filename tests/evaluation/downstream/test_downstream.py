@@ -70,7 +70,7 @@ def test_the_classification_figure_is_scikit_learns():
 
 def test_a_batch_has_the_shares_of_its_arm_and_holds_the_lesion():
     sources = {"real": [crop_of(0)], "synthetic": [crop_of(1)], "pasted": [crop_of(2)]}
-    batch = draw_batch(ARMS["synthetic"], sources, 400, 32, 0.0, np.random.default_rng(0))
+    batch = draw_batch(ARMS["synthetic"], sources, 400, 32, 0.0, 8.0, np.random.default_rng(0))
     names = [crop.name for *_, crop in batch]
     assert set(names) == {"n0", "n1"} and 150 < names.count("n0") < 250
     assert all(lesion.sum() == crop.lesion_mask.sum() for _, lesion, _, crop in batch)
