@@ -114,4 +114,4 @@ def _copy(value: Any, key: Hashable) -> np.ndarray:
             "transform, and those that make a channel for each class behind it"
         )
     plain = value.as_tensor() if isinstance(value, MetaTensor) else value
-    return (plain.detach().cpu().numpy() if isinstance(plain, torch.Tensor) else plain).copy()
+    return (plain.detach().cpu().numpy() if isinstance(plain, torch.Tensor) else plain).copy(order="K")

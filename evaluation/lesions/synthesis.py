@@ -228,7 +228,9 @@ def _placed(
         (site_mm,) = free_lung_sites(lung, character.mask_mm, 1, rng, site=synthesis.site)
     except ValueError as error:
         return rejected(row, "no site", str(error))
+    at = np.clip(np.rint(index_of_point(lung.grid, site_mm)).astype(int), 0, np.array(lung.lung.shape) - 1)
     row |= {"center_zyx": list(index_of_point(ct, site_mm)), "center_mm": list(site_mm)}
+    row |= {"site": synthesis.site, "wall_mm": float(lung.wall_mm[tuple(at)])}
     model, margin_mm = synthesis.pipeline.config, synthesis.options["paint_margin_mm"]
 
     def draw(part: sitk.Image, center: Sequence[float]) -> sitk.Image:

@@ -42,11 +42,10 @@ SCHEMA = pa.schema(
         ("readers", pa.int32()),  # how many marked the scan's own nodule; null where its file does not say
         ("center_zyx", pa.list_(pa.float64())),  # voxel index of the site
         ("center_mm", pa.list_(pa.float64())),  # the site, (x, y, z) in the DICOM patient frame
+        ("site", pa.string()),  # what the site was asked to be: "auto", "pleural", ...
+        ("wall_mm", pa.float64()),  # from the site to the wall of the lung
         ("box_zyx", pa.list_(pa.int32())),  # the mask's first voxel and one past its last
-        (
-            "balance",
-            pa.string(),
-        ),  # the classes that the lesion was drawn for, such as "texture 1 to 2.5, malignancy 1 to 2.5"
+        ("balance", pa.string()),  # the classes it was drawn for, such as "texture 1 to 2.5, malignancy 1 to 2.5"
         ("mask_diameter_mm", pa.float64()),  # asked of the mask: of the sphere that has its volume
         ("mask_shape", pa.int64()),  # number of the real shape; null for a procedural one
         ("mask_scale", pa.float64()),  # the rest of how it is placed: see `diffusion.shapes.Chosen`

@@ -327,6 +327,7 @@ def test_lesions_of_a_scan_keep_apart(options, tmp_path):
     sites = np.array(table.center_mm.tolist())
     apart = np.linalg.norm(sites[:, None] - sites[None], axis=-1)[np.triu_indices(len(sites), 1)]
     assert apart.min() > 6.5 + APART_MM
+    assert set(table.site) == {"auto"} and (table.wall_mm > 2).all()  # a ball at the wall is cut by 2/5 of its radius
 
 
 def test_a_scan_that_cannot_be_used_costs_its_own_lesions_alone(options, scans, tmp_path):
