@@ -77,12 +77,12 @@ def _stacked(batch: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:
     return ct, lesion, valid
 
 
-def _centred(crop: Crop) -> tuple[Tensor, np.ndarray]:
-    """The cube of `EDGE` around a test lesion, (1, 1, E, E, E), and its mask."""
+def _centred(crop: Crop) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """The cube of `EDGE` around a test lesion, (1, 1, E, E, E), its mask, and where it is valid."""
     room = np.array(crop.ct_hu.shape) - EDGE
     start = np.clip(np.rint(crop.centre - EDGE / 2), 0, room).astype(int)
-    ct, lesion, _ = window_of(crop, start, EDGE)
-    return torch.from_numpy(ct)[None, None], lesion > 0
+    ct, lesion, valid = window_of(crop, start, EDGE)
+    return torch.from_numpy(ct)[None, None], lesion > 0, valid > 0
 
 
 def segmentation_loss(network: nn.Module, batch: Sequence[Sample]) -> Tensor:
@@ -96,9 +96,9 @@ def segmentation_loss(network: nn.Module, batch: Sequence[Sample]) -> Tensor:
 
 
 def segmentation_outcome(network: nn.Module, crop: Crop) -> Outcome:
-    """Dice of the network's mask with the real one in the cube around the lesion."""
-    ct, lesion = _centred(crop)
-    found = network(ct)[0, 0].numpy() > 0
+    """Dice of the network's mask with the real one in the cube around the lesion, where it is valid."""
+    ct, lesion, valid = _centred(crop)
+    found = (network(ct)[0, 0].numpy() > 0) & valid
     return {"dice": float(2 * (found & lesion).sum() / max(int(found.sum() + lesion.sum()), 1))}
 
 
