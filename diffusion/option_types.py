@@ -95,7 +95,7 @@ class TranslationWeights:
     adversarial: float = 1.0
     penalty: float = 0.1
     discriminator_rate: float = 1e-3
-    head_start: int = 50
+    head_start: int = 25
 
     def __post_init__(self) -> None:
         for name in ("cycle", "adversarial", "penalty", "head_start"):

@@ -113,10 +113,10 @@ def filtered(volume: Tensor, taps: Tensor) -> Tensor:
     """
     half = TAPS // 2
     padded = F.pad(volume.float(), 6 * (half,), mode="reflect")
-    shape = padded.shape[2:]
+    shape = [fft.next_fast_len(size, real=True) for size in padded.shape[2:]]
     kernel = torch.fft.rfftn(taps.to(padded), s=shape)
-    made = torch.fft.irfftn(torch.fft.rfftn(padded, dim=(2, 3, 4)) * kernel, s=shape, dim=(2, 3, 4))
-    return made[:, :, 2 * half :, 2 * half :, 2 * half :]
+    made = torch.fft.irfftn(torch.fft.rfftn(padded, s=shape, dim=(2, 3, 4)) * kernel, s=shape, dim=(2, 3, 4))
+    return made[(..., *[slice(2 * half, 2 * half + size) for size in volume.shape[2:]])]
 
 
 def _frequencies(edge: int) -> tuple[np.ndarray, np.ndarray]:

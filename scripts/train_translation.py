@@ -40,8 +40,8 @@ class TranslationConfig(TrainingConfig):
     difference: Difference = "unknown"
     process: TranslationProcess = "syndiff"
     calls: int = 4
-    channels: int = 24
-    blocks: int = 3
+    channels: int = 32
+    blocks: int = 2
     discriminator_channels: tuple[int, int] = (16, 32)
     residual_hu: float = 40.0
     level_hu: float = -400.0

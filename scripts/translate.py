@@ -39,7 +39,7 @@ class TranslateConfig:
     out: OutputFolder
     samples: int = 1
     seed: Seed = 0
-    tile: int = 96
+    tile: int = 128
     series_uid: str | None = None
     output_format: Literal["auto", "nifti", "dicom", "both"] = "auto"
     keep_patient: bool = False

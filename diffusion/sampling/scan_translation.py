@@ -18,7 +18,7 @@ from diffusion.translator import Direction, Translator
 from imaging.geometry import paste_difference, point_of_index, sample_grid
 from imaging.window import AIR_HU
 
-TILE = 96  # voxels of a tile's middle along each axis
+TILE = 128  # voxels of a tile's middle along each axis
 
 
 def translate_scan(
