@@ -2,7 +2,8 @@
 
 For stationary Gaussian textures with spectra S_A and S_B, the filter √(S_B / S_A) turns one into the other. It is right
 where the kinds are filters of the same data, as kernels are. Where B has the same noise and less of it, as at a higher
-dose, the Wiener filter S_B / S_A has the least squared error; and noise of the spectrum S_A - S_B turns B into A.
+dose, the Wiener filter S / (S + S_A - S_B), with S the spectrum of B with its anatomy, has the least squared error; and
+noise of the spectrum S_A - S_B turns B into A.
 """
 
 from collections.abc import Iterable
@@ -40,23 +41,24 @@ class Filters(NamedTuple):
     noise: Tensor
 
 
-def power_of(scans: Iterable[np.ndarray], difference: Difference) -> np.ndarray:
+def power_of(scans: Iterable[np.ndarray], difference: Difference, share: float = FLAT) -> np.ndarray:
     """Mean power of the flattest patches by frequency, every scan counted alike.
 
     Args:
         scans: (D, H, W) each, any unit U; each axis at least `EDGE`.
         difference: The mean over scans is arithmetic for "dose", where powers of noise add, else geometric.
+        share: Of a scan's patches that count, those with the least anatomy; 1 takes all.
     Returns: (EDGE, EDGE, EDGE), U²; the same in all directions of a plane.
     Raises: ValueError: If there is no scan, or one is smaller than a patch.
     """
-    powers = [_flat_power(scan) for scan in scans]
+    powers = [_scan_power(scan, share) for scan in scans]
     if not powers:
         raise ValueError("no scan to take a spectrum of; check the folder")
     chosen = np.maximum(np.stack(powers), 1e-12)
     return _even(chosen.mean(0) if difference == "dose" else np.exp(np.log(chosen).mean(0)))
 
 
-def _flat_power(scan: np.ndarray) -> np.ndarray:
+def _scan_power(scan: np.ndarray, share: float) -> np.ndarray:
     """Mean power of the patches of a scan that vary least on the scale of 4 voxels."""
     if min(scan.shape) < EDGE:
         raise ValueError(f"scan of {scan.shape} voxels, expected at least {EDGE} along each axis")
@@ -66,14 +68,22 @@ def _flat_power(scan: np.ndarray) -> np.ndarray:
     corners = corners[:: -(-len(corners) // MOST_PATCHES)]
     boxes = [tuple(slice(first, first + EDGE) for first in corner) for corner in corners]
     anatomy = [scan[box].reshape(3 * (EDGE // 4, 4)).mean(axis=(1, 3, 5)).var() for box in boxes]
-    flat = np.argsort(anatomy)[: max(round(FLAT * len(boxes)), 1)]
+    flat = np.argsort(anatomy)[: max(round(share * len(boxes)), 1)]
     patches = np.stack([np.asarray(scan[boxes[index]], np.float64) for index in flat])
     centred = patches - patches.mean((1, 2, 3), keepdims=True)
     return (np.abs(fft.fftn(window * centred, axes=(1, 2, 3))) ** 2).mean(0) / (window**2).sum()
 
 
-def filters(source: np.ndarray, wanted: np.ndarray, difference: Difference) -> Filters:
-    """Filters from the powers of both kinds, from :func:`power_of`; the identity if nothing is known of them."""
+def filters(
+    source: np.ndarray, wanted: np.ndarray, difference: Difference, signal: np.ndarray | None = None
+) -> Filters:
+    """Filters from the powers of both kinds; the identity if nothing is known of what they differ in.
+
+    Args:
+        source, wanted: From :func:`power_of`, of flat patches, which show the noise.
+        difference: Of the two.
+        signal: Power of the wanted kind with its anatomy, all patches; None takes `wanted`.
+    """
     if difference == "unknown":
         same = torch.zeros(3 * (TAPS,))
         same[3 * (TAPS // 2,)] = 1
@@ -83,9 +93,11 @@ def filters(source: np.ndarray, wanted: np.ndarray, difference: Difference) -> F
         return Filters(_taps(gain), _taps(gain), torch.zeros(3 * (TAPS,)))
     frequency = np.hypot(*_frequencies(EDGE))
     weight = frequency**2 / (frequency**2 + ANATOMY**2)
-    less = np.clip(wanted / source, 1 / MOST_GAIN**2, 1) ** weight
-    noise = np.sqrt(weight * np.maximum(wanted - source, 0))
-    return Filters(_taps(less), _taps(np.sqrt(less)), _taps(noise, mean=None))
+    excess = weight * np.maximum(source - wanted, 0)
+    wiener = 1 / (1 + excess / (wanted if signal is None else signal))
+    texture = np.sqrt(wanted / (wanted + excess))
+    lack = np.sqrt(weight * np.maximum(wanted - source, 0))
+    return Filters(_taps(wiener), _taps(texture), _taps(lack, mean=None))
 
 
 def _smooth_gain(ratio: np.ndarray) -> np.ndarray:

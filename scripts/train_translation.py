@@ -107,9 +107,13 @@ def main(config: TranslationConfig) -> None:
 
 def fitted(patches: UnpairedPatches, difference: Difference) -> dict[str, Filters]:
     """The filters of each direction, from the spectra of both sets."""
-    clipped = ((np.clip(volume, AIR_HU, MOST_HU).astype(np.float32) for _, volume in scans) for scans in patches.sets)
-    power_a, power_b = (power_of(scans, difference) for scans in clipped)
-    return {"a_to_b": filters(power_a, power_b, difference), "b_to_a": filters(power_b, power_a, difference)}
+    clipped = [[np.clip(volume, AIR_HU, MOST_HU).astype(np.float32) for _, volume in scans] for scans in patches.sets]
+    flat = [power_of(scans, difference) for scans in clipped]
+    whole = [power_of(scans, difference, share=1.0) for scans in clipped]
+    return {
+        "a_to_b": filters(*flat, difference, signal=whole[1]),
+        "b_to_a": filters(*flat[::-1], difference, signal=whole[0]),
+    }
 
 
 def evaluate(translator: Translator, patches: UnpairedPatches, config: TranslationConfig) -> dict[str, float]:

@@ -27,8 +27,8 @@ class UnpairedPatches(Dataset):
     """
 
     def __init__(self, kind_a: Path, kind_b: Path, patch_size: int, seed: int) -> None:
-        if patch_size < 8 or patch_size % 4:
-            raise ValueError(f"patch_size {patch_size}: expected a multiple of 4 from 8")
+        if patch_size < 12 or patch_size % 4:
+            raise ValueError(f"patch_size {patch_size}: expected a multiple of 4 from 12")
         self.patch_size, self.seed = patch_size, seed
         self.sets = [open_scans(kind_a), open_scans(kind_b)]
         spacings = sorted({entry.spacing_mm for scans in self.sets for entry, _ in scans})

@@ -11,7 +11,7 @@ in both kinds, are translated and compared with the truth. A trained model in --
 All three trained methods begin at the same linear filter (`diffusion.spectral_filters`). The CycleGAN is the
 non-diffusive half by itself, without noise, with ten times the ℓ1 of the cycle in `ct_norm`, as Zhu et al. 2017 have.
 The DDPM learns from the pairs of the same non-diffusive half, as SynDiff's baseline of this name does, with a squared
-error and a cosine schedule in place of the adversary, and is sampled in 32 steps.
+error and a cosine schedule in place of the adversary, and is sampled in 16 steps.
 """
 
 import json
@@ -39,7 +39,7 @@ from training.scan_patches import UnpairedPatches
 CONFIG = Path(__file__).parents[2] / "configs/translation.yaml"
 OPTIONS = {
     "syndiff": ("--process", "syndiff"),
-    "ddpm": ("--process", "ddpm", "--calls", "32"),
+    "ddpm": ("--process", "ddpm", "--calls", "16"),
     "cyclegan": ("--process", "cyclegan", "--calls", "1", "--losses.cycle", "10"),
 }
 OURS = "SynDiff, mean of {samples}"
@@ -66,7 +66,7 @@ class TranslationBenchmark:
     task: Task = "dose"
     steps: int = 450
     cyclegan_steps: int = 700
-    samples: int = 8
+    samples: int = 4
     threads: int | None = None
     seed: int = 0
 

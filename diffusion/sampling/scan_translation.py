@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from diffusion.translation_networks import TranslationGenerator
+from diffusion.translation_networks import LOCAL_MEAN, TranslationGenerator
 from diffusion.translator import Direction, Translator
 from imaging.geometry import paste_difference, point_of_index, sample_grid
 from imaging.window import AIR_HU
@@ -77,6 +77,8 @@ def change_of(
     if samples < 1:
         raise ValueError(f"samples {samples}: expected at least 1")
     shape = ct_hu.shape[2:]
+    if min(shape) < 2 * LOCAL_MEAN:
+        raise ValueError(f"scan of {tuple(shape)} voxels, expected at least {2 * LOCAL_MEAN} along each axis")
     ends = [size % 2 for size in shape]
     padded = F.pad(ct_hu.float(), (0, ends[2], 0, ends[1], 0, ends[0]), mode="replicate")
     source = translator.to_units(padded)
