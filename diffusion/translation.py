@@ -17,7 +17,7 @@ from diffusion.discriminators import gradient_penalty, relativistic_loss
 from diffusion.option_types import TranslationWeights
 from diffusion.spectral_filters import Filters, filtered
 from diffusion.syndiff_scheduler import posterior
-from diffusion.translation_networks import TextureDiscriminator, TranslationGenerator
+from diffusion.translation_networks import UNIT_HU, TextureDiscriminator, TranslationGenerator
 from diffusion.translator import Translator, cosine_signal
 
 DIRECTIONS = ("a_to_b", "b_to_a")
@@ -54,7 +54,7 @@ class UnpairedTranslation(nn.Module):
             expected, texture, noise = start[name]
             getattr(translator, f"filter_{name}").copy_(expected if self.diffusive else texture)
             self.register_buffer(f"texture_{name}", texture)
-            self.register_buffer(f"noise_{name}", noise / config["residual_hu"])
+            self.register_buffer(f"noise_{name}", noise / UNIT_HU)
         networks = {f"{name}_estimate": TextureDiscriminator(1, widths) for name in DIRECTIONS}
         if config["process"] == "syndiff":
             networks |= {f"{name}_step": TextureDiscriminator(3, widths, timed=True) for name in DIRECTIONS}
@@ -92,8 +92,9 @@ class UnpairedTranslation(nn.Module):
 
     def estimate(self, source: Tensor, direction: str) -> Tensor:
         """G_φ: how a volume would look in the other kind, eq. 16; another noise texture at each call."""
+        scale = self.translator.scale
         if not self.diffusive:
-            return self.translator.base(source, direction) + getattr(self.translator, direction)(source)
+            return self.translator.base(source, direction) + scale * getattr(self.translator, direction)(source)
         noise = torch.randn_like(source)
         textured = filtered(source, getattr(self, f"texture_{direction}"))
         return (
@@ -119,7 +120,7 @@ class UnpairedTranslation(nn.Module):
             taught: 1 if the discriminator teaches already, else 0.
         """
         base = self.translator.base(source, direction)
-        clean = target - base
+        clean = (target - base) / self.translator.scale
         noise = torch.randn_like(clean)
         signal, before = self.levels(len(clean), clean.device)
         now = _column(signal)
@@ -133,7 +134,7 @@ class UnpairedTranslation(nn.Module):
         network = self.discriminators[f"{direction}_step"]
 
         def judged(step: Tensor) -> tuple[Tensor, ...]:
-            return base + step, step, noisy
+            return base + self.translator.scale * step, step, noisy
 
         inputs = [judged(step.detach()) for step in drawn]
         true, false = _halves(

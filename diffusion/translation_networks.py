@@ -1,7 +1,7 @@
 """Networks of unpaired translation: local operators on Haar bands, so that a tile equals its part of the whole scan.
 
-Volumes are in units of the residual: u = (HU - level) / residual_hu, so a change of `residual_hu` is 1. What one kind
-of CT differs in from another is small beside the anatomy. So a generator predicts the residual to its source.
+Volumes are in units of a texture, u = (HU - level) / 40. What one kind of CT differs in from another is small beside
+the anatomy. So a generator predicts a residual, which has about unit variance.
 """
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from autoencoder.networks.blocks import Conv3d, VoxelRMSNorm
 from autoencoder.networks.haar import HaarTransform3D
 
+UNIT_HU = 40.0  # about the standard deviation of a CT's texture
 MEANS, DETAILS = 0.04, 1.0  # Haar bands times these have about unit size: anatomy spans ±50 there, texture ±1
 LIMIT = 20.0  # units; what lies farther from the level, bone, is clipped before a network sees it
 LOCAL_MEAN = 5  # Haar cells, so 10 voxels: the residual has no mean over such a cube
@@ -76,7 +77,7 @@ class TranslationGenerator(nn.Module):
         return 2 * (2 * len(self.blocks) + 2 + LOCAL_MEAN // 2)
 
     def forward(self, source: Tensor, field: Tensor | None = None, signal: Tensor | None = None) -> Tensor:
-        """The residual, (B, 1, D, H, W), in units of the residual.
+        """The residual, (B, 1, D, H, W), of about unit variance.
 
         Args:
             source: (B, 1, D, H, W), even D, H, W.

@@ -19,7 +19,7 @@ from autoencoder.aligned_model import AlignedModel
 from diffusion.option_types import TranslationProcess
 from diffusion.spectral_filters import TAPS, filtered
 from diffusion.syndiff_scheduler import posterior, syndiff_signal
-from diffusion.translation_networks import TranslationGenerator
+from diffusion.translation_networks import UNIT_HU, TranslationGenerator
 
 Direction = Literal["a_to_b", "b_to_a"]
 Network = Callable[[TranslationGenerator, Tensor, Tensor | None, Tensor | None], Tensor]
@@ -33,7 +33,7 @@ class Translator(AlignedModel, ModelMixin, ConfigMixin):
         calls: Network calls of sampling.
         channels: Width of a generator.
         blocks: Residual blocks of a generator.
-        residual_hu: Unit of the residual, HU: about the standard deviation of what two kinds differ in.
+        residual_hu: Unit of the residual, HU: about the standard deviation of what the filter leaves.
         level_hu: HU of the value 0.
         spacing_mm: Of the isotropic grid that it was trained on.
         kind_a, kind_b: What the two kinds are, for the record.
@@ -73,12 +73,17 @@ class Translator(AlignedModel, ModelMixin, ConfigMixin):
         return cosine_signal(torch.arange(calls, 0, -1) / calls).tolist()
 
     def to_units(self, ct_hu: Tensor) -> Tensor:
-        """HU -> units of `residual_hu` above the level."""
-        return (ct_hu - self.config["level_hu"]) / self.config["residual_hu"]
+        """HU -> units of `UNIT_HU` above the level."""
+        return (ct_hu - self.config["level_hu"]) / UNIT_HU
 
     def to_hu(self, units: Tensor) -> Tensor:
         """The inverse of `to_units`."""
-        return units * self.config["residual_hu"] + self.config["level_hu"]
+        return units * UNIT_HU + self.config["level_hu"]
+
+    @property
+    def scale(self) -> float:
+        """Units of a residual of 1."""
+        return self.config["residual_hu"] / UNIT_HU
 
     def base(self, source: Tensor, direction: str) -> Tensor:
         """The source after the linear filter of a direction, to which the residual is added; same shape."""
@@ -95,13 +100,13 @@ class Translator(AlignedModel, ModelMixin, ConfigMixin):
             direction: "a_to_b" or "b_to_a".
             random: Draws the noise, on the CPU; one field of the source's shape for each call.
             network: Calls the generator with source, noisy residual and ᾱ, (B,), in tiles for example; None calls it.
-        Returns: In units of the residual, of the source's shape.
+        Returns: In units of `to_units`, of the source's shape.
         """
         generator = cast(TranslationGenerator, getattr(self, direction))
         call = network or (lambda generator, *inputs: generator(*inputs))
         signal = self.signal()
         if not signal:
-            return call(generator, source, None, None)
+            return self.scale * call(generator, source, None, None)
         noisy = predicted = torch.randn(source.shape, generator=random).to(source)
         for now, before in pairwise([*signal, 1.0]):
             predicted = call(generator, source, noisy, source.new_full((len(source),), now))
@@ -109,7 +114,7 @@ class Translator(AlignedModel, ModelMixin, ConfigMixin):
                 of_clean, of_noisy, deviation = posterior(now, before)
                 fresh = torch.randn(source.shape, generator=random).to(source)
                 noisy = of_clean * predicted + of_noisy * noisy + deviation * fresh
-        return predicted
+        return self.scale * predicted
 
 
 def cosine_signal(share: Tensor) -> Tensor:

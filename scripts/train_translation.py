@@ -28,7 +28,7 @@ class TranslationConfig(TrainingConfig):
         channels: Width of a generator.
         blocks: Residual blocks of a generator.
         discriminator_channels: Width of a discriminator at half and at a quarter of the resolution.
-        residual_hu: About the standard deviation of what the kinds differ in, HU.
+        residual_hu: About the standard deviation of what the fitted filter leaves to the networks, HU.
         level_hu: HU of the networks' 0.
         patch_size: Edge of the training patches, voxels.
         losses: Weights of the losses.

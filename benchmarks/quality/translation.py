@@ -42,6 +42,7 @@ OPTIONS = {
     "ddpm": ("--process", "ddpm", "--calls", "16"),
     "cyclegan": ("--process", "cyclegan", "--calls", "1", "--losses.cycle", "10"),
 }
+RESIDUAL_HU = {"dose": 40, "kernel": 8}  # what the linear filter leaves
 OURS = "SynDiff, mean of {samples}"
 SHOWN = 4  # crops in a picture
 
@@ -102,7 +103,8 @@ def trained(config: TranslationBenchmark, name: str) -> Translator:
     if not (folder / "translator").exists():
         kind_a, kind_b = KINDS[config.task]
         options = ["--config", CONFIG, *OPTIONS[name], "--data", config.out / "a", "--other", config.out / "b"]
-        options += ["--difference", config.task, "--kind_a", kind_a, "--kind_b", kind_b, "--out", folder]
+        options += ["--difference", config.task, "--residual_hu", RESIDUAL_HU[config.task]]
+        options += ["--kind_a", kind_a, "--kind_b", kind_b, "--out", folder]
         steps = config.cyclegan_steps if name == "cyclegan" else config.steps
         options += ["--steps", steps, "--evaluate_every", steps, "--seed", config.seed]
         options += [] if config.threads is None else ["--threads", config.threads]

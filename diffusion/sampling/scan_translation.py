@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from diffusion.translation_networks import LOCAL_MEAN, TranslationGenerator
+from diffusion.translation_networks import LOCAL_MEAN, UNIT_HU, TranslationGenerator
 from diffusion.translator import Direction, Translator
 from imaging.geometry import paste_difference, point_of_index, sample_grid
 from imaging.window import AIR_HU
@@ -99,7 +99,7 @@ def change_of(
         residual += translator.residual(source, direction, random, in_tiles)
     bar.close()
     change = translator.base(source, direction) + residual / samples - source
-    return translator.config["residual_hu"] * change[..., : shape[0], : shape[1], : shape[2]]
+    return UNIT_HU * change[..., : shape[0], : shape[1], : shape[2]]
 
 
 def _tile(
