@@ -87,6 +87,7 @@ class TranslationWeights:
         adversarial: λ_2.
         penalty: Weight of the discriminators' gradient penalty on real samples.
         discriminator_rate: Peak learning rate of the discriminators.
+        estimator_rate: Peak learning rate of G_φ, which begins near its goal and is taught by a discriminator alone.
         head_start: Batches that the discriminators learn before they teach the generators.
     Raises: ValueError: If a number is out of range.
     """
@@ -94,12 +95,14 @@ class TranslationWeights:
     cycle: float = 0.5
     adversarial: float = 1.0
     penalty: float = 0.1
-    discriminator_rate: float = 1e-3
-    head_start: int = 25
+    discriminator_rate: float = 5e-4
+    estimator_rate: float = 1e-4
+    head_start: int = 40
 
     def __post_init__(self) -> None:
         for name in ("cycle", "adversarial", "penalty", "head_start"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"losses.{name} {getattr(self, name)}: expected a number of at least 0")
-        if not self.discriminator_rate > 0:
-            raise ValueError(f"losses.discriminator_rate {self.discriminator_rate}: expected a rate above 0")
+        for name in ("discriminator_rate", "estimator_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"losses.{name} {getattr(self, name)}: expected a rate above 0")

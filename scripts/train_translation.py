@@ -94,7 +94,10 @@ def main(config: TranslationConfig) -> None:
     run = TrainingRun(config)
     start = fitted(patches, config.difference)
     model = UnpairedTranslation(translator, start, config.losses, config.discriminator_channels)
-    run.prepare(model, {"discriminators": config.losses.discriminator_rate}, BETAS)
+    rates = {"discriminators": config.losses.discriminator_rate}
+    if model.diffusive:
+        rates["estimators"] = config.losses.estimator_rate
+    run.prepare(model, rates, BETAS)
     for batch in run.batches(patches):
         loss, parts = run.model(*(translator.to_units(batch[kind]) for kind in ("a", "b")))
         run.update(loss, parts if run.log_due() else None)

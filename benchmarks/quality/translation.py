@@ -40,7 +40,7 @@ CONFIG = Path(__file__).parents[2] / "configs/translation.yaml"
 OPTIONS = {
     "syndiff": ("--process", "syndiff"),
     "ddpm": ("--process", "ddpm", "--calls", "16"),
-    "cyclegan": ("--process", "cyclegan", "--calls", "1", "--losses.cycle", "10"),
+    "cyclegan": ("--process", "cyclegan", "--calls", "1", "--losses.cycle", "10", "--learning_rate", "1e-4"),
 }
 RESIDUAL_HU = {"dose": 40, "kernel": 8}  # what the linear filter leaves
 OURS = "SynDiff, mean of {samples}"
@@ -65,8 +65,8 @@ class TranslationBenchmark:
     data: ExistingFolder
     out: Path
     task: Task = "dose"
-    steps: int = 450
-    cyclegan_steps: int = 700
+    steps: int = 200
+    cyclegan_steps: int = 310
     samples: int = 4
     threads: int | None = None
     seed: int = 0

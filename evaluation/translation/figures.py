@@ -40,8 +40,9 @@ def figures(
         "noise_middle": np.nan,
         "noise_fine": np.nan,
     }
+    made, true = (np.clip(volume, LOW, HIGH).astype(np.float64) for volume in (made_hu, true_hu))
     spacing = 3 * (spacing_mm,)
-    box = homogeneous_box(true / WINDOW_WIDTH, valid & ~lesion, spacing)
+    box = homogeneous_box(true / WINDOW_WIDTH, valid_mask & ~lesion_mask, spacing)  # may reach into the rim
     if box is not None and np.ptp(true[box]) > 0:
         ratios = power_ratio(made[box], true[box], spacing, band_edges_per_mm(spacing))
         found["noise_middle"], found["noise_fine"] = float(ratios[1]), float(ratios[2])
