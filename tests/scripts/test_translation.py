@@ -64,6 +64,9 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(config, run, tmp_
     logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {"a_to_b_cycle", "b_to_a_l1", "a_to_b_step"} < logged[0].keys() and logged[-1]["a_to_b_texture"] > 0
     assert (run / "samples.png").stat().st_size > 0
+    card = (run / "translator/README.md").read_text()
+    assert "between the kinds low (a) and full (b)" in card and "autoencoder" not in card.split("## Training")[0]
+    assert "texture" not in card.split("## Figures")[1].split("## Parts")[0]  # of training patches, not held out
 
 
 @pytest.mark.parametrize("process", ["ddpm", "cyclegan"])
