@@ -59,20 +59,17 @@ class TranslationConfig(TrainingConfig):
 
 ARGUMENTS = read_arguments(TranslationConfig, __name__)
 
-import numpy as np
 import torch
 from accelerate.utils import set_seed
 
-from diffusion.spectral_filters import Filters, filters, power_of
 from diffusion.translation import DIRECTIONS, UnpairedTranslation
 from diffusion.translator import Translator
 from evaluation.reports.slices import save_slices
-from imaging.window import AIR_HU, to_norm
+from imaging.window import to_norm
 from training.run import TrainingRun
-from training.scan_patches import UnpairedPatches
+from training.scan_patches import UnpairedPatches, fitted_filters
 
 BETAS = (0.5, 0.9)  # of Adam, SynDiff IV-C
-MOST_HU = 400  # bone above it is clipped before spectra are taken
 SHOWN = 4  # patches of each kind in a picture
 
 
@@ -92,7 +89,7 @@ def main(config: TranslationConfig) -> None:
         config.kind_b,
     )
     run = TrainingRun(config)
-    start = fitted(patches, config.difference)
+    start = fitted_filters(patches.sets, config.difference)
     model = UnpairedTranslation(translator, start, config.losses, config.discriminator_channels)
     rates = {"discriminators": config.losses.discriminator_rate}
     if model.diffusive:
@@ -106,17 +103,6 @@ def main(config: TranslationConfig) -> None:
                 run.log(evaluate(averaged.translator, patches, config))
     if run.finished:
         run.save("translator", lambda averaged: averaged.translator)
-
-
-def fitted(patches: UnpairedPatches, difference: Difference) -> dict[str, Filters]:
-    """The filters of each direction, from the spectra of both sets."""
-    clipped = [[np.clip(volume, AIR_HU, MOST_HU).astype(np.float32) for _, volume in scans] for scans in patches.sets]
-    flat = [power_of(scans, difference) for scans in clipped]
-    whole = [power_of(scans, difference, share=1.0) for scans in clipped]
-    return {
-        "a_to_b": filters(*flat, difference, signal=whole[1]),
-        "b_to_a": filters(*flat[::-1], difference, signal=whole[0]),
-    }
 
 
 def evaluate(translator: Translator, patches: UnpairedPatches, config: TranslationConfig) -> dict[str, float]:

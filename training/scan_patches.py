@@ -1,5 +1,6 @@
 """Unpaired patches of two sets of prepared scans, indexed by (row, draw number) of `training.draws`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from diffusion.option_types import Difference
+from diffusion.spectral_filters import Filters, filters, power_of
 from foundation.draws import generator
 from imaging.dataset.scan_volumes import ScanEntry, open_scans
+from imaging.window import AIR_HU
 
+MOST_HU = 400  # bone above it is clipped before spectra are taken
 Scans = list[tuple[ScanEntry, np.ndarray]]
 
 
@@ -67,3 +72,19 @@ class UnpairedPatches(Dataset):
         patch = np.flip(patch, tuple(axis for axis in range(3) if random.random() < 0.5))
         patch = patch.transpose(0, 2, 1) if random.random() < 0.5 else patch
         return torch.from_numpy(patch.copy())[None]
+
+
+def fitted_filters(sets: Sequence[Scans], difference: Difference) -> dict[str, Filters]:
+    """The filters of both directions, "a_to_b" and "b_to_a", from the spectra of two sets of scans.
+
+    Args:
+        sets: The scans of kind A and of kind B, as `UnpairedPatches.sets` are.
+        difference: Of the two kinds.
+    """
+    clipped = [[np.clip(volume, AIR_HU, MOST_HU).astype(np.float32) for _, volume in scans] for scans in sets]
+    flat = [power_of(scans, difference) for scans in clipped]
+    whole = [power_of(scans, difference, share=1.0) for scans in clipped]
+    return {
+        "a_to_b": filters(flat[0], flat[1], difference, signal=whole[1]),
+        "b_to_a": filters(flat[1], flat[0], difference, signal=whole[0]),
+    }

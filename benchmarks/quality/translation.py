@@ -18,6 +18,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,21 +30,21 @@ from evaluation.reports.slices import save_slices
 from evaluation.translation.figures import figures, markdown
 from evaluation.translation.tasks import KINDS, Case, Task, held_out, save_unpaired
 from foundation.atomic import write_atomically
+from foundation.command import run_script
 from foundation.config import ExistingFolder, launch, parse_config
 from imaging.dataset.nodules import load_nodules
+from imaging.dataset.scan_volumes import open_scans
 from imaging.window import to_norm
-from scripts.train_translation import TranslationConfig, fitted
-from scripts.train_translation import main as train
-from training.scan_patches import UnpairedPatches
+from training.scan_patches import fitted_filters
 
 CONFIG = Path(__file__).parents[2] / "configs/translation.yaml"
-OPTIONS = {
-    "syndiff": ("--process", "syndiff"),
-    "ddpm": ("--process", "ddpm", "--calls", "16"),
-    "cyclegan": ("--process", "cyclegan", "--calls", "1", "--losses.cycle", "10", "--learning_rate", "1e-4"),
+OPTIONS: dict[str, dict[str, Any]] = {
+    "syndiff": {"process": "syndiff"},
+    "ddpm": {"process": "ddpm", "calls": 16},
+    "cyclegan": {"process": "cyclegan", "calls": 1, "losses.cycle": 10.0, "learning_rate": 1e-4},
 }
 RESIDUAL_HU = {"dose": 40, "kernel": 8}  # what the linear filter leaves
-OURS = "SynDiff, mean of {samples}"
+TITLES = {"cyclegan": "CycleGAN", "ddpm": "DDPM", "syndiff": "SynDiff"}
 SHOWN = 4  # crops in a picture
 
 
@@ -55,6 +56,7 @@ class TranslationBenchmark:
         data: Prepared dataset at 1 mm.
         out: Folder for the sets, the runs, figures.json, figures.md and pictures.
         task: "dose" or "kernel".
+        methods: Which of "syndiff", "ddpm" and "cyclegan" to train and judge.
         steps: Of SynDiff and of DDPM.
         cyclegan_steps: A step has fewer networks.
         samples: Samples of which means are judged beside single ones.
@@ -65,17 +67,23 @@ class TranslationBenchmark:
     data: ExistingFolder
     out: Path
     task: Task = "dose"
+    methods: tuple[str, ...] = ("syndiff", "ddpm", "cyclegan")
     steps: int = 200
     cyclegan_steps: int = 310
     samples: int = 4
     threads: int | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.methods) - set(OPTIONS))
+        if unknown:
+            raise ValueError(f"methods {', '.join(unknown)}: expected some of {', '.join(OPTIONS)}")
+
 
 def main(config: TranslationBenchmark) -> None:
     """Simulate, train, judge, write."""
     save_unpaired(config.data, config.out, config.task, config.seed)
-    models = {name: trained(config, name) for name in OPTIONS}
+    models = {name: trained(config, name) for name in config.methods}
     cases = held_out(config.data, config.task, config.seed)
     spacing = float(load_nodules(config.data, "validation")[0]["spacing_mm"][0])
     report: dict[str, dict] = {}
@@ -90,7 +98,7 @@ def main(config: TranslationBenchmark) -> None:
             for name, translated in made.items()
         }
         report[title] = results
-        text += f"## {title}, {len(cases)} crops\n\n{markdown(results, OURS.format(samples=config.samples))}\n"
+        text += f"## {title}, {len(cases)} crops\n\n{markdown(results, list(results)[-1])}\n"
         save_pictures(config.out / f"{direction}.png", cases, made, direction)
     write_atomically(config.out / "figures.json", lambda path: path.write_text(json.dumps(report, indent=1)))
     write_atomically(config.out / "figures.md", lambda path: path.write_text(text))
@@ -102,13 +110,22 @@ def trained(config: TranslationBenchmark, name: str) -> Translator:
     folder = config.out / name
     if not (folder / "translator").exists():
         kind_a, kind_b = KINDS[config.task]
-        options = ["--config", CONFIG, *OPTIONS[name], "--data", config.out / "a", "--other", config.out / "b"]
-        options += ["--difference", config.task, "--residual_hu", RESIDUAL_HU[config.task]]
-        options += ["--kind_a", kind_a, "--kind_b", kind_b, "--out", folder]
         steps = config.cyclegan_steps if name == "cyclegan" else config.steps
-        options += ["--steps", steps, "--evaluate_every", steps, "--seed", config.seed]
-        options += [] if config.threads is None else ["--threads", config.threads]
-        train(parse_config(TranslationConfig, [str(option) for option in options]))
+        options = {
+            "config": CONFIG,
+            "data": config.out / "a",
+            "other": config.out / "b",
+            "out": folder,
+            "difference": config.task,
+            "kind_a": kind_a,
+            "kind_b": kind_b,
+            "residual_hu": RESIDUAL_HU[config.task],
+            "steps": steps,
+            "evaluate_every": steps,
+            "threads": config.threads,
+            "seed": config.seed,
+        }
+        run_script("train_translation", options | OPTIONS[name])
     return Translator.from_pretrained(folder / "translator")
 
 
@@ -117,24 +134,20 @@ Method = Callable[[torch.Tensor, int], torch.Tensor]  # (1, 1, D, H, W), HU, and
 
 def methods(config: TranslationBenchmark, models: dict[str, Translator], direction: Direction) -> dict[str, Method]:
     """Each method of the table."""
-    patches = UnpairedPatches(config.out / "a", config.out / "b", 24, config.seed)
-    filters = fitted(patches, config.task)[direction]
+    filters = fitted_filters([open_scans(config.out / kind) for kind in "ab"], config.task)[direction]
     linear = Translator("cyclegan")
     getattr(linear, f"filter_{direction}").copy_(filters.expected)
 
     def of(translator: Translator, samples: int = 1) -> Method:
         return lambda ct_hu, number: ct_hu + change_of(translator, ct_hu, direction, number, samples, progress=False)
 
-    many = config.samples
-    return {
-        "no translation": lambda ct_hu, number: ct_hu,
-        "linear filter": of(linear),
-        "CycleGAN": of(models["cyclegan"]),
-        "DDPM": of(models["ddpm"]),
-        f"DDPM, mean of {many}": of(models["ddpm"], many),
-        "SynDiff": of(models["syndiff"]),
-        OURS.format(samples=many): of(models["syndiff"], many),
-    }
+    found: dict[str, Method] = {"no translation": lambda ct_hu, number: ct_hu, "linear filter": of(linear)}
+    for name in ("cyclegan", "ddpm", "syndiff"):  # the last row is what the others are tested against
+        if name in models:
+            found[TITLES[name]] = of(models[name])
+        if name in models and name != "cyclegan":
+            found[f"{TITLES[name]}, mean of {config.samples}"] = of(models[name], config.samples)
+    return found
 
 
 def volumes(cases: list[Case], direction: Direction, method: Method) -> list[np.ndarray]:

@@ -18,21 +18,9 @@ def test_methods_are_trained_once_and_compared(tmp_path, monkeypatch):
         for row in phantom_nodules(18, 40, 1.0)
     ]
     save_nodule_dataset(rows, tmp_path / "nodules", 40)
-    small = (
-        "--channels",
-        "4",
-        "--blocks",
-        "1",
-        "--discriminator_channels",
-        "4,4",
-        "--batch_size",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--calls",
-        "2",
-    )
-    monkeypatch.setattr(benchmark, "OPTIONS", {name: (*given, *small) for name, given in benchmark.OPTIONS.items()})
+    small = {"channels": 4, "blocks": 1, "discriminator_channels": [4, 4], "batch_size": 1, "mixed_precision": "no"}
+    small |= {"calls": 2}
+    monkeypatch.setattr(benchmark, "OPTIONS", {name: given | small for name, given in benchmark.OPTIONS.items()})
     config = benchmark.TranslationBenchmark(
         tmp_path / "nodules", tmp_path / "out", "kernel", steps=1, cyclegan_steps=1, samples=2
     )
