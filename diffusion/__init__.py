@@ -7,6 +7,7 @@
 - stage_two: one training step with all losses; one_step_gan: the same for the GAN baseline
 - lesion_window: decodes the window around a lesion only
 - paired, mask_latents: mask and lesion made together (PIG); a mask on the latent grid
+- translator, translation, translation_networks, spectral_filters: CT of one kind into another, unpaired (SynDiff)
 - population: real lesions, one of which is drawn if nothing is requested
 - shapes: outlines of real nodules, one of which gives a lesion without a mask its form
 - option_types: types of config options

@@ -15,6 +15,8 @@ Balance = Literal["none", "norm", "project", "norm_project"]  # see `diffusion.l
 SamplerName = Literal["default", "ddpm", "ddim", "dpm-solver++", "dpm-solver++-lu", "syndiff", "unipc", "flow-euler"]
 ShapeKind = Literal["real", "procedural", "learned"]  # of a lesion without a mask, see `diffusion.shapes`
 MaskKind = Literal["distance", "coverage"]  # a mask on the latent grid, see `diffusion.mask_latents`
+TranslationProcess = Literal["syndiff", "ddpm", "cyclegan"]  # see `diffusion.translator`
+Difference = Literal["kernel", "dose", "unknown"]  # of two kinds of CT, see `diffusion.spectral_filters`
 PlaneReduction = Literal["mean", "max", "softmax"]  # how a loss joins its three planes, see `diffusion.losses.gabor`
 
 
@@ -74,3 +76,33 @@ class AdversarialConfig:
         for name in ("image", "latent", "anchor", "penalty", "head_start"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"adversarial.{name} {getattr(self, name)}: expected a number of at least 0")
+
+
+@dataclass(frozen=True)
+class TranslationWeights:
+    """Losses of unpaired translation, see `diffusion.translation`.
+
+    Attributes:
+        cycle: λ_1, of the ℓ1 losses: of `ct_norm` for the cycle of G_φ, in units of the residual for G_θ.
+        adversarial: λ_2.
+        penalty: Weight of the discriminators' gradient penalty on real samples.
+        discriminator_rate: Peak learning rate of the discriminators.
+        estimator_rate: Peak learning rate of G_φ, which begins near its goal and is taught by a discriminator alone.
+        head_start: Batches that the discriminators learn before they teach the generators.
+    Raises: ValueError: If a number is out of range.
+    """
+
+    cycle: float = 0.5
+    adversarial: float = 1.0
+    penalty: float = 0.1
+    discriminator_rate: float = 5e-4
+    estimator_rate: float = 1e-4
+    head_start: int = 40
+
+    def __post_init__(self) -> None:
+        for name in ("cycle", "adversarial", "penalty", "head_start"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"losses.{name} {getattr(self, name)}: expected a number of at least 0")
+        for name in ("discriminator_rate", "estimator_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"losses.{name} {getattr(self, name)}: expected a rate above 0")

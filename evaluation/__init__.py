@@ -7,6 +7,7 @@
 - reading/: blinded reading studies, with their page
 - guided/: requested against achieved attributes, and what a request costs
 - autoencoders/: what an autoencoder loses of CT crops
+- translation/: translations between kernels or doses, judged where the truth is known
 - statistics/: distances between sets of features, exchange tests, intervals
 - networks/: Inception, LPIPS, and a 3D nodule network
 - reports/: HTML, Markdown, JSON and pictures

@@ -5,6 +5,7 @@
 - geometry: from a scan to the model's grid, and back
 - compositing: adds a generated lesion to a CT, for crops and whole scans
 - noise: noise with the spectrum of a scan's noise
+- acquisition: a softer kernel and a lower dose, simulated
 - semantic_map: the eight labels of a chest CT, as in LSDM
 - option_types: types of config options
 - files/: DICOM, NIfTI, MetaImage

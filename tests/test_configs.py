@@ -20,7 +20,7 @@ FILES = sorted(
     path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "accelerate"
 )
 BASELINES = Path("configs/baselines")
-INPUTS = {"--data", "--vae", "--initial", "--pipeline", "--real", "--synthetic", "--train"}
+INPUTS = {"--data", "--other", "--vae", "--initial", "--pipeline", "--real", "--synthetic", "--train"}
 Keys = tuple[str, ...]
 
 

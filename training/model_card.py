@@ -25,7 +25,7 @@ from training.curves import read_metrics
 from training.data_record import DataRecord, record_data
 
 TAGS = ["lesion-diffusion", "medical", "ct", "lung-nodule", "3d"]
-NOT_HELD_OUT = ("skipped_steps",)  # logged by itself, yet no figure
+NOT_HELD_OUT = ("skipped_steps", "a_to_b_texture", "b_to_a_texture")  # logged by themselves, yet no such figures
 PIPELINE_USAGE = """\
 from diffusion import LesionInpaintPipeline
 from imaging.files.ct import read_ct
@@ -40,6 +40,14 @@ from autoencoder.loading import load_autoencoder
 vae = load_autoencoder("{repo}")
 latent = vae.encode(ct_norm).latent_dist.mode()  # ct_norm: (B, 1, D, H, W), the HU window mapped to [-1, 1]
 ct_norm = vae.decode(latent).sample"""
+
+TRANSLATOR_USAGE = """\
+from diffusion.sampling.scan_translation import translate_scan
+from diffusion.translator import Translator
+from imaging.files.ct import read_ct
+
+translator = Translator.from_pretrained("{repo}")
+made = translate_scan(translator, read_ct("scan_folder"), "a_to_b")  # DICOM or NIfTI, HU"""
 
 
 @dataclass(frozen=True)
@@ -98,14 +106,17 @@ def model_card(
     steps, metrics_step, metrics = _held_out(run)
     judged, figures = _reported(report)
     name = repo or (run.name if run is not None else folder.resolve().name)
-    tags = [*TAGS, *(["inpainting", "latent-diffusion"] if is_pipeline else ["autoencoder"])]
+    is_translator = _config(folder).get("_class_name") == "Translator"
+    kind = ["image-to-image"] if is_translator else ["autoencoder"]
+    tags = [*TAGS, *(["inpainting", "latent-diffusion"] if is_pipeline else kind)]
+    model_usage = TRANSLATOR_USAGE if is_translator else AUTOENCODER_USAGE
     return from_template(
         "model_card.md.jinja",
         header=_header(data, is_pipeline, tags),
         title=name,
         what=_what(folder, is_pipeline),
         version=version("lesion-diffusion"),
-        usage=(PIPELINE_USAGE if is_pipeline else AUTOENCODER_USAGE).format(repo=repo or "OWNER/NAME"),
+        usage=(PIPELINE_USAGE if is_pipeline else model_usage).format(repo=repo or "OWNER/NAME"),
         data=data,
         config=yaml.safe_dump(without_places(config), sort_keys=False).rstrip() if config else None,
         commit=commit,
@@ -117,7 +128,7 @@ def model_card(
         figures=figures,
         parts=list(_parts(folder)),
         shapes=_config(folder / "shapes") if is_pipeline else None,
-        uses=_uses(is_pipeline),
+        uses=_uses(is_pipeline, is_translator),
         limits=list(_limits(folder, is_pipeline)),
         citation=CITATION,
     )
@@ -237,10 +248,18 @@ def _what(folder: Path, is_pipeline: bool) -> str:
             "A latent diffusion pipeline that inpaints lung nodules into chest CT: outside the painted region the scan "
             "stays as it is, to the bit."
         )
+    config = _config(folder)
+    if config.get("_class_name") == "Translator":
+        return f"Translates chest CT between the kinds {config['kind_a']} (a) and {config['kind_b']} (b)."
     return f"A 3D autoencoder for chest CT (`{_config(folder).get('_class_name', 'unknown')}`)."
 
 
-def _uses(is_pipeline: bool) -> list[str]:
+def _uses(is_pipeline: bool, is_translator: bool) -> list[str]:
+    if is_translator:
+        return [
+            "Research: scans as a network expects them that was trained on the other kind.",
+            "Every scan that it changes has to be marked as synthetic, and kept apart from patients' records.",
+        ]
     if is_pipeline:
         return [
             "Research: training data and tests for detection, segmentation and classification, reader studies, and the "
@@ -256,7 +275,9 @@ def _limits(folder: Path, is_pipeline: bool) -> Iterator[str]:
     if "window_width" in window and "window_level" in window:
         low, high = (window["window_level"] + sign * window["window_width"] / 2 for sign in (-1, 1))
         yield f"It sees and makes values from {low:g} to {high:g} HU; what lies outside is clipped."
-    if not is_pipeline:
+    if window.get("_class_name") == "Translator":
+        yield "Detail that the source does not have is drawn at random, and may look like anatomy."
+    elif not is_pipeline:
         yield "A reconstruction is smoother than its original; `scripts/evaluate_vae.py` says by how much."
     if is_pipeline:
         index = json.loads((folder / "model_index.json").read_text())

@@ -7,4 +7,5 @@
   measured_guidance: requested HU, measured in the decoded lesion
 - samplers: Diffusers' schedulers by name; loading: the pipeline that a script names; components: the modules of a saved
   pipeline
+- scan_translation: a whole scan into another kind of CT
 """

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from foundation.atomic import write_atomically
 from imaging.files.dicom_identity import made_uid
-from imaging.files.dicom_series import COMMENT, MANUFACTURER, MODEL
+from imaging.files.dicom_series import LESION, MANUFACTURER
 from imaging.lesions.mask import binary_mask
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def write_dicom_seg(
         sop_instance_uid=made_uid("instance", series_uid),
         instance_number=1,
         manufacturer=MANUFACTURER,
-        manufacturer_model_name=MODEL,
+        manufacturer_model_name=LESION.model,
         software_versions=version("lesion-diffusion"),
         device_serial_number=model_sha256 or "none",
         content_label="SYNTH_LESIONS",
@@ -110,7 +110,7 @@ def _descriptions(lesions: int, painted: bool, series_uid: str) -> "list[highdic
 
 def _make_repeatable(segmentation: Dataset, header: Dataset) -> None:
     """Replace what highdicom draws and what it takes from the clock, and say that the content is synthetic."""
-    segmentation.ImageComments = COMMENT
+    segmentation.ImageComments = LESION.comment
     for keyword in ("InstanceCreationDate", "InstanceCreationTime", "SeriesDate", "SeriesTime"):
         if keyword in segmentation:
             del segmentation[keyword]

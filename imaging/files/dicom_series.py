@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pydicom
@@ -18,9 +19,29 @@ from imaging.files.dicom_identity import EMPTY, copied_header, made_uid
 
 SYNTHESIZING = ("109100", "Synthesizing Equipment")  # DICOM PS3.16, context group 7005
 SOURCE_IMAGE = ("121322", "Source image for image processing operation")  # context group 7202
-MANUFACTURER, MODEL = "lesion-diffusion", "LesionInpaintPipeline"
-SERIES_DESCRIPTION = "Synthetic lesion"
-COMMENT = "Synthetic: contains a lesion that is not the patient's; not for diagnosis"
+MANUFACTURER = "lesion-diffusion"
+
+
+class Derivation(NamedTuple):
+    """How a derived series says what it is.
+
+    Attributes:
+        series: Its description, at most 64 characters.
+        comment: For everyone who looks at an image.
+        model: What made it, as the model name of the contributing equipment.
+    """
+
+    series: str = "Synthetic lesion"
+    comment: str = "Synthetic: contains a lesion that is not the patient's; not for diagnosis"
+    model: str = "LesionInpaintPipeline"
+
+
+LESION = Derivation()
+TRANSLATION = Derivation(
+    "Translated CT",
+    "Synthetic: translated by a network to another kernel, dose or scanner; not for diagnosis",
+    "Translator",
+)
 SERIES_NUMBER_STEP = 1000  # from the source's series to the derived one
 SAME_PLACE_MM = 0.01
 _OF_OTHERS = ("Manufacturer", "PatientPosition", "PositionReferenceIndicator", "AcquisitionNumber", "KVP")
@@ -100,6 +121,7 @@ def write_dicom_series(
     description: str,
     keep_patient: bool = False,
     model_sha256: str | None = None,
+    derivation: Derivation = LESION,
 ) -> list[Dataset]:
     """Write one uncompressed file per slice, `slice_0001.dcm` and so on, as a derived series that says it is synthetic.
 
@@ -115,6 +137,7 @@ def write_dicom_series(
         keep_patient: Copy the patient, the study and all else that stays true; the new series is then one more in the
             source's study and refers to its slices. Otherwise see `imaging.files.dicom_identity`.
         model_sha256: Hash of the weights, written as the serial number of the contributing equipment.
+        derivation: What the series says it is.
     Returns: The new headers, in the order of the slices, without pixels.
     Raises: ValueError: If the number of slices differs, or a value is not one that the series can hold.
     """
@@ -129,7 +152,7 @@ def write_dicom_series(
     derived = []
     for index, source in enumerate(headers):
         header = copied_header(source, keep_patient)
-        _say_derived(header, source, description, keep_patient, model_sha256)
+        _say_derived(header, source, description, keep_patient, model_sha256, derivation)
         header.SeriesInstanceUID = series_uid
         header.SOPInstanceUID = made_uid("slice", series_uid, str(index))
         header.InstanceNumber = numbers[index] if numbered else index + 1
@@ -144,11 +167,11 @@ def write_dicom_series(
     return derived
 
 
-def _equipment_item(description: str, model_sha256: str | None) -> Dataset:
+def _equipment_item(description: str, model: str, model_sha256: str | None) -> Dataset:
     """An item of ContributingEquipmentSequence: this project, as the equipment that synthesized."""
     item = Dataset()
     item.PurposeOfReferenceCodeSequence = [_code_item(*SYNTHESIZING)]
-    item.Manufacturer, item.ManufacturerModelName = MANUFACTURER, MODEL
+    item.Manufacturer, item.ManufacturerModelName = MANUFACTURER, model
     item.SoftwareVersions = version("lesion-diffusion")
     if model_sha256:
         item.DeviceSerialNumber = model_sha256
@@ -163,17 +186,22 @@ def _code_item(value: str, meaning: str) -> Dataset:
 
 
 def _say_derived(
-    header: Dataset, source: Dataset, description: str, keep_patient: bool, model_sha256: str | None
+    header: Dataset,
+    source: Dataset,
+    description: str,
+    keep_patient: bool,
+    model_sha256: str | None,
+    derivation: Derivation,
 ) -> None:
     """All that tells the derived image from its source, but for its UIDs and pixels."""
     header.ImageType = ["DERIVED", *list(header.get("ImageType", ["", "PRIMARY", "AXIAL"]))[1:]]
     header.DerivationDescription = description
     theirs = f"; {source.get('SeriesDescription', '')}" if keep_patient and "SeriesDescription" in source else ""
-    header.SeriesDescription = (SERIES_DESCRIPTION + theirs)[:64]
+    header.SeriesDescription = (derivation.series + theirs)[:64]
     header.SeriesNumber = int(source.get("SeriesNumber") or 0) + SERIES_NUMBER_STEP
-    header.ImageComments = COMMENT
+    header.ImageComments = derivation.comment
     earlier = list(header.get("ContributingEquipmentSequence", []))
-    header.ContributingEquipmentSequence = [*earlier, _equipment_item(description, model_sha256)]
+    header.ContributingEquipmentSequence = [*earlier, _equipment_item(description, derivation.model, model_sha256)]
     if keep_patient:
         item = Dataset()
         item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
