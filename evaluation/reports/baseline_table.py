@@ -80,10 +80,15 @@ def baseline_blocks(report: Mapping[str, Any], costs: Mapping[str, Cost]) -> lis
         Heading("Further distances"),
         Table(["set", *MORE_DISTANCES], [*more, floor_row(report, methods, MORE_DISTANCES)]),
         Heading("What the methods took"),
-        Table(["method", *COSTS], [[method, *_cost_cells(cost)] for method, cost in costs.items()]),
+        cost_table(costs),
         Heading("How to read this"),
         Bullets(READING),
     ]
+
+
+def cost_table(costs: Mapping[str, Cost]) -> Table:
+    """What each method took."""
+    return Table(["method", *COSTS], [[method, *_cost_cells(cost)] for method, cost in costs.items()])
 
 
 def distance_cells(report: Mapping[str, Any], method: str, metrics: tuple[str, ...]) -> list[str]:
