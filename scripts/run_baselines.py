@@ -34,6 +34,7 @@ class BaselinesConfig:
         data: Prepared dataset.
         out: Folder for all results; finished parts are not done again.
         budget_minutes: Training time of each method, over all continuations of the command.
+        cpu_clock: Whether these are minutes of CPU time; for a CPU that other work shares.
         task: "inpaint" paints a lesion into each mask; "whole" makes the whole crop from its semantic map alone.
         methods: Names of configs, such as ours,snr; "all" takes every one, for whole crops those of LSDM: spade_gan,
             ldm_concat and ours.
@@ -45,7 +46,8 @@ class BaselinesConfig:
         split: Split whose masks are inpainted and whose lesions they are compared with; use "validation" for tests.
         guide: Of whole crops: a pipeline on the same latents, whose guide also steers `ours` towards the ratings of
             the real lesion, each by itself and all together.
-        pipelines: Of whole crops: trained pipelines that are measured beside the methods, name=PIPELINE,name=PIPELINE.
+        pipelines: Of whole crops: trained pipelines that are measured beside the methods, with their own guides,
+            name=PIPELINE,name=PIPELINE.
         lesions: Number of masks of the split to use, evenly spaced; null takes all.
         steps: Denoising steps; a GAN takes one.
         time_shift: Of the diffusion models, the same for all; see `InpaintRequest`.
@@ -66,6 +68,7 @@ class BaselinesConfig:
     latents: ExistingFolder | None = None
     vae: ExistingFolder | None = None
     configs: ExistingFolder = CONFIGS
+    cpu_clock: bool = False
     mixed_precision: MixedPrecision | None = None
     pixel_variants: int = 2
     guide: ModelSource | None = None
@@ -147,7 +150,6 @@ from imaging.dataset.nodules import crop_size_of, load_nodules
 from imaging.window import WINDOW_LEVEL, WINDOW_WIDTH
 from training.checkpoint import read_progress
 
-GUIDED = "ours with guide"  # folder
 ENCODER = ("latents_mean", "latents_std", "window_width", "window_level")  # what the latents depend on
 PLANNED_SHARE = 0.95  # of the budget; the rest is for a machine that slows down, as at its end a run is cut off
 LEAST_MEASURED_S, MOST_MEASURED_S = 5.0, 30.0
@@ -212,6 +214,7 @@ def method_of(config: BaselinesConfig, name: str) -> Method:
     else:
         data, vae = config.latents, config.vae
     options |= {"data": data, "vae": vae, "seed": config.seed, "budget_minutes": config.budget_minutes}
+    options |= {"cpu_clock": config.cpu_clock}
     options |= {"mixed_precision": config.mixed_precision or own["mixed_precision"]}
     return Method(options, script_settings("train_ldm", options))
 
@@ -314,13 +317,13 @@ def steps_per_second(method: Method) -> float:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # a bar without an end
         run_script("train_ldm", trial | {"max_minutes": 0.0})  # the first step makes ready what the others find
         first = read_progress(out / "checkpoint")
+        begun = time.monotonic()
         run_script("train_ldm", trial | {"max_minutes": seconds / 60})
         last = read_progress(out / "checkpoint")
     shutil.rmtree(out)
-    measured = last.seconds - first.seconds
-    if measured < seconds / 2:
+    if time.monotonic() - begun < seconds / 2:
         stop()
-    return (last.step - first.step) / measured
+    return (last.step - first.step) / (last.seconds - first.seconds)
 
 
 def train(run: Method) -> None:
@@ -423,17 +426,27 @@ def compare(config: BaselinesConfig, names: list[str]) -> None:
 
 def whole_crop_tables(config: BaselinesConfig, runs: Mapping[str, Method], costs: Mapping[str, Cost]) -> list[Block]:
     """Make the sets that need no training of their own, measure all, and lay out LSDM's tables."""
-    names, notes = list(runs), []
-    if config.guide is not None and "ours" in runs:
-        pipeline, notes = guided_pipeline(config, runs["ours"])
-        guided = [name for name in pipeline.guide.attributes if name not in pipeline.guide.refused]
-        for name, ratings in {**{f"ours + {one}": (one,) for one in guided}, "ours + guide": tuple(guided)}.items():
-            options = {**sampling_of(config, runs["ours"]), "own_ratings": ratings}
-            inpaint(config, name, str(config.out / GUIDED), options)
+    plain = {name: str(run.out / "pipeline") for name, run in runs.items()}
+    others = named_sources("--pipelines", config.pipelines or "", tuple(runs))
+    usual: dict[str, Any] = {"steps": config.steps, "scheduler": config.scheduler, "time_shift": config.time_shift}
+    notes: list[str] = []
+    names = list(runs)
+    for name, source in (plain | others).items():
+        if name in others:
+            usual["time_shift"] = None  # its own
+            inpaint(config, name, source, usual)
             names.append(name)
-    for name, source in named_sources("--pipelines", config.pipelines or "", tuple(names)).items():
-        inpaint(config, name, source, {"steps": config.steps, "scheduler": config.scheduler})
-        names.append(name)
+        elif name == "ours" and config.guide is not None:
+            source = guided_pipeline(config, runs["ours"])
+        guide = LesionInpaintPipeline.from_pretrained(resolve_folder(source)).guide
+        if guide is None:
+            continue
+        notes += [f"{name}: {one} is not guided, {why}" for one, why in guide.refused.items()]
+        guided = tuple(one for one in guide.attributes if one not in guide.refused)
+        for label, ratings in {**{one: (one,) for one in guided}, "guide": guided}.items():
+            steered = {"own_ratings": ratings, "cfg_scale": 0.0}  # the guide alone
+            inpaint(config, f"{name} + {label}", source, usual | steered)
+            names.append(f"{name} + {label}")
     inception, no_inception = optional_network("FID", config.inception, load_inception)
     lpips, no_lpips = optional_network("LPIPS", config.lpips_backbone, load_lpips)
     real, left_out = load_lesions(config.data, config.split)
@@ -446,12 +459,13 @@ def whole_crop_tables(config: BaselinesConfig, runs: Mapping[str, Method], costs
     return whole_crop_blocks(found, costs, names)
 
 
-def guided_pipeline(config: BaselinesConfig, run: Method) -> tuple[LesionInpaintPipeline, list[str]]:
-    """Our method's pipeline with the guide of `--guide`, saved beside it; and a sentence for each refused attribute.
+def guided_pipeline(config: BaselinesConfig, run: Method) -> str:
+    """Folder of our method's pipeline with the guide of `--guide`.
 
     Raises: ValueError: If there is no guide, or it was trained on latents of another autoencoder.
     """
     assert config.guide is not None
+    folder = config.out / "ours with guide"
     other = LesionInpaintPipeline.from_pretrained(resolve_folder(config.guide))
     if other.guide is None:
         raise ValueError(f"guide {config.guide}: this pipeline has none; train one with scripts/train_classifier.py")
@@ -459,10 +473,9 @@ def guided_pipeline(config: BaselinesConfig, run: Method) -> tuple[LesionInpaint
     differing = [name for name in ENCODER if pipeline.vae.config[name] != other.vae.config[name]]
     if differing:
         raise ValueError(f"guide {config.guide}: {', '.join(differing)} of its autoencoder differ from --vae")
-    if not (config.out / GUIDED).exists():
-        write_atomically(config.out / GUIDED, pipeline.save_pretrained)
-    refused = pipeline.guide.refused.items()
-    return pipeline, [f"{name}: not guided, its classifier does not beat its control ({why})" for name, why in refused]
+    if not folder.exists():
+        write_atomically(folder, pipeline.save_pretrained)
+    return str(folder)
 
 
 def cost_of(config: BaselinesConfig, name: str, run: Method) -> Cost:
