@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from evaluation.lesions.pair_comparison import PairedRow
 from evaluation.lesions.set_comparison import DistanceRow
 from evaluation.lesions.whole_crops import CROP, LEAST_EDGE, LESION, OTHERS, Fidelity
-from evaluation.reports.baseline_table import Cost, cost_table
+from evaluation.reports.baseline_table import COSTS_READING, Cost, cost_table
 from evaluation.reports.lesion_report import NONE, number
 from foundation.document import Block, Bullets, Heading, Paragraph, Table
 
@@ -38,6 +38,7 @@ READING = (
     "+ NAME: the guide steers towards that rating of the real lesion. + guide: towards all that it guides. The "
     "training of the guide is not in the budget.",
     "LSDM: another preparation of LIDC-IDRI, in 2D. Compare its rows with one another, not with ours.",
+    COSTS_READING,
 )
 
 
