@@ -75,13 +75,15 @@ def fidelity(
     """Measure sets of whole crops.
 
     Args:
-        real: The crops whose maps were used.
-        sets: Name -> prepared dataset of made crops.
+        real: The crops whose maps were used; those that are not in the first set are left out.
+        sets: Name -> prepared dataset of made crops, at least one.
         split: Of the sets.
         networks: What measures.
         repeats, permutations, seed: As for `distance_rows`.
     """
     found = Fidelity()
+    made_of = {lesion.mask_name for lesion in load_lesions(next(iter(sets.values())), split)[0]}
+    real = [lesion for lesion in real if lesion.name in made_of]
     truth = {region: networks.features(lesions) for region, lesions in _regions(real)}
     patients = {lesion.name: lesion.patient_id for lesion in real}
     for name, lesions in _loaded(sets, split, found):
