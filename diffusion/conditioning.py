@@ -6,10 +6,15 @@ lung. The *valid mask* says which voxels of the crop lie inside the scan.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from autoencoder.latents import standardise
+from imaging.semantic_map import LABEL_HU
+from imaging.window import to_norm
 
 BLANK = -1.0  # ct_norm of what is painted: the floor of the window, darker than lung, so the hole is plainly a hole
 
@@ -78,18 +83,43 @@ def condition_of(
     return torch.cat([blanked_latent, *(mask.to(blanked_latent) for mask in masks)], dim=1)
 
 
-def blank_whole(batch: Mapping[str, Tensor], whole: Tensor, empty: Tensor) -> dict[str, Tensor]:
-    """A batch in which some samples' whole crop is painted: only the semantic map still says what is where.
+def blank_whole(batch: Mapping[str, Tensor], whole: Tensor, shown: Tensor) -> dict[str, Tensor]:
+    """A batch in which some samples' whole crop is painted.
 
     Args:
         batch: With `blanked_latent` and `paint_mask`.
         whole: Which samples, bool (B,).
-        empty: Standardised latent of a blank crop, (1, C, d, h, w).
+        shown: What takes the place of their blanked latent: a blank crop's, (1, C, d, h, w), or one for each sample.
     """
     where = whole.view(-1, 1, 1, 1, 1)
-    blanked = torch.where(where, empty.to(batch["blanked_latent"]), batch["blanked_latent"])
+    blanked = torch.where(where, shown.to(batch["blanked_latent"]), batch["blanked_latent"])
     paint_mask = torch.where(where, torch.ones_like(batch["paint_mask"]), batch["paint_mask"])
     return {**batch, "blanked_latent": blanked, "paint_mask": paint_mask}
+
+
+def map_as_hu(semantic_map: Tensor) -> Tensor:
+    """The semantic map drawn as a CT, each label with its usual HU: labels -> float HU, same shape."""
+    return torch.tensor(LABEL_HU, device=semantic_map.device)[semantic_map.long()]
+
+
+@torch.no_grad()
+def show_map(batch: Mapping[str, Tensor], whole: Tensor, vae: Any) -> dict[str, Tensor]:
+    """A batch in which some samples' whole crop is painted, and its encoded semantic map takes the CT's place.
+
+    So LSDM (docs/references.md) concatenates the map. The pipeline's `synthesize` does the same.
+
+    Args:
+        batch: With `blanked_latent`, `paint_mask` and `semantic_map`.
+        whole: Which samples, bool (B,).
+        vae: The autoencoder of the latents.
+    """
+    if not whole.any():
+        return dict(batch)
+    window = (vae.config["window_width"], vae.config["window_level"])
+    drawn = to_norm(map_as_hu(batch["semantic_map"][whole]), *window)
+    shown = torch.zeros_like(batch["blanked_latent"])
+    shown[whole] = standardise(vae.encode(drawn).latent_dist.mode(), vae.config).to(shown)
+    return blank_whole(batch, whole, shown)
 
 
 def lesion_neighbourhood(lesion_mask: Tensor, factor: int, cells: int = 1) -> Tensor:

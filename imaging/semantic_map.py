@@ -25,6 +25,7 @@ LABELS = (
     "solid_part",
 )
 HU_EDGES = (-400.0, 0.0, 200.0)
+LABEL_HU = (-1000.0, -80.0, 50.0, 310.0, -840.0, -590.0, 15.0, -5.0)  # air, and medians over LIDC-IDRI crops
 LUNG = LABELS.index("lung")
 FIRST_NODULE = LABELS.index("nonsolid_part")  # this label and those that follow are the lesion's
 CLOSING_MM = 5.0  # closes vessels at the hilum and nodules on the pleura; small beside the mediastinum

@@ -56,8 +56,9 @@ class LdmConfig(TrainingConfig):
         target: "epsilon", "v", "x0" or "flow" (rectified flow).
         noise_schedule: Diffusers' beta_schedule; a flow has none.
         zero_terminal_snr: Whether the noisiest step is noise alone.
-        whole_share: Share of the samples whose whole crop is blanked, so that the pipeline can also make crops from
-            their semantic map alone; needs model.num_labels 8.
+        whole_share: Share of the samples whose whole crop is painted, with the encoded semantic map in the place of
+            the CT, so that the pipeline can also make crops from their map alone; needs model.num_labels 8. With 1 it
+            learns nothing else.
         density: Extra weight of the structure loss's error along the latent direction that changes density.
         decoded: Extra weight of the structure loss's error as the decoder shows it.
         texture: Texture losses.
@@ -101,11 +102,9 @@ class LdmConfig(TrainingConfig):
                 'objective "adversarial": expected initial, the pipeline of a trained stage 2, a target other than '
                 '"flow", and no texture losses'
             )
-        others = self.texture.losses or self.whole_share or self.density or self.decoded
+        others = self.texture.losses or self.density or self.decoded
         if self.objective == "gan" and (self.target != "x0" or others):
-            raise ValueError(
-                'objective "gan": expected target "x0", and no whole_share, density, decoded and texture losses'
-            )
+            raise ValueError('objective "gan": expected target "x0", and no density, decoded and texture losses')
 
 
 ARGUMENTS = read_arguments(LdmConfig, __name__)
@@ -118,13 +117,13 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from autoencoder.latent_dataset import load_latents, read_latent
-from autoencoder.latents import decoded_gains, density_direction, standardise
+from autoencoder.latents import decoded_gains, density_direction
 from autoencoder.loading import load_autoencoder
 from autoencoder.networks.discriminator import PatchDiscriminator3D
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
 from diffusion.adversarial import AdversarialDiffusion
 from diffusion.attributes import forgotten
-from diffusion.conditioning import BLANK, blank, blank_whole, condition_channels, lesion_neighbourhood
+from diffusion.conditioning import blank, condition_channels, lesion_neighbourhood, map_as_hu, show_map
 from diffusion.losses.time_weights import weights_over_time
 from diffusion.one_step_gan import OneStepGAN
 from diffusion.population import APPEARANCE, CHARACTER, LesionPopulation, equivalent_diameter_mm
@@ -182,12 +181,12 @@ def main(config: LdmConfig) -> None:
         directions = directions_of(vae, latents, config)
         run.prepare(stage_two_of(unet, config.texture, config.target, config.background_weight, directions))
     vae.to(run.device).requires_grad_(False)
-    empty = blank_latent(vae, batch_shape=row["ct_hu"].shape) if config.whole_share else None
     for batch in run.batches(latents):
         x0, noise, t = diffusion_draw(batch, T, config.seed, run.device)
-        if empty is not None:
+        if config.whole_share:
             whole = uniform(1, config.seed, "whole", batch["draw"])[:, 0] < config.whole_share
-            batch = blank_whole(batch, whole.to(run.device), empty)
+            with run.accelerator.autocast():
+                batch = show_map(batch, whole.to(run.device), vae)
         if attributes:
             draws = uniform(2 + len(attributes), config.seed, "attributes", batch["draw"])
             batch["attributes"] = forgotten(batch["attributes"], draws, config.forget_all, attributes)
@@ -197,11 +196,11 @@ def main(config: LdmConfig) -> None:
 
         if run.evaluation_due():
             with run.averaged() as averaged:
-                pipeline = pipeline_of(vae, averaged.unet, sampler, row, None)
+                pipeline = pipeline_of(vae, averaged.unet, sampler, row, None, config)
                 picture = config.out / "samples" / f"step_{run.step:06d}.png"
                 run.log(validation_loss(vae, averaged.unet, scheduler, config) | evaluate(pipeline, config, picture))
     if run.finished:
-        run.save("pipeline", lambda averaged: pipeline_of(vae, averaged.unet, sampler, row, population))
+        run.save("pipeline", lambda averaged: pipeline_of(vae, averaged.unet, sampler, row, population, config))
 
 
 def directions_of(vae: Any, latents: LatentNodules, config: LdmConfig, crops: int = 8) -> Tensor | None:
@@ -216,13 +215,6 @@ def directions_of(vae: Any, latents: LatentNodules, config: LdmConfig, crops: in
         gains = decoded_gains(vae, rows["latent_mean"], cells)
         directions.append((config.decoded / len(gains)) ** 0.5 * gains)
     return torch.cat(directions) if directions else None
-
-
-@torch.no_grad()
-def blank_latent(vae: Any, batch_shape: tuple[int, ...]) -> Tensor:
-    """Standardised latent of a crop that is blanked altogether, (1, C, d, h, w)."""
-    nothing = torch.full((1, 1, *batch_shape), BLANK, device=vae.device)
-    return standardise(vae.encode(nothing).latent_dist.mode(), vae.config)
 
 
 def check_spacing(latents: Dataset, path: Path) -> None:
@@ -258,11 +250,14 @@ def logged(run: TrainingRun, losses: dict[str, Tensor], t: Tensor, scheduler) ->
     return values
 
 
-def pipeline_of(vae, unet, sampler, row: dict, population: LesionPopulation | None) -> LesionInpaintPipeline:
+def pipeline_of(
+    vae, unet, sampler, row: dict, population: LesionPopulation | None, config: LdmConfig
+) -> LesionInpaintPipeline:
     """The pipeline on the grid of the encoded dataset."""
     grid = {"crop_size": row["ct_hu"].shape[0], "spacing_mm": float(row["spacing_mm"][0])}
     grid |= {"paint_margin_mm": float(row["paint_margin_mm"]), "detailed_map": bool(row.get("detailed_map", False))}
-    return LesionInpaintPipeline(vae, unet, sampler, population=population, **grid)
+    encoded_map = config.whole_share > 0
+    return LesionInpaintPipeline(vae, unet, sampler, population=population, encoded_map=encoded_map, **grid)
 
 
 def population_of(
@@ -299,32 +294,40 @@ def validation_loss(vae, unet: SPADEUNet3D, scheduler, config: LdmConfig) -> dic
     for start in range(0, len(held_out), config.batch_size):
         rows = [held_out[row, row] for row in range(start, min(start + config.batch_size, len(held_out)))]
         batch = {name: value.to(vae.device) for name, value in default_collate(rows).items()}
+        if config.whole_share == 1:
+            batch = show_map(batch, torch.ones(len(rows), dtype=torch.bool, device=vae.device), vae)
         draw = diffusion_draw(batch, scheduler.config["num_train_timesteps"], config.seed, vae.device)
         losses.append(stage_two(vae, scheduler, batch, *draw)[1]["structure"])
     return {"validation_loss": float(torch.cat(losses).mean())}
 
 
 def evaluate(pipeline: LesionInpaintPipeline, config: LdmConfig, picture: Path) -> dict[str, float]:
-    """Inpaint held-out lesions from a fixed seed: error inside the masks, and a picture beside the real ones."""
+    """Inpaint held-out lesions from a fixed seed: error inside the masks, and a picture beside the real ones.
+
+    With `whole_share` 1 it makes whole crops.
+    """
     pipeline.set_progress_bar_config(disable=True)
     held_out = load_latents(config.data, "validation")
     indices = np.linspace(0, len(held_out) - 1, min(config.evaluate_crops, len(held_out))).astype(int)
     rows = [read_latent(held_out, int(index)) for index in indices]
-    names = ("ct_hu", "lesion_mask", "valid_mask")
-    ct_hu, lesion_mask, valid_mask = (
+    names = ("ct_hu", "lesion_mask", "valid_mask", "semantic_map")
+    ct_hu, lesion_mask, valid_mask, semantic_map = (
         torch.from_numpy(np.stack([row[name] for row in rows]))[:, None] for name in names
     )
-    made = pipeline(
-        ct_hu,
-        lesion_mask,
-        valid_mask=valid_mask,
-        num_inference_steps=config.adversarial.calls if config.objective == "adversarial" else config.evaluate_steps,
-        generator=[torch.Generator().manual_seed(index) for index in range(len(rows))],
-    )
-    result = made.ct
+    sampling = {
+        "valid_mask": valid_mask,
+        "num_inference_steps": config.adversarial.calls if config.objective == "adversarial" else config.evaluate_steps,
+        "generator": [torch.Generator().manual_seed(index) for index in range(len(rows))],
+    }
     window = (pipeline.vae.config["window_width"], pipeline.vae.config["window_level"])
-    real, painted = to_norm(ct_hu.float(), *window), to_norm(result.float(), *window)
-    blanked = blank(real, made.paint_mask)
+    real = to_norm(ct_hu.float(), *window)
+    if config.whole_share == 1:
+        result = torch.from_numpy(pipeline.synthesize(semantic_map, **sampling))
+        blanked = to_norm(map_as_hu(semantic_map), *window)
+    else:
+        made = pipeline(ct_hu, lesion_mask, **sampling)
+        result, blanked = made.ct, blank(real, made.paint_mask)
+    painted = to_norm(result.float(), *window)
     columns = zip(real[:, 0], blanked[:, 0], painted[:, 0], (painted - real)[:, 0], strict=True)
     save_slices(picture, list(columns), ["real", "given", "inpainted", "difference"])
     hu_bias = ((result - ct_hu).float() * lesion_mask).sum() / lesion_mask.sum()

@@ -28,7 +28,7 @@ def save_checkpoint(folder: Path, step: int, parts: dict[str, Any], seconds: flo
         folder: The run's checkpoint folder.
         step: Optimisation steps that are done.
         parts: Objects with `state_dict`: model, EMA, optimiser, learning-rate schedule, gradient scaler.
-        seconds: Wall-clock of those steps.
+        seconds: That those steps took.
     Raises: OSError: If it cannot be written, on a full disk for example; the one before is as it was.
     """
     state = {"step": step, "seconds": seconds, "parts": {name: part.state_dict() for name, part in parts.items()}}

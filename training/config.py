@@ -37,6 +37,8 @@ class TrainingConfig:
             checkpoint, if that is at this step or later.
         budget_minutes: Total training time over all continuations, without evaluations and checkpoints. When it is
             spent, the run is finished with the steps that it has.
+        cpu_clock: Whether the budget is CPU time of this process (not of its loader processes), and not the time on the
+            clock: for a CPU that other work shares.
         push_to_hub: Repository "OWNER/NAME" on the Hugging Face Hub to push the finished model to, with its card; null
             pushes nothing. The access token is `HF_TOKEN` or that of `hf auth login`.
         hub_private: Make that repository private, and refuse a public one.
@@ -62,5 +64,6 @@ class TrainingConfig:
     max_minutes: float | None = None
     stop_at: int | None = None
     budget_minutes: float | None = None
+    cpu_clock: bool = False
     push_to_hub: str | None = None
     hub_private: bool = True

@@ -78,7 +78,7 @@ class TrainingRun:
         self._batch = 0  # batches of this process that are done, all steps together
         self._losses: list[Tensor] = []  # of the step in hand
         self.seconds = 0.0  # that the steps took, data loading included
-        self._begun = time.monotonic()  # of the step in hand
+        self._begun = self._clock()  # of the step in hand
         self._budget_spent = False
         self.skipped, self._skipped_in_a_row = 0, 0
         self._bar: tqdm | None = None
@@ -162,7 +162,7 @@ class TrainingRun:
             pin_memory=self.device.type == "cuda",
             persistent_workers=config.workers > 0,
         )
-        self._started = self._begun = time.monotonic()
+        self._started, self._begun = time.monotonic(), self._clock()
         previous = {number: signal.signal(number, self._ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         bar = tqdm(
             total=config.steps, initial=self.step, desc=config.out.name, disable=not accelerator.is_local_main_process
@@ -191,7 +191,7 @@ class TrainingRun:
                 if stop:
                     bar.write(f"stopped after step {self.step} of {config.steps}; the same command continues")
                     break
-                self._begun = time.monotonic()  # what is done between two steps is no training
+                self._begun = self._clock()  # what is done between two steps is no training
         finally:
             bar.close()
             for number, handler in previous.items():
@@ -229,7 +229,7 @@ class TrainingRun:
         if finite:
             self.ema.step(self._averaged_tensors())
         self.step += 1
-        self.seconds += time.monotonic() - self._begun
+        self.seconds += self._clock() - self._begun
         self._budget_spent = self._is_budget_spent()
         self._count_skipped(finite, loss)
         if self.step % self.config.log_every == 0:  # as `log_due` said before
@@ -345,6 +345,10 @@ class TrainingRun:
 
     def _ask_to_stop(self, number: int, frame: object) -> None:
         self._stop = True  # the step in hand is finished and checkpointed first
+
+    def _clock(self) -> float:
+        """Seconds that count as time of training."""
+        return time.process_time() if self.config.cpu_clock else time.monotonic()
 
     def _is_budget_spent(self) -> bool:
         budget = self.config.budget_minutes

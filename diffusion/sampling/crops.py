@@ -1,7 +1,7 @@
 """Crops on the model's grid, made from tensors and pasted back; `scan_crop` does the same for a whole scan."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ class Crops:
         paint_mask: 1 where something is painted: the lesion and a margin around it.
         valid_mask: 0 where the crop reaches outside its scan.
         semantic_map: Labels of `imaging.semantic_map.LABELS`; None lets the pipeline make the map.
+        drawn: Whether `ct_hu` is a drawing of the map (`conditioning.map_as_hu`): then nothing of it is blanked.
     """
 
     ct_hu: Tensor
@@ -33,6 +34,7 @@ class Crops:
     paint_mask: Tensor
     valid_mask: Tensor
     semantic_map: Tensor | None = None
+    drawn: bool = field(default=False, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.ct_hu)
@@ -42,7 +44,8 @@ class Crops:
         if count == 1:
             return self
         given = (self.ct_hu, self.lesion_mask, self.paint_mask, self.valid_mask, self.semantic_map)
-        return Crops(*(None if one is None else one.repeat_interleave(count, 0) for one in given))  # type: ignore[arg-type]
+        many = [None if one is None else one.repeat_interleave(count, 0) for one in given]
+        return Crops(*many, drawn=self.drawn)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from autoencoder.latents import standardise, unstandardise
 from diffusion.attributes import composition_of
-from diffusion.conditioning import blank, condition_of
+from diffusion.conditioning import blank, condition_of, map_as_hu
 from diffusion.option_types import Attributes, Scales, ShapeKind
 from diffusion.population import equivalent_diameter_mm, surroundings_hu
 from diffusion.sampling.crops import Crops, TensorCrops, check_batch, check_crops, crops_of_tensors
@@ -26,6 +26,7 @@ from diffusion.sampling.request import STEPS, InpaintRequest, ResolvedRequest
 from diffusion.sampling.samplers import check_fits, set_steps
 from diffusion.sampling.steering import steering_of
 from imaging.lesions.composition import composed
+from imaging.lesions.mask import binary_mask
 from imaging.semantic_map import FIRST_NODULE, LABELS, inpainting_map
 from imaging.window import to_hu, to_norm
 
@@ -80,6 +81,8 @@ class LesionInpaintPipeline(LesionPipeline):
         detailed_map: Whether its semantic maps show vessels and the painted margin
             (`imaging.semantic_map.inpainting_map`), and the composition of a lesion whose texture is known
             (`imaging.lesions.composition.composed`).
+        encoded_map: Whether :meth:`synthesize` shows the U-Net the encoded map where it sees the CT otherwise. False
+            shows it a blank crop.
     """
 
     model_cpu_offload_seq = "vae->unet->vae"
@@ -101,6 +104,7 @@ class LesionInpaintPipeline(LesionPipeline):
         time_shift: float = 0.0,
         detailed_map: bool = False,
         finish: bool = False,
+        encoded_map: bool = False,
     ) -> None:
         super().__init__()
         optional = {"guide": guide, "population": population, "shapes": shapes}
@@ -112,6 +116,7 @@ class LesionInpaintPipeline(LesionPipeline):
             time_shift=time_shift,
             detailed_map=detailed_map,
             finish=finish,
+            encoded_map=encoded_map,
         )
         self._trained_scheduler = scheduler  # another that takes its place must fit it
 
@@ -233,17 +238,42 @@ class LesionInpaintPipeline(LesionPipeline):
 
     @torch.no_grad()
     def synthesize(
-        self, semantic_map: Any, num_inference_steps: int = STEPS, generator: Generators = None
+        self,
+        semantic_map: Any,
+        num_inference_steps: int = STEPS,
+        generator: Generators = None,
+        valid_mask: Any = None,
+        attributes: Attributes | None = None,
+        guidance_scale: Scales = 1.0,
+        guidance_range: Sequence[float] | None = None,
+        cfg_scale: float = 1.0,
+        hu_scale: float = 1.0,
+        time_shift: float | None = None,
     ) -> np.ndarray:
         """Crops from their semantic map alone: LSDM's task, in 3D. The U-Net must have been trained for it.
 
         Args:
             semantic_map: Labels (`imaging.semantic_map.LABELS`), integer (B, 1, D, H, W).
             num_inference_steps, generator: As in the call.
+            valid_mask: 0 where a crop reaches outside its scan, same shape; what is made there has no meaning. None
+                makes all of the crop.
+            attributes, guidance_scale, guidance_range, cfg_scale, hu_scale, time_shift: As in the call, of the map's
+                lesion.
         Returns: HU within the window, float32 (B, 1, D, H, W).
-        Raises: ValueError: If the U-Net knows only background and lesion, or shapes do not fit.
+        Raises: ValueError: If the U-Net knows only background and lesion, or shapes or requests do not fit.
         """
-        request = InpaintRequest(steps=num_inference_steps, draw_appearance=False, finish=False, match_noise=False)
+        request = InpaintRequest(
+            attributes=attributes or {},
+            guidance_scale=guidance_scale,
+            guidance_range=guidance_range,
+            cfg_scale=cfg_scale,
+            hu_scale=hu_scale,
+            time_shift=time_shift,
+            steps=num_inference_steps,
+            draw_appearance=False,
+            finish=False,
+            match_noise=False,
+        )
         labels = torch.as_tensor(semantic_map)
         if self.unet.config["num_labels"] != len(LABELS):
             raise ValueError(
@@ -252,8 +282,17 @@ class LesionInpaintPipeline(LesionPipeline):
             )
         nothing, everywhere = torch.zeros(labels.shape), torch.ones_like(labels, dtype=torch.uint8)
         check_crops(nothing, everywhere, self.unet.size_multiple)
+        valid = everywhere
+        if valid_mask is not None:
+            valid = torch.from_numpy(binary_mask(torch.as_tensor(valid_mask).cpu().numpy(), "valid_mask"))
+        if valid.shape != labels.shape:
+            raise ValueError(
+                f"valid_mask has shape {tuple(valid.shape)}, semantic_map {tuple(labels.shape)}; must be equal"
+            )
         lesion_mask = (labels >= FIRST_NODULE).to(torch.uint8)
-        crops = Crops(nothing, lesion_mask, everywhere, everywhere, labels)
+        drawn = self.config["encoded_map"]
+        ct_hu = map_as_hu(labels) if drawn else nothing
+        crops = Crops(ct_hu, lesion_mask, everywhere, valid, labels, drawn=drawn)
         return self.generate(crops, request, generator).cpu().numpy()
 
     @torch.no_grad()
@@ -294,7 +333,7 @@ class LesionInpaintPipeline(LesionPipeline):
         steering = steering_of(self, request, lesion_mask, complete)
         modulation = self.unet.modulate(self._map_of(crops, steering.attributes, generator).to(device))
         ct_norm = to_norm(crops.ct_hu.to(device, torch.float32), *window).to(self.unet.dtype)
-        blanked = self.vae.encode(blank(ct_norm, paint_mask)).latent_dist.mode()
+        blanked = self.vae.encode(ct_norm if crops.drawn else blank(ct_norm, paint_mask)).latent_dist.mode()
         condition = condition_of(standardise(blanked, config), lesion_mask, paint_mask, valid_mask, factor)
 
         set_steps(self.scheduler, request.steps, device)

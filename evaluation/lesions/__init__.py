@@ -17,6 +17,7 @@ Sets of lesions:
 - set_comparison: distances between a synthetic and a real set, beside real vs real in the same splits
 - shared_masks: which synthetic lesions share a mask or a patient with a real one
 - pair_comparison: a synthetic lesion against the real one of the same mask
+- whole_crops: crops made from their semantic map against the real ones
 - method_tests: paired tests between methods
 - detector, detector_figures: how well a classifier tells synthetic lesions from real ones; controls: real lesions with
   a known fault

@@ -4,6 +4,7 @@ How a lesion is painted is said by `paint_batch` alone; everything else counts, 
 """
 
 import csv
+import inspect
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,6 +34,9 @@ from imaging.dataset.nodules import (
     read_nodule,
     save_nodule_dataset,
 )
+from imaging.lesions.mask import grown_mask
+from imaging.semantic_map import inpainting_map
+from imaging.window import AIR_HU
 
 SampleIndex = tuple[int, int]  # row of the dataset, sample of its mask
 
@@ -128,7 +132,8 @@ def paint_batch(
     try:
         given = [given_row(nodules, index, config) for index, _ in batch]
         generators = [noise_generator(config.seed, config.samples * index + sample) for index, sample in batch]
-        made = painted_crops(pipeline, given, generators, config.call_options())
+        paint = synthesized_crops if config.site == "whole" else painted_crops
+        made = paint(pipeline, given, generators, requests_of(config, given))
         size = crop_size_of(nodules)
         for (_, sample), row, volume in zip(batch, given, made, strict=True):
             check_row(synthetic_row(row, volume, sample, config.samples), size, nodule_features(size))
@@ -139,6 +144,45 @@ def paint_batch(
         alone = [paint_batch(pipeline, nodules, [lesion], config) for lesion in batch]
         return {lesion: outcome for outcomes in alone for lesion, outcome in outcomes.items()}
     return dict(zip(batch, made, strict=True))
+
+
+def requests_of(config: SyntheticSetConfig, given: list[dict[str, Any]]) -> dict[str, Any]:
+    """Options of the call that paints these nodules."""
+    options = config.call_options()
+    own = {
+        name: [None if np.isnan(row[name]) else float(row[name]) for row in given] for name in config.own_ratings or ()
+    }
+    return options | {"attributes": options["attributes"] | own}
+
+
+def synthesized_crops(
+    pipeline: LesionInpaintPipeline,
+    given: list[dict[str, Any]],
+    generators: list[torch.Generator],
+    options: Mapping[str, Any],
+) -> list[np.ndarray]:
+    """Crops made altogether from the semantic maps of these nodules' crops, int16 HU (D, H, W).
+
+    Args:
+        pipeline, given, generators, options: As for :func:`painted_crops`; options of finishing and blending are of no
+            use here.
+    Raises: ValueError: If a crop has another spacing than the model, or as the pipeline does.
+    """
+    grid = pipeline.config
+    spacings_mm = np.stack([row["spacing_mm"] for row in given])
+    if not np.allclose(spacings_mm, grid["spacing_mm"], rtol=1e-3):
+        raise ValueError(f"crops of {spacings_mm[0]} mm, the model makes crops of {grid['spacing_mm']:g} mm")
+    maps = []
+    for row in given:
+        ct_hu, lesion_mask, valid_mask = (row[name] for name in ("ct_hu", "lesion_mask", "valid_mask"))
+        paint_mask = grown_mask(lesion_mask, grid["paint_margin_mm"], row["spacing_mm"]) * valid_mask
+        parts = {"solid_mask": row.get("solid_mask"), "detailed_map": grid["detailed_map"]}
+        maps.append(inpainting_map(ct_hu, lesion_mask, paint_mask, row["spacing_mm"], valid_mask, **parts))
+    valid = np.stack([row["valid_mask"] for row in given])[:, None]
+    known = inspect.signature(pipeline.synthesize).parameters
+    requested = {name: value for name, value in options.items() if name in known}
+    made = pipeline.synthesize(np.stack(maps)[:, None], generator=generators, valid_mask=valid, **requested)
+    return list(np.rint(made[:, 0]).clip(min=AIR_HU).astype(np.int16))  # a window reaches below air
 
 
 def painted_crops(
@@ -196,7 +240,7 @@ def given_row(nodules: Dataset, index: int, config: SyntheticSetConfig) -> dict[
     Raises: ValueError: If no crop that was tried has room.
     """
     row = read_nodule(nodules, index)
-    if config.site == "own":
+    if config.site != "free":
         return row
     random = generator(config.seed, "site", index)
     hosts = (read_nodule(nodules, int(host)) for host in random.permutation(len(nodules)))

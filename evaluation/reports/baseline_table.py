@@ -22,6 +22,11 @@ PROPOSAL_TABLE = {  # the texture-loss proposal (docs/references.md) as printed:
     "Step-aware": ("0.017 (0.012)", "6.39 (13.84)", "0.00061 (0.00084)", "25.09", NONE, "0.026 (0.042)"),
     "GAN": ("0.14 (0.17)", "54.48 (122.55)", "0.0035 (0.0029)", "100.88", NONE, "792 (2355)"),
 }
+COSTS_READING = (
+    "Training: time of the optimisation steps, on the clock or with --cpu-clock of the CPU, data loading included; "
+    "evaluations, checkpoints and stage 1 not. Seconds a lesion: one lesion at a time, on the machine that evaluated "
+    "it."
+)
 READING = (
     "Proposal: Table 1 of the unpublished proposal on texture-aware, time-conditioned lesion inpainting, preliminary "
     "experiments: another preparation of LIDC-IDRI, 443 malignant nodules to train on, 49 to test on, and its own "
@@ -34,8 +39,7 @@ READING = (
     "divided by its standard deviation over the real lesions.",
     "MSE: between a lesion and the real one in whose mask it was made, on the CT mapped from -1150 ... 350 HU to "
     "[-1, 1], in the mask only; mean (standard deviation over lesions). It rewards the average lesion, not a real one.",
-    "Training: wall-clock of the optimisation steps, data loading included; evaluations, checkpoints and stage 1 "
-    "not. Seconds a lesion: one lesion at a time, on the machine that evaluated it.",
+    COSTS_READING,
 )
 
 
@@ -80,10 +84,15 @@ def baseline_blocks(report: Mapping[str, Any], costs: Mapping[str, Cost]) -> lis
         Heading("Further distances"),
         Table(["set", *MORE_DISTANCES], [*more, floor_row(report, methods, MORE_DISTANCES)]),
         Heading("What the methods took"),
-        Table(["method", *COSTS], [[method, *_cost_cells(cost)] for method, cost in costs.items()]),
+        cost_table(costs),
         Heading("How to read this"),
         Bullets(READING),
     ]
+
+
+def cost_table(costs: Mapping[str, Cost]) -> Table:
+    """What each method took."""
+    return Table(["method", *COSTS], [[method, *_cost_cells(cost)] for method, cost in costs.items()])
 
 
 def distance_cells(report: Mapping[str, Any], method: str, metrics: tuple[str, ...]) -> list[str]:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import binary_dilation
 from skimage.measure import block_reduce
+from tiny_models import pixel_autoencoder
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -15,9 +16,13 @@ from diffusion.conditioning import (
     condition_channels,
     condition_of,
     lesion_neighbourhood,
+    map_as_hu,
     mask_coverage,
     octant_coverage,
+    show_map,
 )
+from imaging.semantic_map import HU_EDGES, LABEL_HU, LABELS, semantic_map
+from imaging.window import to_norm
 
 
 def random_mask(dtype: torch.dtype = torch.uint8) -> Tensor:
@@ -91,3 +96,26 @@ def test_a_whole_crop_is_blanked_for_the_chosen_samples_alone():
     for name in ("blanked_latent", "paint_mask"):
         assert torch.equal(whole[name][1], batch[name][1])
     assert not batch["paint_mask"].all() and whole["draw"] is batch["draw"]
+
+
+def test_a_map_drawn_as_ct_has_that_map_again():
+    labels = torch.randint(0, 4, (4, 6, 8), generator=torch.Generator().manual_seed(0))
+    assert len(LABEL_HU) == len(LABELS) and np.digitize(LABEL_HU[:4], HU_EDGES).tolist() == [0, 1, 2, 3]
+    again = semantic_map(map_as_hu(labels).numpy(), lung=np.zeros(labels.shape, bool))
+    assert np.array_equal(again, labels)
+
+
+def test_the_encoded_map_takes_the_ct_s_place_in_the_chosen_samples_alone():
+    vae = pixel_autoencoder()
+    labels = torch.randint(0, 8, (2, 1, 4, 6, 8), generator=torch.Generator().manual_seed(0))
+    batch = {
+        "blanked_latent": torch.randn(2, 1, 4, 6, 8),
+        "paint_mask": torch.zeros(2, 1, 4, 6, 8),
+        "semantic_map": labels.to(torch.uint8),
+    }
+    whole = show_map(batch, torch.tensor([False, True]), vae)
+    drawn = to_norm(torch.tensor(LABEL_HU)[labels])
+    assert_close(whole["blanked_latent"][1], (drawn[1] + 0.2) / 0.5)  # standardised
+    assert torch.equal(whole["blanked_latent"][0], batch["blanked_latent"][0])
+    assert whole["paint_mask"][1].all() and not whole["paint_mask"][0].any()
+    assert show_map(batch, torch.tensor([False, False]), vae)["blanked_latent"] is batch["blanked_latent"]

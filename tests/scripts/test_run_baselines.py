@@ -6,17 +6,22 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from datasets import DatasetDict
 
 from autoencoder import AutoencoderKL3D
-from diffusion import conditioning
-from evaluation.lesions import synthetic_sets
+from autoencoder.loading import load_autoencoder
+from diffusion import LesionInpaintPipeline, SPADEUNet3D, conditioning
+from diffusion.process import training_scheduler
+from evaluation.lesions import synthetic_sets, whole_crops
 from evaluation.reports import lesion_pictures
 from evaluation.reports.baseline_table import PROPOSAL_TABLE
+from evaluation.reports.whole_crop_tables import TABLE_5_1, TABLE_5_2
 from foundation.command import run_script
+from guidance import MultiClassifierGuidance, NoduleClassifier3D
 from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
 from imaging.window import to_norm
 from scripts import encode_latents, run_baselines
@@ -161,6 +166,45 @@ def test_killed_at_every_stage_and_continued_it_ends_with_the_same_bytes_and_a_f
             main(replace(config, **change))
 
 
+@pytest.mark.slow
+def test_whole_crops_of_a_gan_of_ours_and_of_ours_with_each_classifier_in_lsdms_tables(config, quick, monkeypatch):
+    monkeypatch.setattr(whole_crops, "LEAST_EDGE", 11)  # the phantom's crops have 16 voxels
+    pipeline = LesionInpaintPipeline(
+        load_autoencoder(config.vae), SPADEUNet3D(2, 12, channels=(4, 8), map_channels=4), training_scheduler("v")
+    )
+    bare = config.out.with_name("bare")
+    pipeline.save_pretrained(bare)
+    classifier = NoduleClassifier3D({"malignancy": ["benign", "malignant"]}, ["texture"], latent_channels=2, cells=4)
+    pipeline.register_modules(guide=MultiClassifierGuidance.of([classifier]))
+    guided = config.out.with_name("guided")
+    pipeline.save_pretrained(guided)
+
+    others = {"guide": str(guided), "pipelines": f"again={config.out / 'ours/pipeline'}"}
+    config = replace(config, task="whole", methods="conditional_gan,ours", **others)
+    with pytest.raises(ValueError, match=r"guide .*bare: this pipeline has none; train one with"):
+        main(replace(config, methods="ours", guide=str(bare)))
+    main(config)
+    tables = (config.out / "tables.md").read_text()
+    ours = ["ours", "ours + malignancy", "ours + texture", "ours + guide"]
+    for section, source in (("5.1", TABLE_5_1), ("5.2", TABLE_5_2)):
+        part = tables.split(f"Table {section})")[1].split("\n## ")[0]
+        rows = [line.split("|")[1].strip() for line in part.splitlines() if line.startswith("| ")][2:]
+        printed = [f"{name} (2D, other data)" for name in source]
+        assert rows == ["conditional_gan", *ours, "again", whole_crops.OTHERS, *printed]
+    assert "FID: switched off" in tables and "6 crops a set; 6 of them in the paired figures." in tables
+
+    crops = {name: (config.out / name / "lesions/validation").glob("*.arrow") for name in (*ours, "again")}
+    crops = {name: b"".join(file.read_bytes() for file in sorted(found)) for name, found in crops.items()}
+    assert crops["ours"] == crops["again"] and len(set(crops.values())) == len(ours)
+    real = load_nodules(config.data, "validation")
+    made = load_nodules(config.out / "conditional_gan/lesions", "validation")
+    outside = np.array(real[0]["lesion_mask"]) == 0
+    assert (np.array(real[0]["ct_hu"]) != np.array(made[0]["ct_hu"]))[outside].mean() > 0.9
+    with monkeypatch.context() as patch:  # nothing is made twice
+        patch.setattr(synthetic_sets, "paint_batch", None)
+        main(config)
+
+
 def test_a_signal_ends_it_after_the_step_in_hand(config, quick, monkeypatch, capsys):
     update = TrainingRun.update
 
@@ -245,6 +289,7 @@ def test_every_config_of_the_project_is_a_method_of_the_source_or_ours(inputs, t
         ({"steps": 0}, r"steps 0: expected at least 1"),
         ({"lesions": 0}, r"lesions 0: expected at least 1"),
         ({"out": Path("a,b")}, r"out a,b: expected a path without a comma"),
+        ({"guide": "models"}, r"guide, pipelines: of whole crops; add --task whole or leave them out"),
         ({"vae": None}, r"ours\.yaml: a method in latent space; give --latents and --vae"),
     ],
 )

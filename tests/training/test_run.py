@@ -1,5 +1,6 @@
 """A run is a function of its config: however it is stopped and continued, the weights are the same."""
 
+import itertools
 import json
 import os
 import shutil
@@ -133,6 +134,14 @@ def test_a_run_has_its_budget_once_however_often_it_is_continued(config, monkeyp
     assert due == [False, False, False, True]
     assert "3.5 minutes are spent after step 4" in capsys.readouterr().out
     assert not train(budget, due.append, Minute()).seconds > 240 and len(due) == 4  # nothing more, finished as it is
+
+
+def test_a_budget_of_cpu_time_counts_that_alone(config, monkeypatch):
+    wall, cpu = itertools.count(0, 3600), itertools.count(0, 60)  # a call is an hour later, of a minute's work
+    clocks = SimpleNamespace(monotonic=lambda: next(wall), process_time=lambda: next(cpu))
+    monkeypatch.setattr("training.run.time", clocks)
+    run = train(replace(config, steps=60, budget_minutes=2.5, cpu_clock=True), lambda run: None)
+    assert run.step == 3 and run.seconds == 180 and run.finished
 
 
 def test_a_run_finishes_early_with_the_weights_that_the_whole_one_has_there_and_can_go_on(config, uninterrupted):

@@ -25,6 +25,7 @@ from torch.testing import assert_close
 
 from autoencoder.kl import AutoencoderKL3D
 from autoencoder.latents import standardise, unstandardise
+from diffusion.conditioning import condition_of, show_map
 from diffusion.process import TARGETS, training_scheduler
 from diffusion.sampling.pipeline import LesionInpaintPipeline
 from guidance.multi_classifier_guidance import MultiClassifierGuidance
@@ -93,6 +94,27 @@ def test_crop_is_synthesised_from_its_map_alone(monkeypatch: pytest.MonkeyPatch)
     assert torch.equal(sample[:, 2:3], (labels >= 5).float())
     with pytest.raises(ValueError, match="this U-Net knows 2 labels, a semantic map has 8; train one with"):
         pixel_pipeline().synthesize(labels)
+
+
+def test_a_synthesised_crop_sees_what_training_showed(monkeypatch: pytest.MonkeyPatch):
+    unet = tiny_unet(latent_channels=1, condition_channels=4, map_factor=1, num_labels=8)
+    guide = RecordingGuide()
+    pipe = pixel_pipeline(unet, guide=guide, encoded_map=True)
+    forward = Counted(unet, "forward", monkeypatch)
+    labels = torch.randint(0, 8, SHAPE, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    valid_mask = torch.ones_like(labels)
+    valid_mask[..., 6:] = 0
+    options = {"valid_mask": valid_mask, "attributes": {"malignancy": [1.0, None]}, "guidance_scale": 3.0}
+    pipe.synthesize(labels, num_inference_steps=1, generator=seeds(0, 1), **options)
+    masks = {"lesion_mask": (labels >= 5).float(), "paint_mask": torch.zeros(SHAPE), "valid_mask": valid_mask}
+    batch = {**masks, "blanked_latent": torch.zeros(SHAPE), "semantic_map": labels}
+    trained = show_map(batch, torch.tensor([True, True]), pipe.vae)
+    condition = condition_of(*(trained[name] for name in ("blanked_latent", *masks)), 1)
+    assert_close(forward.calls[0][0][0][:, 1:], condition)
+    (requested, lesion_mask, scale, _) = guide.planned[0]
+    assert (requested, scale) == (options["attributes"], 3.0) and torch.equal(lesion_mask, labels >= 5)
+    with pytest.raises(ValueError, match=r"valid_mask has shape \(2, 1, 4, 6, 4\), semantic_map \(2, 1, 4, 6, 8\)"):
+        pipe.synthesize(labels, valid_mask=valid_mask[..., :4])
 
 
 EULER = EulerDiscreteScheduler.from_config(training_scheduler("v").config)  # which scales what the network sees

@@ -1,6 +1,7 @@
 """Synthetic sets: lost lesions cost themselves alone, killed runs continue, and other settings are refused."""
 
 import csv
+import functools
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import pixel_pipeline, randomised
+from scipy import ndimage
+from tiny_models import RecordingGuide, pixel_pipeline, randomised, tiny_unet
 
 from diffusion import LesionInpaintPipeline, SPADEUNet3D
 from evaluation.lesions import synthetic_sets
@@ -82,6 +84,38 @@ def test_crops_of_another_spacing_are_painted_as_scans_and_keep_what_lies_beyond
         differs = row["ct_hu"] != given["ct_hu"]
         assert differs[row["lesion_mask"] > 0].mean() > 0.9
         assert not differs[:2].any()
+
+
+def test_a_whole_crop_is_made_from_the_map_of_the_real_one_and_its_own_ratings_are_requested(config, monkeypatch):
+    unet = tiny_unet(latent_channels=1, condition_channels=4, map_factor=1, num_labels=8)
+    grid = {"crop_size": SIZE, "spacing_mm": SPACING_MM, "paint_margin_mm": 2.0, "detailed_map": True}
+    pipeline = pixel_pipeline(unet, guide=RecordingGuide(), **grid)
+    called = []
+    synthesize = pipeline.synthesize
+
+    @functools.wraps(synthesize)
+    def recorded(semantic_map, **options):
+        called.append((semantic_map, options))
+        return synthesize(semantic_map, **options)
+
+    monkeypatch.setattr(pipeline, "synthesize", recorded)
+    asked = {"site": "whole", "own_ratings": ("malignancy",), "guidance_scale": 2.0}
+    assert made(pipeline, replace(config, lesions=2, **asked)) == (2, 0)
+    given = [row for index, row in enumerate(rows_of(config.data)) if index in (0, 5)]
+    (maps, options), rows = called[0], list(rows_of(config.out))
+    wanted = [None if np.isnan(row["malignancy"]) else row["malignancy"] for row in given]
+    assert options["attributes"] == {"malignancy": wanted}
+    assert (options["guidance_scale"], options["num_inference_steps"]) == (2.0, 2)
+    for real, row, semantic_map in zip(given, rows, maps[:, 0], strict=True):
+        assert np.array_equal(semantic_map >= 5, real["lesion_mask"] > 0)
+        far = ndimage.distance_transform_edt(real["lesion_mask"] == 0, sampling=SPACING_MM) > 2
+        dense = far & (real["ct_hu"] >= -400)
+        assert np.array_equal(semantic_map[dense], 1 + np.digitize(real["ct_hu"][dense], (0, 200)))
+        assert row["nodule_id"] == real["nodule_id"] and (row["ct_hu"] != real["ct_hu"]).mean() > 0.9
+    with pytest.raises(ValueError, match=r"crops of \[2. 2. 2.\] mm, the model makes crops of 1 mm"):
+        made(pixel_pipeline(unet), replace(config, site="whole", out=config.out.with_name("other")))
+    with pytest.raises(ValueError, match="own_ratings margin: expected some of malignancy, lobulation"):
+        replace(config, own_ratings=("margin",))
 
 
 def test_a_lesion_is_the_same_in_any_batch_and_beside_any_number_of_samples(config, pipeline):
