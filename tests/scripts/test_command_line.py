@@ -62,7 +62,9 @@ MISSING = {  # the last option names what is not there
     "train_ldm": "--vae owner/name --out out --data nowhere",
     "train_nodule_net": "--out out.safetensors --dataset nowhere",
     "train_pig": "--out out --data nowhere",
+    "train_translation": "--other . --out out --data nowhere",
     "train_vae": "--data . --out out --scans nowhere",
+    "translate": "--model owner/name --to a --out out --ct nowhere.nii.gz",
     "virtual_trial": "--out out --detector a:b --scans nowhere",
 }
 

@@ -15,9 +15,10 @@ def test_synthesize_counts_lesions_and_seconds_and_compares_the_files(chain, tmp
         synthesize.Config(
             scans=tmp_path / "scans",
             pipeline=str(chain.ldm / "pipeline"),
-            lesions=2,
+            lesions=(2,),
             lesions_per_scan=1,
             processes=(1, 2),
+            batch_sizes=(1,),
             options="--steps 1 --least-plausibility 0 --least-lung 0.5 --ranges.diameter_mm 6.5,9",
             work=tmp_path / "work",
         )
