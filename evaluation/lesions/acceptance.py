@@ -108,6 +108,10 @@ class Acceptance:
 def _grid_share(ct: sitk.Image, mask: sitk.Image, grid: sitk.Image, lesion_mask: np.ndarray) -> float:
     """Mean in the mask of a uniform lesion of contrast 1 that is painted into the scan's grid and sampled again."""
     near = grown_mask(sitk.GetArrayViewFromImage(mask) > 0, GRID_MARGIN_MM, ct.GetSpacing()[::-1])
+    everywhere = sitk.Image(grid.GetSize(), sitk.sitkUInt8) + 1
+    everywhere.CopyInformation(grid)
+    reached = sitk.Resample(everywhere, ct, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    near = near * sitk.GetArrayViewFromImage(reached)  # the margin of the largest lesions ends beyond the grid
     weight, nothing = (sitk.GetImageFromArray(array.astype(np.float32)) for array in (near, np.zeros(near.shape)))
     weight.CopyInformation(ct)
     nothing.CopyInformation(ct)

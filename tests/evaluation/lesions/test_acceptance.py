@@ -67,3 +67,14 @@ def test_a_small_lesion_of_a_coarse_scan_may_be_as_faint_as_its_grid_makes_it(sp
     faint = {**measured, "mean_hu": -850 + share * 650}  # what is left of a requested -200 HU
     assert acceptance.fault(faint, {"mean_hu": -200.0}) is None
     assert acceptance.fault({**faint, "mean_hu": faint["mean_hu"] - 21}, {"mean_hu": -200.0}) is not None
+
+
+def test_a_lesion_whose_margin_ends_beyond_the_grid_is_measured_all_the_same():
+    """In a run of 300 lesions one reached within 3 mm of the grid's border, and ended the run."""
+    acceptance = Acceptance(load_real_lesions(), SIZE, 1.0, hu_tolerance=20.0, least_plausibility=0.0)
+    ct_hu = np.full((SIZE + 16,) * 3, -850, np.int16)
+    inside = np.zeros(ct_hu.shape, np.uint8)
+    inside[20:30, 10:-10, 20:30] = 1  # the grid ends two voxels from both ends
+    ct, mask = sitk.GetImageFromArray(np.where(inside, 0, ct_hu).astype(np.int16)), sitk.GetImageFromArray(inside)
+    measured = acceptance.measure(ct, mask)
+    assert measured["grid_share"] == pytest.approx(1.0) and measured["mean_hu"] == 0
