@@ -125,7 +125,7 @@ def main(config: DownstreamConfig) -> None:
     missing = [f"{cell.file}: not trained yet" for cell in cells if cell not in outcomes]
     opening = (
         f"{len(real)} real and {len(synthetic)} synthetic training lesions, {len(tested)} real lesions of "
-        f"{len({crop.patient_id for crop in tested})} other patients ({config.split}). {openings}"
+        f"{len({crop.patient_id for crop in tested})} other patients ({config.split}). {openings or ''}"
     ).strip()
     save_downstream_report(config.out, figures, opening, missing, config_dict(config))
     print(f"report: {config.out / 'report.html'}, {len(outcomes)} of {len(cells)} trainings")
