@@ -15,7 +15,13 @@ from torch import Tensor, nn
 
 from autoencoder.latents import unstandardise
 from diffusion.conditioning import mask_coverage
-from diffusion.discriminators import ImageDiscriminator, LatentDiscriminator, gradient_penalty, relativistic_loss
+from diffusion.discriminators import (
+    ImageDiscriminator,
+    LatentDiscriminator,
+    gradient_penalty,
+    logits_for_generator,
+    relativistic_loss,
+)
 from diffusion.losses.structure import structure_loss
 from diffusion.losses.time_weights import STRUCTURE, ConstantWeights
 from diffusion.option_types import AdversarialConfig
@@ -157,8 +163,7 @@ def _adversarial_losses(network: nn.Module, pair: _Pair, more: tuple[Tensor, ...
     logits = [logit.chunk(2) for logit in network(both, *(torch.cat([one, one]) for one in more))]
     true, false = [logit[0] for logit in logits], [logit[1] for logit in logits]
     of_discriminator = relativistic_loss(true, false, pair.weights)
-    fixed = {key: parameter.detach() for key, parameter in network.named_parameters()}
-    seen = torch.func.functional_call(network, fixed, (pair.fake, *more))
+    seen = logits_for_generator(network, pair.fake, *more)
     of_generator = relativistic_loss(seen, [logit.detach() for logit in true], pair.weights)
     few = -(-len(real) // PENALISED)
     some = real[:few].requires_grad_(True)

@@ -102,6 +102,13 @@ class LatentDiscriminator(nn.Module):
         return [self.head(h)]
 
 
+def logits_for_generator(network: nn.Module, *inputs: Tensor, **options: Tensor) -> list[Tensor]:
+    """What a discriminator says, with a gradient for its inputs alone and none for its weights."""
+    weights = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    logits: list[Tensor] = torch.func.functional_call(network, weights, inputs, options)
+    return logits
+
+
 def relativistic_loss(better: list[Tensor], worse: list[Tensor], weights: list[Tensor]) -> Tensor:
     """E[-log σ(D(x) - D(x̂))], of the discriminator, or with the two exchanged of the generator (Huang et al. 2024).
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from diffusion.discriminators import gradient_penalty, relativistic_loss
+from diffusion.discriminators import gradient_penalty, logits_for_generator, relativistic_loss
 from diffusion.option_types import TranslationWeights
 from diffusion.spectral_filters import Filters, filtered
 from diffusion.syndiff_scheduler import posterior
@@ -107,7 +107,7 @@ class UnpairedTranslation(nn.Module):
         true, false = _halves(network(torch.cat([real, estimate.detach()])))
         zeros, ones = [torch.zeros_like(one) for one in true], [torch.ones_like(one) for one in true]
         of_discriminator = relativistic_loss(true, zeros, ones) + relativistic_loss(zeros, false, ones)
-        of_generator = relativistic_loss(_fixed(network, estimate), zeros, ones)
+        of_generator = relativistic_loss(logits_for_generator(network, estimate), zeros, ones)
         return of_generator, of_discriminator + self.penalty(real, network)
 
     def step_losses(self, direction: str, source: Tensor, target: Tensor, taught: float) -> dict[str, Tensor]:
@@ -142,7 +142,7 @@ class UnpairedTranslation(nn.Module):
         )
         ones = [torch.ones_like(one) for one in true]
         of_discriminator = relativistic_loss(true, false, ones)
-        seen = _fixed(network, *judged(drawn[1]), signal=signal)
+        seen = logits_for_generator(network, *judged(drawn[1]), signal=signal)
         of_generator = relativistic_loss(seen, [logit.detach() for logit in true], ones)
         return {
             "l1": self.weights.cycle * (predicted - clean).abs().mean(),
@@ -178,9 +178,3 @@ def _halves(logits: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """Logits of a batch of real and then generated samples, apart."""
     pairs = [logit.chunk(2) for logit in logits]
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-
-
-def _fixed(network: nn.Module, *inputs: Tensor, **options: Tensor) -> list[Tensor]:
-    """What a discriminator says, with a gradient for its inputs alone."""
-    weights = {name: parameter.detach() for name, parameter in network.named_parameters()}
-    return torch.func.functional_call(network, weights, inputs, options)

@@ -37,9 +37,9 @@ def run_scans(
         waiting.extend((number, index) for index in range(len(samples)))
 
     while True:
-        while len(waiting) < batch_size and (begun := next(coming, None)) is not None:
+        while max(len(waiting), len(running)) < batch_size and (begun := next(coming, None)) is not None:
             number, steps = begun
-            go_on(number, next(steps), steps)
+            go_on(number, next(steps), steps)  # without samples where none finds a place
         if not running:
             return
         if waiting:
