@@ -48,6 +48,8 @@ def command_lines() -> str:
         "Scripts that paint lesions have the fields of "
         "[`SamplingConfig`][diffusion.sampling.loading.SamplingConfig] as well, `inpaint_nodules` has those of "
         "[`SyntheticSetConfig`][evaluation.lesions.synthetic_set_config.SyntheticSetConfig], "
+        "`inpaint` has those of [`InpaintConfig`][evaluation.inpainting.config.InpaintConfig], "
+        "`run_baselines` has those of [`BaselinesConfig`][evaluation.baselines.config.BaselinesConfig], "
         "and scripts that train have those of [`TrainingConfig`][training.config.TrainingConfig].",
         "",
     ]

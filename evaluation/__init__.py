@@ -5,6 +5,7 @@
 - inpainting/: lesions painted into one scan, and its files; page/: the local page that does so
 - lesions/: measurements and comparisons of sets of lesions
 - reading/: blinded reading studies, with their page
+- baselines/: methods trained for equal time, and compared in one table
 - guided/: requested against achieved attributes, and what a request costs
 - autoencoders/: what an autoencoder loses of CT crops
 - translation/: translations between kernels or doses, judged where the truth is known

@@ -89,6 +89,7 @@ OutputFile = Annotated[Path, Output("file")]
 OutputFolder = Annotated[Path, Output("folder")]
 ModelSource = Annotated[str, MustExist("folder", or_remote=True)]  # folder, Hub repository or URL
 WeightsSource = Annotated[str, MustExist("file", or_remote=True)]  # file, or the word for weights that are fetched
+MixedPrecision = Literal["no", "bf16", "fp16"]
 
 
 def read_arguments(config_type: type[ConfigT], module_name: str) -> ConfigT | None:

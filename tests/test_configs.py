@@ -12,8 +12,9 @@ from typing import Any, get_type_hints
 import pytest
 import yaml
 
+from evaluation.baselines.config import ORDER, BaselinesConfig
+from evaluation.baselines.methods import layers_of, method_of
 from foundation.config import config_dict, parse_config
-from scripts.run_baselines import ORDER, BaselinesConfig, layers_of, method_of
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(

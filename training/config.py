@@ -1,11 +1,8 @@
 """The config fields of every training script; imports no torch."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-from foundation.config import ExistingFolder, OutputFolder, Seed
-
-MixedPrecision = Literal["no", "bf16", "fp16"]
+from foundation.config import ExistingFolder, MixedPrecision, OutputFolder, Seed
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from tqdm.auto import tqdm
 
 from foundation.atomic import recover, write_atomically
 from foundation.claimed_folder import changed_settings
-from foundation.config import config_dict
+from foundation.config import MixedPrecision, config_dict
 from foundation.draws import generator
 from foundation.threads import use_threads
 from training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from training.config import MixedPrecision, TrainingConfig
+from training.config import TrainingConfig
 from training.curves import plot_curves
 from training.draws import DrawSampler
 from training.model_card import write_model_card

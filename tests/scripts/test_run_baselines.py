@@ -13,9 +13,14 @@ import yaml
 from datasets import DatasetDict
 
 from autoencoder import AutoencoderKL3D
+from autoencoder.latent_dataset import load_latents, read_latent
 from autoencoder.loading import load_autoencoder
 from diffusion import LesionInpaintPipeline, SPADEUNet3D, conditioning
 from diffusion.process import training_scheduler
+from evaluation.baselines import sets, tables
+from evaluation.baselines.config import CONFIGS, ORDER, BaselinesConfig
+from evaluation.baselines.methods import method_of
+from evaluation.baselines.pixels import prepare_pixels
 from evaluation.lesions import synthetic_sets, whole_crops
 from evaluation.reports import lesion_pictures
 from evaluation.reports.baseline_table import PROPOSAL_TABLE
@@ -24,8 +29,11 @@ from foundation.command import run_script
 from guidance import MultiClassifierGuidance, NoduleClassifier3D
 from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
 from imaging.window import to_norm
-from scripts import encode_latents, run_baselines
-from scripts.run_baselines import CONFIGS, ORDER, BaselinesConfig, main, method_of, planned, steps_per_second
+from scripts import encode_latents
+from scripts.run_baselines import main
+from training import fixed_time
+from training.checkpoint import read_progress
+from training.fixed_time import planned, steps_per_second
 from training.run import TrainingRun
 
 SMALL = {"batch_size": 2, "warmup_steps": 1, "evaluate_crops": 1, "evaluate_steps": 1, "log_every": 1}
@@ -70,12 +78,12 @@ def config(inputs, tmp_path) -> BaselinesConfig:
 @pytest.fixture
 def quick(monkeypatch):
     """A machine of known speed, few resamples, no pictures."""
-    monkeypatch.setattr(run_baselines, "steps_per_second", lambda method: STEPS_PER_SECOND)
+    monkeypatch.setattr(fixed_time, "steps_per_second", lambda options: STEPS_PER_SECOND)
     monkeypatch.setattr("training.run.plot_curves", lambda metrics, picture: None)
     for draw in ("draw_distributions", "draw_lesions", "draw_copies"):
         monkeypatch.setattr(lesion_pictures, draw, lambda *_: None)
     few = {"evaluate": {"repeats": 10, "permutations": 10}}
-    monkeypatch.setattr(run_baselines, "run_script", lambda name, given: run_script(name, given | few.get(name, {})))
+    monkeypatch.setattr(tables, "run_script", lambda name, given: run_script(name, given | few.get(name, {})))
 
 
 def files(out: Path) -> dict[str, bytes]:
@@ -116,7 +124,7 @@ def test_killed_at_every_stage_and_continued_it_ends_with_the_same_bytes_and_a_f
         (conditioning, "blank", 3),  # in the midst of encoding
         (training, "update", 3),  # after the checkpoint of step 2
         (synthetic_sets, "paint_batch", 2),
-        (run_baselines, "seconds_per_lesion", 1),
+        (sets, "seconds_per_lesion", 1),
         (training, "update", 2),  # of the next method
         (lesion_pictures, "draw_lesions", 1),
     ):
@@ -217,7 +225,7 @@ def test_a_signal_ends_it_after_the_step_in_hand(config, quick, monkeypatch, cap
     with pytest.raises(SystemExit) as end:
         main(replace(config, methods="ours"))
     assert end.value.code == 0 and "stopped; the same command goes on" in capsys.readouterr().out
-    assert run_baselines.read_progress(config.out / "ours/checkpoint").step == 1
+    assert read_progress(config.out / "ours/checkpoint").step == 1
     assert not (config.out / "ours/lesions").exists()
 
 
@@ -230,23 +238,22 @@ def test_one_precision_for_all_or_that_of_the_config(config):
 
 
 def test_steps_are_planned_from_the_measured_speed_once(config, monkeypatch):
-    monkeypatch.setattr(run_baselines, "LEAST_MEASURED_S", 0.3)
+    monkeypatch.setattr(fixed_time, "LEAST_MEASURED_S", 0.3)
     method = method_of(replace(config, budget_minutes=0.05), "ours")
-    rate = steps_per_second(method)
+    rate = steps_per_second(method.options)
     assert 1 < rate < 1000 and list(method.out.iterdir()) == []
-    monkeypatch.setattr(run_baselines, "steps_per_second", lambda method: 2.0)
+    monkeypatch.setattr(fixed_time, "steps_per_second", lambda options: 2.0)
     method = method_of(replace(config, budget_minutes=30.0), "ours")
-    run = planned("ours", method)
-    expected = {"steps": 0.95 * 30 * 60 * 2, "checkpoint_every": 120, "budget_minutes": 30}
-    assert {name: run.options[name] for name in expected} == expected
-    monkeypatch.setattr(run_baselines, "steps_per_second", lambda method: 3.0)
-    assert planned("ours", method) == run
+    plan = planned(method.options)
+    assert plan == {"steps": 0.95 * 30 * 60 * 2, "evaluate_every": fixed_time.NEVER, "checkpoint_every": 120}
+    monkeypatch.setattr(fixed_time, "steps_per_second", lambda options: 3.0)
+    assert planned(method.options) == plan
 
 
 def test_voxel_methods_see_ct_norm_itself_with_the_margin_of_the_latents(config):
-    run_baselines.prepare_pixels(config)
-    vae = run_baselines.load_autoencoder(config.out / "pixel/model")
-    row = run_baselines.read_latent(run_baselines.load_latents(config.out / "pixel/latents", "train"), 0)
+    prepare_pixels(config)
+    vae = load_autoencoder(config.out / "pixel/model")
+    row = read_latent(load_latents(config.out / "pixel/latents", "train"), 0)
     assert vae.factor == 1 and row["latent_mean"].shape == (1, 16, 16, 16) and not row["latent_std"].any()
     expected = to_norm(row["ct_hu"].astype("float32"))
     assert abs(row["latent_mean"][0] - expected).max() < 1e-6
@@ -301,7 +308,7 @@ def test_bad_input_is_named_before_anything_is_made(config, change, message):
 
 def test_latents_of_patients_that_are_to_be_judged_are_refused(config, tmp_path, inputs):
     test_patients = set(load_nodules(inputs["data"], "test")["patient_id"][:])
-    encoded = run_baselines.load_latents(inputs["latents"], "train")
+    encoded = load_latents(inputs["latents"], "train")
     leaking = encoded.map(lambda row: {"patient_id": min(test_patients)})
     DatasetDict({"train": leaking}).save_to_disk(tmp_path / "leaking")
     with pytest.raises(ValueError, match=r"leaking: trains on 1 patients of the test split of .*encode that dataset"):
