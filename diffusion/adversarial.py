@@ -20,6 +20,7 @@ from diffusion.discriminators import (
     LatentDiscriminator,
     gradient_penalty,
     logits_for_generator,
+    logits_of_both,
     relativistic_loss,
 )
 from diffusion.losses.structure import structure_loss
@@ -159,15 +160,13 @@ def _adversarial_losses(network: nn.Module, pair: _Pair, more: tuple[Tensor, ...
         pair: What it judges.
         more: Its further arguments, (B, ...) each.
     """
-    real, both = pair.real.detach(), torch.cat([pair.real, pair.fake]).detach()
-    logits = [logit.chunk(2) for logit in network(both, *(torch.cat([one, one]) for one in more))]
-    true, false = [logit[0] for logit in logits], [logit[1] for logit in logits]
+    true, false = logits_of_both(network, (pair.real, *more), (pair.fake, *more))
     of_discriminator = relativistic_loss(true, false, pair.weights)
     seen = logits_for_generator(network, pair.fake, *more)
     of_generator = relativistic_loss(seen, [logit.detach() for logit in true], pair.weights)
-    few = -(-len(real) // PENALISED)
-    some = real[:few].requires_grad_(True)
-    with torch.autocast(real.device.type, enabled=False):  # second derivatives
+    few = -(-len(pair.real) // PENALISED)
+    some = pair.real.detach()[:few].requires_grad_(True)
+    with torch.autocast(some.device.type, enabled=False):  # second derivatives
         alone = network(some, *(one[:few] for one in more))
         penalty = gradient_penalty(alone, [weight[:few] for weight in pair.weights], some)
     return of_generator, of_discriminator, penalty

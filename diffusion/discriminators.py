@@ -5,6 +5,8 @@ losses are non-saturating as SynDiff's (eq. 11-12), and relativistic, with a gra
 al. 2024, "The GAN is dead; long live the GAN!").
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -107,6 +109,21 @@ def logits_for_generator(network: nn.Module, *inputs: Tensor, **options: Tensor)
     weights = {name: parameter.detach() for name, parameter in network.named_parameters()}
     logits: list[Tensor] = torch.func.functional_call(network, weights, inputs, options)
     return logits
+
+
+def logits_of_both(
+    network: nn.Module, real: Sequence[Tensor], fake: Sequence[Tensor], **options: Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Logits of real and of generated samples from one call, with no gradient for the generator.
+
+    Args:
+        network: A discriminator.
+        real, fake: Its arguments, (B, ...) each.
+        options: Further arguments, (2 B, ...) each.
+    """
+    both = network(*(torch.cat(pair).detach() for pair in zip(real, fake, strict=True)), **options)
+    halves = [logits.chunk(2) for logits in both]
+    return [half[0] for half in halves], [half[1] for half in halves]
 
 
 def relativistic_loss(better: list[Tensor], worse: list[Tensor], weights: list[Tensor]) -> Tensor:

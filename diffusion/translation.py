@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from diffusion.discriminators import gradient_penalty, logits_for_generator, relativistic_loss
+from diffusion.discriminators import gradient_penalty, logits_for_generator, logits_of_both, relativistic_loss
 from diffusion.option_types import TranslationWeights
 from diffusion.spectral_filters import Filters, filtered
 from diffusion.syndiff_scheduler import posterior
@@ -104,7 +104,7 @@ class UnpairedTranslation(nn.Module):
     def estimate_losses(self, direction: str, real: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
         """Non-saturating losses of G_φ and D_φ, eq. 17-18, the latter with its gradient penalty."""
         network = self.discriminators[f"{direction}_estimate"]
-        true, false = _halves(network(torch.cat([real, estimate.detach()])))
+        true, false = logits_of_both(network, [real], [estimate])
         zeros, ones = [torch.zeros_like(one) for one in true], [torch.ones_like(one) for one in true]
         of_discriminator = relativistic_loss(true, zeros, ones) + relativistic_loss(zeros, false, ones)
         of_generator = relativistic_loss(logits_for_generator(network, estimate), zeros, ones)
@@ -136,10 +136,7 @@ class UnpairedTranslation(nn.Module):
         def judged(step: Tensor) -> tuple[Tensor, ...]:
             return base + self.translator.scale * step, step, noisy
 
-        inputs = [judged(step.detach()) for step in drawn]
-        true, false = _halves(
-            network(*(torch.cat(both) for both in zip(*inputs, strict=True)), signal=signal.repeat(2))
-        )
+        true, false = logits_of_both(network, judged(drawn[0]), judged(drawn[1]), signal=signal.repeat(2))
         ones = [torch.ones_like(one) for one in true]
         of_discriminator = relativistic_loss(true, false, ones)
         seen = logits_for_generator(network, *judged(drawn[1]), signal=signal)
@@ -172,9 +169,3 @@ class UnpairedTranslation(nn.Module):
 
 def _column(values: Tensor) -> Tensor:
     return values.float().view(-1, 1, 1, 1, 1)
-
-
-def _halves(logits: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Logits of a batch of real and then generated samples, apart."""
-    pairs = [logit.chunk(2) for logit in logits]
-    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
