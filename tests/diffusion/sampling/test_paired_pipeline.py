@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from hub_server import HubServer
 from tiny_models import pixel_autoencoder, pixel_pipeline, randomised, seeds, tiny_unet
 
 from diffusion import LesionInpaintPipeline, PairedLesionPipeline, SPADEUNet3D
@@ -109,15 +110,26 @@ def test_a_callback_watches_mask_and_image(pipe):
     assert not made.lesion_mask.any()  # what the callback returns replaces the state
 
 
+def makes_the_same_pair(pipe: PairedLesionPipeline, loaded: PairedLesionPipeline) -> bool:
+    loaded.set_progress_bar_config(disable=True)
+    made, again = (one(crops(1), (8, 8, 8), 6.0, generator=seeds(0), **QUICK) for one in (pipe, loaded))
+    return torch.equal(made.ct, again.ct) and torch.equal(made.lesion_mask, again.lesion_mask)
+
+
 def test_what_is_loaded_makes_the_same_pair(pipe, tmp_path):
     pipe.save_pretrained(tmp_path)
     loaded = PairedLesionPipeline.from_pretrained(tmp_path)
-    loaded.set_progress_bar_config(disable=True)
     assert dict(loaded.config)["mask"] == "distance" and loaded.population is not None
-    made, again = (one(crops(1), (8, 8, 8), 6.0, generator=seeds(0), **QUICK) for one in (pipe, loaded))
-    assert torch.equal(made.ct, again.ct) and torch.equal(made.lesion_mask, again.lesion_mask)
+    assert makes_the_same_pair(pipe, loaded)
     with pytest.raises(ValueError, match="holds a PairedLesionPipeline, expected a LesionInpaintPipeline"):
         LesionInpaintPipeline.from_pretrained(tmp_path)
+
+
+def test_what_is_pushed_to_the_hub_makes_the_same_pair(pipe, hub_server: HubServer):
+    sha = pipe.push_to_hub("tester/pairs").oid
+    assert makes_the_same_pair(pipe, PairedLesionPipeline.from_pretrained("tester/pairs", revision=sha))
+    with pytest.raises(ValueError, match="holds a PairedLesionPipeline, expected a LesionInpaintPipeline"):
+        LesionInpaintPipeline.from_pretrained("tester/pairs")
 
 
 @pytest.mark.parametrize(
