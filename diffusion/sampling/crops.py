@@ -26,7 +26,7 @@ class Crops:
         paint_mask: 1 where something is painted: the lesion and a margin around it.
         valid_mask: 0 where the crop reaches outside its scan.
         semantic_map: Labels of `imaging.semantic_map.LABELS`; None lets the pipeline make the map.
-        drawn: Whether `ct_hu` is a drawing of the map (`conditioning.map_as_hu`): then nothing of it is blanked.
+        shows_map: Whether `ct_hu` is the map drawn as a CT (`conditioning.map_as_hu`): then nothing of it is blanked.
     """
 
     ct_hu: Tensor
@@ -34,7 +34,7 @@ class Crops:
     paint_mask: Tensor
     valid_mask: Tensor
     semantic_map: Tensor | None = None
-    drawn: bool = field(default=False, kw_only=True)
+    shows_map: bool = field(default=False, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.ct_hu)
@@ -45,7 +45,7 @@ class Crops:
             return self
         given = (self.ct_hu, self.lesion_mask, self.paint_mask, self.valid_mask, self.semantic_map)
         many = [None if one is None else one.repeat_interleave(count, 0) for one in given]
-        return Crops(*many, drawn=self.drawn)  # type: ignore[arg-type]
+        return Crops(*many, shows_map=self.shows_map)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -290,9 +290,9 @@ class LesionInpaintPipeline(LesionPipeline):
                 f"valid_mask has shape {tuple(valid.shape)}, semantic_map {tuple(labels.shape)}; must be equal"
             )
         lesion_mask = (labels >= FIRST_NODULE).to(torch.uint8)
-        drawn = self.config["encoded_map"]
-        ct_hu = map_as_hu(labels) if drawn else nothing
-        crops = Crops(ct_hu, lesion_mask, everywhere, valid, labels, drawn=drawn)
+        shows_map = self.config["encoded_map"]
+        ct_hu = map_as_hu(labels) if shows_map else nothing
+        crops = Crops(ct_hu, lesion_mask, everywhere, valid, labels, shows_map=shows_map)
         return self.generate(crops, request, generator).cpu().numpy()
 
     @torch.no_grad()
@@ -333,7 +333,7 @@ class LesionInpaintPipeline(LesionPipeline):
         steering = steering_of(self, request, lesion_mask, complete)
         modulation = self.unet.modulate(self._map_of(crops, steering.attributes, generator).to(device))
         ct_norm = to_norm(crops.ct_hu.to(device, torch.float32), *window).to(self.unet.dtype)
-        blanked = self.vae.encode(ct_norm if crops.drawn else blank(ct_norm, paint_mask)).latent_dist.mode()
+        blanked = self.vae.encode(ct_norm if crops.shows_map else blank(ct_norm, paint_mask)).latent_dist.mode()
         condition = condition_of(standardise(blanked, config), lesion_mask, paint_mask, valid_mask, factor)
 
         set_steps(self.scheduler, request.steps, device)
