@@ -48,7 +48,7 @@ class SamplingConfig(InpaintRequest):
 
     def call_options(self) -> dict[str, Any]:
         """The request as the arguments of `LesionInpaintPipeline.__call__`."""
-        options = {name: getattr(self, name) for name in InpaintRequest.__dataclass_fields__}
+        options = self.options()
         return options | {"num_inference_steps": options.pop("steps")}
 
 

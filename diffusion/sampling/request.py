@@ -82,24 +82,17 @@ class InpaintRequest:
         if self.guidance_range is not None:
             check_range(self.guidance_range)
 
+    def options(self) -> dict[str, Any]:
+        """Every option of a request by its name; of a class made from this one, these alone."""
+        return {name: getattr(self, name) for name in InpaintRequest.__dataclass_fields__}
+
     def resolved(self, paint_margin_mm: float, time_shift: float, finish: bool) -> "ResolvedRequest":
         """The request with a pipeline's own values where it names none."""
         margin_mm = paint_margin_mm if self.paint_margin_mm is None else self.paint_margin_mm
-        return ResolvedRequest(
-            attributes=self.attributes,
-            guidance_scale=self.guidance_scale,
-            guidance_range=self.guidance_range,
-            cfg_scale=self.cfg_scale,
-            hu_scale=self.hu_scale,
-            time_shift=time_shift if self.time_shift is None else self.time_shift,
-            draw_appearance=self.draw_appearance,
-            steps=self.steps,
-            paint_margin_mm=margin_mm,
-            blend_mm=margin_mm if self.blend_mm is None else self.blend_mm,
-            finish=finish if self.finish is None else self.finish,
-            match_noise=self.match_noise,
-            mixed_precision=self.mixed_precision,
-        )
+        own = {"time_shift": time_shift, "paint_margin_mm": margin_mm, "blend_mm": margin_mm, "finish": finish}
+        options = self.options()
+        options |= {name: value for name, value in own.items() if options[name] is None}
+        return ResolvedRequest(**options)
 
 
 @dataclass(frozen=True, kw_only=True)
