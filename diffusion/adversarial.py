@@ -1,9 +1,14 @@
 """Adversarial diffusion (SynDiff, docs/references.md): a trained stage 2 learns to take few large steps.
 
 The U-Net predicts x̃0 at the few noise levels of `SynDiffScheduler`. A squared error alone makes the mean of all lesions
-that fit, which is soft; a discriminator asks for one of them. Beyond SynDiff, which judges latents, a second
-discriminator sees the decoded lesion in its real surroundings, and the diffusion loss stays as an anchor, so that
-requested values keep their meaning.
+that fit, which is soft; a discriminator asks for one of them. Beyond SynDiff, which judges latents:
+
+- A second discriminator sees the decoded lesion in its real surroundings.
+- The diffusion loss stays as an anchor, so that requested values keep their meaning.
+- A share of the steps starts from what the U-Net itself made before, as in sampling (DMD2, docs/references.md). SynDiff
+  starts all of them from the real image, so that later calls never learn to mend what earlier ones did.
+- The decoder may learn along. The discriminator then compares with the CT itself, and no longer with what the
+  autoencoder leaves of it.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +36,7 @@ from diffusion.stage_two import counted_cells, unet_output
 from diffusion.syndiff_scheduler import posterior, syndiff_rows
 
 VIEW = 32  # voxels: what the image discriminator sees of a crop at a time
-PENALISED = 4  # one sample in so many has the gradient penalty, which needs second derivatives
+PENALISED = 4  # one sample in so many has the gradient penalty, which needs second derivatives, and is reconstructed
 
 
 class AdversarialDiffusion(nn.Module):
@@ -43,6 +48,7 @@ class AdversarialDiffusion(nn.Module):
         factor: Voxels per latent cell.
         background_weight: Of the diffusion loss away from the lesion.
         directions: As in `StageTwo`.
+        autoencoder: The one that `forward` gets, if its decoder learns along; its encoder stays.
     """
 
     def __init__(
@@ -52,8 +58,12 @@ class AdversarialDiffusion(nn.Module):
         factor: int,
         background_weight: float = 0.2,
         directions: Tensor | None = None,
+        autoencoder: Any = None,
     ) -> None:
         super().__init__()
+        self.autoencoder = autoencoder
+        if autoencoder is not None:
+            autoencoder.decoder.requires_grad_(True)
         self.unet, self.weights = unet, config
         self.policy = ConstantWeights((), background_weight=background_weight)
         networks: dict[str, nn.Module] = {}
@@ -84,13 +94,16 @@ class AdversarialDiffusion(nn.Module):
         """
         alphas = alphas_of(scheduler)
         rows = torch.tensor(syndiff_rows(alphas, self.weights.calls), device=x0.device)
-        step = timesteps * self.weights.calls // len(alphas)
+        step = self.weights.calls - 1 - timesteps * self.weights.calls // len(alphas)  # 0 is the noisiest
         t = rows[step]
         noisy = add_noise(scheduler, x0, noise, t)
+        simulated = (torch.rand(len(x0), device=x0.device) < self.weights.simulated) & (step > 0)
+        if simulated.any():
+            noisy = self._simulate(vae, scheduler, batch, noisy, noise, step, rows, simulated)
         output = unet_output(self.unet, vae, batch, noisy, network_times(scheduler, t))
         plan = self.policy.plan(t, alphas, batch["lesion_mask"], batch["valid_mask"], vae.factor)
         cells = counted_cells(plan, batch, vae.factor)
-        structure = structure_loss(output, target_of(scheduler, x0, noise, t), cells, self.directions)
+        structure = structure_loss(output, target_of(scheduler, x0, noise, t), cells, self.directions) * ~simulated
         made = predicted_x0(scheduler, output, noisy, t)
 
         if self.training:
@@ -99,9 +112,15 @@ class AdversarialDiffusion(nn.Module):
         losses = {STRUCTURE: structure}
         total = self.weights.anchor * structure.mean()
         measured: dict[str, float] = {}
+        if self.autoencoder is None:
+            real = vae.decode(unstandardise(x0, vae.config)).sample
+        else:
+            real, error = batch["ct_norm"], reconstruction_error(vae, batch, x0).mean()
+            total = total + self.weights.reconstruction * error
+            losses["reconstruction"] = error * structure.new_ones(len(x0))
         for name, network in self.discriminators.items():
             if name == "image":
-                pair = _decoded_pair(vae, batch, x0, made)
+                pair = _decoded_pair(vae, batch, real, made)
                 more: tuple[Tensor, ...] = (pair.lesion_mask, step)
             else:
                 pair = _noisier_pair(alphas[rows].tolist(), vae, batch, x0, made, noisy, step)
@@ -120,6 +139,39 @@ class AdversarialDiffusion(nn.Module):
             losses |= {f"{name}_penalty": penalty * ones}
         return total, {name: loss.detach() for name, loss in losses.items()}, measured
 
+    @torch.no_grad()
+    def _simulate(
+        self,
+        vae: Any,
+        scheduler: Any,
+        batch: Mapping[str, Tensor],
+        noisy: Tensor,
+        noise: Tensor,
+        step: Tensor,
+        rows: Tensor,
+        simulated: Tensor,
+    ) -> Tensor:
+        """The noisy states, those of the simulated samples replaced by what the U-Net's earlier calls lead to.
+
+        Args:
+            vae, scheduler, batch: As in `forward`.
+            noisy, noise: (B, C, d, h, w); sampling starts at the noise.
+            step: Which large step is taken, (B,).
+            rows: Timestep of each large step, (calls,).
+            simulated: (B,) bool.
+        """
+        states = torch.where(simulated.view(-1, 1, 1, 1, 1), noise, noisy)
+        signal = alphas_of(scheduler)[rows].tolist()
+        for call in range(int(step[simulated].max())):
+            chosen = (simulated & (step > call)).nonzero()[:, 0]
+            some = {name: value[chosen] for name, value in batch.items() if isinstance(value, Tensor)}
+            before, t = states[chosen], rows[call].expand(len(chosen))
+            output = unet_output(self.unet, vae, some, before, network_times(scheduler, t))
+            of_x0, of_noisy, deviation = posterior(signal[call], signal[call + 1])
+            made = predicted_x0(scheduler, output, before, t)
+            states[chosen] = of_x0 * made + of_noisy * before + deviation * torch.randn_like(before)
+        return states
+
 
 class _Pair(NamedTuple):
     """Real and generated samples of one shape, the lesion mask beside them, and the weight of each patch size."""
@@ -130,12 +182,20 @@ class _Pair(NamedTuple):
     weights: list[Tensor]
 
 
-def _decoded_pair(vae: Any, batch: Mapping[str, Tensor], x0: Tensor, made: Tensor) -> _Pair:
-    """The decoded lesions, the generated one in the real surroundings, seen in one random view; (B, 1, V, V, V)."""
-    paint = batch["paint_mask"].float()
-    real = vae.decode(unstandardise(x0, vae.config)).sample.float()
-    fake = torch.where(paint > 0, vae.decode(unstandardise(made, vae.config)).sample.float(), real)
-    painted = paint * batch["valid_mask"].float()
+def reconstruction_error(vae: Any, batch: Mapping[str, Tensor], x0: Tensor) -> Tensor:
+    """Mean absolute error of decoded real latents in the painted region, ct_norm; of a quarter of the samples, (B/4,)."""
+    few = -(-len(x0) // PENALISED)
+    painted = (batch["paint_mask"].float() * batch["valid_mask"].float())[:few]
+    decoded = vae.decode(unstandardise(x0[:few], vae.config)).sample.float()
+    error = (decoded - batch["ct_norm"][:few].clamp(-1, 1)).abs() * painted
+    return error.flatten(1).sum(1) / painted.flatten(1).sum(1).clamp_min(1)
+
+
+def _decoded_pair(vae: Any, batch: Mapping[str, Tensor], real: Tensor, made: Tensor) -> _Pair:
+    """The real and the decoded lesions, the latter in the real surroundings, in one random view; (B, 1, V, V, V)."""
+    painted = batch["paint_mask"].float() * batch["valid_mask"].float()
+    real = real.float().clamp(-1, 1)
+    fake = torch.where(painted > 0, vae.decode(unstandardise(made, vae.config)).sample.float(), real)
     view = _random_view(painted)  # the same for both: a small set of lesions is otherwise learnt by heart
     real, fake, mask, painted = (view(volume) for volume in (real, fake, batch["lesion_mask"].float(), painted))
     return _Pair(real, fake, mask, [mask_coverage(painted, 2), mask_coverage(painted, 4)])

@@ -59,6 +59,10 @@ class AdversarialConfig:
         penalty: Weight of the discriminators' gradient penalty on real samples.
         discriminator_rate: Peak learning rate of the discriminators.
         head_start: Batches that the discriminators learn before they teach the U-Net.
+        simulated: Share of the samples, the first call apart, whose noisy state comes from earlier calls of the U-Net
+            itself, as in sampling; without the diffusion loss, as its target is another lesion.
+        reconstruction: Weight of the error of the reconstructed lesions. Above 0 the decoder learns along, and the
+            discriminator compares with the CT itself.
     Raises: ValueError: If a number is out of range.
     """
 
@@ -69,13 +73,17 @@ class AdversarialConfig:
     penalty: float = 0.0005
     discriminator_rate: float = 5e-4
     head_start: int = 250
+    simulated: float = 0.0
+    reconstruction: float = 0.0
 
     def __post_init__(self) -> None:
         if self.calls < 1:
             raise ValueError(f"adversarial.calls {self.calls}: expected at least 1")
-        for name in ("image", "latent", "anchor", "penalty", "head_start"):
+        for name in ("image", "latent", "anchor", "penalty", "head_start", "reconstruction"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"adversarial.{name} {getattr(self, name)}: expected a number of at least 0")
+        if not 0 <= self.simulated <= 1:
+            raise ValueError(f"adversarial.simulated {self.simulated}: expected a share from 0 to 1")
 
 
 @dataclass(frozen=True)

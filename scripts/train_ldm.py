@@ -147,9 +147,9 @@ def main(config: LdmConfig) -> None:
     vae = load_autoencoder(config.vae)
     window = (vae.config["window_width"], vae.config["window_level"])
     attributes = config.model.attributes
-    latents = LatentNodules(
-        config.data, "train", window=window if config.texture.losses else None, attributes=attributes
-    )
+    decoder_learns = config.objective == "adversarial" and config.adversarial.reconstruction > 0
+    with_ct = decoder_learns or config.texture.losses
+    latents = LatentNodules(config.data, "train", window=window if with_ct else None, attributes=attributes)
     check_spacing(latents.latents, config.data)
     row = read_latent(latents.latents, 0)
     unet = SPADEUNet3D(
@@ -169,18 +169,23 @@ def main(config: LdmConfig) -> None:
 
     population = population_of(latents.latents, attributes, window) if config.objective != "gan" else None
     run = TrainingRun(config)
+    vae.requires_grad_(False)
     if config.objective == "gan":
         discriminator = PatchDiscriminator3D((16, 32))
         run.prepare(OneStepGAN(unet, discriminator), {"discriminator": config.learning_rate})
     elif config.objective == "adversarial":
         directions = directions_of(vae, latents, config)
-        model = AdversarialDiffusion(unet, config.adversarial, vae.factor, config.background_weight, directions)
+        learning = vae if decoder_learns else None
+        model = AdversarialDiffusion(
+            unet, config.adversarial, vae.factor, config.background_weight, directions, learning
+        )
         rates = {"discriminators": config.adversarial.discriminator_rate}
+        rates |= {"autoencoder": config.learning_rate} if decoder_learns else {}
         run.prepare(model, rates, betas=(0.5, 0.9))
     else:
         directions = directions_of(vae, latents, config)
         run.prepare(stage_two_of(unet, config.texture, config.target, config.background_weight, directions))
-    vae.to(run.device).requires_grad_(False)
+    vae.to(run.device)
     for batch in run.batches(latents):
         x0, noise, t = diffusion_draw(batch, T, config.seed, run.device)
         if config.whole_share:
@@ -241,6 +246,7 @@ def logged(run: TrainingRun, losses: dict[str, Tensor], t: Tensor, scheduler) ->
     """Mean structure loss of the noisier and the cleaner half of t, mean texture losses where on, learned weights."""
     structure, count = losses["structure"], scheduler.config["num_train_timesteps"]
     parts = {"structure_noisy_half": structure[t >= count // 2], "structure_clean_half": structure[t < count // 2]}
+    parts = {name: loss[loss > 0] for name, loss in parts.items()}  # 0 where a sample does not have this loss
     parts |= {name: loss[loss > 0] for name, loss in losses.items() if name != "structure"}
     values = {name: part.mean() for name, part in parts.items() if len(part)}
     policy = getattr(run.accelerator.unwrap_model(run.model), "policy", None)

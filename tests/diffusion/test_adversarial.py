@@ -5,17 +5,19 @@ import math
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from tiny_models import pixel_autoencoder, pixel_unet
+from tiny_models import pixel_autoencoder, pixel_unet, tiny_unet
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from autoencoder.latents import standardise
+from autoencoder import AutoencoderKL3D
+from autoencoder.latents import standardise, unstandardise
 from diffusion.adversarial import AdversarialDiffusion
-from diffusion.conditioning import blank
+from diffusion.conditioning import blank, condition_channels
 from diffusion.discriminators import ImageDiscriminator, LatentDiscriminator, gradient_penalty, relativistic_loss
 from diffusion.option_types import AdversarialConfig
 from diffusion.process import training_scheduler
 from diffusion.sampling.samplers import sampler_of
+from diffusion.stage_two import unet_output
 from diffusion.syndiff_scheduler import posterior, syndiff_rows, syndiff_signal
 from imaging.window import to_norm
 
@@ -136,6 +138,49 @@ def test_the_discriminators_have_no_gradient_of_the_generators_loss(batch):
     for a, b in zip(once.unet.parameters(), twice.unet.parameters(), strict=True):
         if a.grad is not None:
             assert_close(2 * a.grad, b.grad)
+
+
+def test_simulated_states_are_those_of_the_sampler(batch):
+    config = AdversarialConfig(simulated=1.0)
+    model, scheduler = AdversarialDiffusion(pixel_unet(), config, factor=1), training_scheduler("v")
+    sampler, vae = sampler_of("syndiff", scheduler), pixel_autoencoder()
+    sampler.set_timesteps(4)
+    noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
+    expected = noise
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for t in sampler.timesteps[:2]:
+            output = unet_output(model.unet, vae, batch, expected, t.expand(2))
+            expected = sampler.step(output, t, expected).prev_sample
+    torch.manual_seed(2)
+    step, everything = torch.tensor([2, 2]), torch.tensor([True, True])
+    found = model._simulate(vae, scheduler, batch, noise + 1, noise, step, sampler.timesteps, everything)
+    assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    one = model._simulate(vae, scheduler, batch, noise + 1, noise, step, sampler.timesteps, torch.tensor([True, False]))
+    assert torch.equal(one[1], noise[1] + 1) and not torch.equal(one[0], noise[0] + 1)
+
+
+def test_a_simulated_sample_has_no_diffusion_loss_and_the_first_call_always_has_it(batch):
+    _, losses = step_of(batch, AdversarialConfig(simulated=1.0))  # t = 10 is the last call, 990 the first
+    first, last = losses["structure"].flip(0)
+    assert first > 0 and last == 0
+
+
+def test_the_decoder_learns_along_where_reconstruction_counts_and_the_encoder_stays(batch):
+    statistics = {"latents_mean": [0.0], "latents_std": [1.0]}
+    vae = AutoencoderKL3D(channels=(4,), blocks_per_level=1, latent_channels=1, **statistics).requires_grad_(False)
+    x0 = standardise(vae.encode(batch["ct_norm"]).latent_dist.mode(), vae.config)
+    unet = tiny_unet(latent_channels=x0.shape[1], condition_channels=condition_channels(x0.shape[1], 2))
+    config = AdversarialConfig(reconstruction=1.0, head_start=0)
+    model = AdversarialDiffusion(unet, config, vae.factor, autoencoder=vae)
+    given = batch | {"blanked_latent": torch.zeros_like(x0)}
+    total, losses, _ = model(vae, training_scheduler("v"), given, x0, torch.randn_like(x0), torch.tensor([10, 990]))
+    total.backward()
+    assert any(parameter.grad.any() for parameter in vae.decoder.parameters())
+    assert all(parameter.grad is None for parameter in vae.encoder.parameters())
+    painted = batch["paint_mask"][:1] > 0
+    decoded = vae.decode(unstandardise(x0, vae.config)).sample[:1]
+    assert_close(losses["reconstruction"][0], (decoded - batch["ct_norm"][:1])[painted].abs().mean())
 
 
 def test_without_discriminators_it_is_the_diffusion_loss_at_the_large_steps(batch):
