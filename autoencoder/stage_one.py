@@ -7,13 +7,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from autoencoder.kl import AutoencoderKL3D
+from autoencoder.losses.adversarial import PENALTY, adaptive_weight, relativistic_losses
 from autoencoder.losses.basic import commitment_loss, kl_loss, l1_loss, lesion_error, valid_cells
 from autoencoder.losses.perceptual import lpips_loss
 from autoencoder.losses.wavelet import wavelet_texture_loss
 from autoencoder.losses.weights import LossWeights
 from autoencoder.networks.codebook import perplexity
-from autoencoder.networks.discriminator import PatchDiscriminator3D, adaptive_weight, adversarial_loss, hinge_loss
+from autoencoder.networks.discriminator import PatchDiscriminator3D, patch_weights
 from autoencoder.vq import VQAutoencoder3D
+
+LESION_COUNTS = 3.0  # a voxel of a lesion in the adversarial loss; others count 1
 
 
 class StageOne(nn.Module):
@@ -26,7 +29,7 @@ class StageOne(nn.Module):
     Args:
         autoencoder: `AutoencoderKL3D` or `VQAutoencoder3D`.
         weights: Of the losses.
-        discriminator: Needed if `weights.adversarial` is above 0.
+        discriminator: Needed if `weights.adversarial` is above 0; its one condition is the lesion mask.
         latent_noise: Noise added to the latent before decoding, in standard deviations of its channel over the batch
             (KL autoencoder), so that the decoder forgives a latent that stage 2 has not met exactly.
     Raises: ValueError: If a weight is negative, or the discriminator is missing.
@@ -60,10 +63,10 @@ class StageOne(nn.Module):
         """Loss of a batch.
 
         Args:
-            batch: `ct_norm` and `valid_mask`, (B, 1, D, H, W), and `lesion_mask` if its loss has a weight; voxels
-                without validity have no influence on a loss.
+            batch: `ct_norm` and `valid_mask`, (B, 1, D, H, W), and `lesion_mask` if the lesion's or the adversarial
+                loss has a weight; voxels without validity have no influence on a loss.
             noise: Standard normal for the KL autoencoder's draw, of the latent's shape; None takes the mean.
-            step: Of the run, for the late start.
+            step: Of the run, for the start of the discriminator and then of what it teaches.
             perceptual, positions: Network and cuts of :func:`lpips_loss`, if it has a weight.
             statistics: Also measure the gradient norm of each loss.
         Returns: (scalar to call backward on, unweighted losses and measurements by name). `grad_norm/...` are taken at
@@ -86,12 +89,20 @@ class StageOne(nn.Module):
 
         total = image_loss + sum(getattr(self.weights, name) * loss for name, loss in regulariser.items())
         if self.discriminator is not None:
-            if step >= self.weights.adversarial_start:
-                adversarial, discrimination = adversarial_step(self.discriminator, ct_norm, reconstruction, valid_mask)
-                rate = adaptive_weight(self._pull(image_loss), self._pull(adversarial))
-                total = total + self.weights.adversarial * rate * adversarial + discrimination
+            lead = step - self.weights.adversarial_start  # of the discriminator, in steps
+            if lead >= 0:
+                lesion_mask = batch["lesion_mask"].float()
+                counts = patch_weights(valid_mask.float() * (1 + (LESION_COUNTS - 1) * lesion_mask))
+                adversarial, discrimination, penalty = relativistic_losses(
+                    self.discriminator, ct_norm, reconstruction, counts, lesion_mask, alike=True
+                )
+                total = total + discrimination + PENALTY * penalty
                 losses["adversarial"] = adversarial
-                measured |= {"discriminator": discrimination, "adaptive_weight": rate}
+                measured |= {"discriminator": discrimination, "penalty": penalty}
+                if lead >= self.weights.adversarial_head_start:
+                    rate = adaptive_weight(self._pull(image_loss), self._pull(adversarial))
+                    total = total + self.weights.adversarial * rate * adversarial
+                    measured["adaptive_weight"] = rate
             else:  # the same parameters in the graph at every step, which distributed training relies on
                 parameters = list(self.discriminator.parameters())
                 total = total + 0.0 * torch.stack([parameter.sum() for parameter in parameters]).sum()
@@ -129,14 +140,3 @@ class StageOne(nn.Module):
             gradient = gradient.contiguous() / dist.get_world_size()
             dist.all_reduce(gradient)
         return gradient.detach()
-
-
-def adversarial_step(
-    discriminator: PatchDiscriminator3D, ct_norm: Tensor, reconstruction: Tensor, valid_mask: Tensor
-) -> tuple[Tensor, Tensor]:
-    """(the autoencoder's adversarial loss, the discriminator's own): neither has a gradient for the other network."""
-    valid = nn.functional.avg_pool3d(valid_mask.float(), discriminator.factor)
-    fixed = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
-    fake = torch.func.functional_call(discriminator, fixed, (reconstruction,))
-    real, false = discriminator(torch.cat([ct_norm, reconstruction.detach()])).float().chunk(2)
-    return adversarial_loss(fake.float(), valid), hinge_loss(real, false, valid)

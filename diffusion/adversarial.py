@@ -19,15 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from autoencoder.latents import unstandardise
+from autoencoder.losses.adversarial import relativistic_losses
+from autoencoder.networks.discriminator import PatchDiscriminator3D, patch_weights
 from diffusion.conditioning import mask_coverage
-from diffusion.discriminators import (
-    ImageDiscriminator,
-    LatentDiscriminator,
-    gradient_penalty,
-    logits_for_generator,
-    logits_of_both,
-    relativistic_loss,
-)
+from diffusion.discriminators import LatentDiscriminator
 from diffusion.losses.structure import structure_loss
 from diffusion.losses.time_weights import STRUCTURE, ConstantWeights
 from diffusion.option_types import AdversarialConfig
@@ -36,7 +31,7 @@ from diffusion.stage_two import counted_cells, unet_output
 from diffusion.syndiff_scheduler import posterior, syndiff_rows
 
 VIEW = 32  # voxels: what the image discriminator sees of a crop at a time
-PENALISED = 4  # one sample in so many has the gradient penalty, which needs second derivatives, and is reconstructed
+RECONSTRUCTED = 4  # one sample in so many is reconstructed, where the decoder learns along
 
 
 class AdversarialDiffusion(nn.Module):
@@ -68,7 +63,7 @@ class AdversarialDiffusion(nn.Module):
         self.policy = ConstantWeights((), background_weight=background_weight)
         networks: dict[str, nn.Module] = {}
         if config.image:
-            networks["image"] = ImageDiscriminator(config.calls)
+            networks["image"] = PatchDiscriminator3D(conditions=1, steps=config.calls)
         if config.latent:
             networks["latent"] = LatentDiscriminator(config.calls, unet.config["latent_channels"], factor)
         self.discriminators = nn.ModuleDict(networks)
@@ -125,7 +120,9 @@ class AdversarialDiffusion(nn.Module):
             else:
                 pair = _noisier_pair(alphas[rows].tolist(), vae, batch, x0, made, noisy, step)
                 more = (noisy, pair.lesion_mask, step)
-            of_generator, of_discriminator, penalty = _adversarial_losses(network, pair, more)
+            of_generator, of_discriminator, penalty = relativistic_losses(
+                network, pair.real, pair.fake, pair.weights, *more
+            )
             total = total + taught * getattr(self.weights, name) * of_generator
             total = total + of_discriminator + self.weights.penalty * penalty
             if statistics:
@@ -183,11 +180,10 @@ class _Pair(NamedTuple):
 
 
 def reconstruction_error(vae: Any, batch: Mapping[str, Tensor], x0: Tensor) -> Tensor:
-    """Mean absolute error of decoded real latents in the painted region, ct_norm; of a quarter of the samples, (B/4,)."""
-    few = -(-len(x0) // PENALISED)
-    painted = (batch["paint_mask"].float() * batch["valid_mask"].float())[:few]
-    decoded = vae.decode(unstandardise(x0[:few], vae.config)).sample.float()
-    error = (decoded - batch["ct_norm"][:few].clamp(-1, 1)).abs() * painted
+    """Mean absolute error of decoded real latents in the painted region, ct_norm; of every fourth sample, (B/4,)."""
+    painted = (batch["paint_mask"].float() * batch["valid_mask"].float())[::RECONSTRUCTED]
+    decoded = vae.decode(unstandardise(x0[::RECONSTRUCTED], vae.config)).sample.float()
+    error = (decoded - batch["ct_norm"][::RECONSTRUCTED].clamp(-1, 1)).abs() * painted
     return error.flatten(1).sum(1) / painted.flatten(1).sum(1).clamp_min(1)
 
 
@@ -198,7 +194,7 @@ def _decoded_pair(vae: Any, batch: Mapping[str, Tensor], real: Tensor, made: Ten
     fake = torch.where(painted > 0, vae.decode(unstandardise(made, vae.config)).sample.float(), real)
     view = _random_view(painted)  # the same for both: a small set of lesions is otherwise learnt by heart
     real, fake, mask, painted = (view(volume) for volume in (real, fake, batch["lesion_mask"].float(), painted))
-    return _Pair(real, fake, mask, [mask_coverage(painted, 2), mask_coverage(painted, 4)])
+    return _Pair(real, fake, mask, patch_weights(painted))
 
 
 def _noisier_pair(
@@ -210,26 +206,6 @@ def _noisier_pair(
     real, fake = (of_x0 * clean + of_noisy * noisy + deviation * torch.randn_like(noisy) for clean in (x0, made))
     painted = batch["paint_mask"].float() * batch["valid_mask"].float()
     return _Pair(real, fake, batch["lesion_mask"].float(), [mask_coverage(painted, vae.factor)])
-
-
-def _adversarial_losses(network: nn.Module, pair: _Pair, more: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss of the generator, of the discriminator, its gradient penalty), each without gradient for the other.
-
-    Args:
-        network: The discriminator.
-        pair: What it judges.
-        more: Its further arguments, (B, ...) each.
-    """
-    true, false = logits_of_both(network, (pair.real, *more), (pair.fake, *more))
-    of_discriminator = relativistic_loss(true, false, pair.weights)
-    seen = logits_for_generator(network, pair.fake, *more)
-    of_generator = relativistic_loss(seen, [logit.detach() for logit in true], pair.weights)
-    few = -(-len(pair.real) // PENALISED)
-    some = pair.real.detach()[:few].requires_grad_(True)
-    with torch.autocast(some.device.type, enabled=False):  # second derivatives
-        alone = network(some, *(one[:few] for one in more))
-        penalty = gradient_penalty(alone, [weight[:few] for weight in pair.weights], some)
-    return of_generator, of_discriminator, penalty
 
 
 def _random_view(painted: Tensor) -> Callable[[Tensor], Tensor]:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from autoencoder.latents import unstandardise
-from autoencoder.networks.discriminator import PatchDiscriminator3D
-from autoencoder.stage_one import adversarial_step
+from autoencoder.losses.adversarial import hinge_losses
+from autoencoder.networks.discriminator import PatchDiscriminator3D, patch_weights
 from diffusion.conditioning import mask_coverage
 from diffusion.stage_two import unet_output
 
@@ -54,7 +54,7 @@ class OneStepGAN(nn.Module):
         real = vae.decode(unstandardise(x0, vae.config)).sample
         inside = batch["paint_mask"] > 0
         fake = torch.where(inside, vae.decode(unstandardise(made, vae.config)).sample, real)
-        adversarial, discrimination = adversarial_step(self.discriminator, real, fake, batch["valid_mask"])
+        adversarial, discrimination = hinge_losses(self.discriminator, real, fake, patch_weights(batch["valid_mask"]))
         total = L1_WEIGHT * structure.mean() + adversarial + discrimination
         each = structure.new_ones(len(x0))
         losses = {"structure": structure, "adversarial": adversarial * each, "discriminator": discrimination * each}

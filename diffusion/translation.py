@@ -13,7 +13,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from diffusion.discriminators import gradient_penalty, logits_for_generator, logits_of_both, relativistic_loss
+from autoencoder.losses.adversarial import (
+    gradient_penalty,
+    logits_for_generator,
+    logits_of_both,
+    relativistic_loss,
+)
 from diffusion.option_types import TranslationWeights
 from diffusion.spectral_filters import Filters, filtered
 from diffusion.syndiff_scheduler import posterior

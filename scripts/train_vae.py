@@ -62,7 +62,7 @@ class VaeConfig(TrainingConfig):
         scans: Folder of prepared scans; patches of them are added to the crops. null uses crops only.
         scan_fraction: Share of patches from scans.
         patch_size: Edge of the training patches in voxels.
-        discriminator_channels: Width of each level of the patch discriminator.
+        discriminator_channels: Width of the patch discriminator at half and at a quarter of the resolution.
         discriminator_learning_rate: Peak of its schedule.
         lpips_backbone: AlexNet weights for LPIPS: a local file, or "torchvision" to download them.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a quarter more time for
@@ -79,7 +79,7 @@ class VaeConfig(TrainingConfig):
     scans: ExistingFolder | None = None
     scan_fraction: float = 0.5
     patch_size: int = 32
-    discriminator_channels: tuple[int, ...] = (32, 64)
+    discriminator_channels: tuple[int, int] = (32, 64)
     discriminator_learning_rate: float = 3e-4
     lpips_backbone: WeightsSource = "torchvision"
     gradient_checkpointing: bool = False
@@ -137,11 +137,16 @@ def main(config: VaeConfig) -> None:
     if config.gradient_checkpointing:
         autoencoder.enable_gradient_checkpointing()
     lpips = load_lpips(config.lpips_backbone) if config.losses.lpips > 0 else None
-    discriminator = PatchDiscriminator3D(config.discriminator_channels) if config.losses.adversarial > 0 else None
+    discriminator = None
+    if config.losses.adversarial > 0:
+        discriminator = PatchDiscriminator3D(config.discriminator_channels, conditions=1)
 
     run = TrainingRun(config)
-    rates = {"discriminator": config.discriminator_learning_rate} if discriminator is not None else {}
-    run.prepare(StageOne(autoencoder, config.losses, discriminator, config.latent_noise), rates)
+    stage = StageOne(autoencoder, config.losses, discriminator, config.latent_noise)
+    if discriminator is None:
+        run.prepare(stage)
+    else:  # each of the two follows the other, so the gradients of some steps ago count little
+        run.prepare(stage, {"discriminator": config.discriminator_learning_rate}, betas=(0.5, 0.99))
     lpips = lpips.to(run.device) if lpips is not None else None
     for batch in run.batches(patches):
         latent_shape, draws = autoencoder.latent_shape(batch["ct_norm"].shape)[1:], batch["draw"]

@@ -15,7 +15,8 @@ class LossWeights:
         lesion: Squared error in the lesion; all lesions count the same. L1 alone makes small bright lesions too dark,
             because its minimum is the median.
         adversarial: Patch discriminator; 1 gives it the same gradient norm as the image losses together.
-        adversarial_start: Step at which the adversarial training starts.
+        adversarial_start: Step at which the discriminator starts to learn.
+        adversarial_head_start: Steps from then on that it learns before it teaches the autoencoder.
     """
 
     kl: float = 1e-6
@@ -25,3 +26,4 @@ class LossWeights:
     lesion: float = 0.0
     adversarial: float = 0.0
     adversarial_start: int = 2000
+    adversarial_head_start: int = 250

@@ -3,23 +3,23 @@
 import torch
 from torch import Tensor, nn
 
-from autoencoder.networks.discriminator import PatchDiscriminator3D
-from autoencoder.stage_one import adversarial_step
+from autoencoder.losses.adversarial import PENALTY, relativistic_losses
+from autoencoder.networks.discriminator import PatchDiscriminator3D, patch_weights
 
 
 class ForegroundDiscriminator(nn.Module):
-    """Adversarial texture loss of the lesion (hinge; Lim & Ye 2017), with the discriminator's own loss in its value.
+    """Adversarial texture loss of the lesion (relativistic), with the discriminator's own losses in its value.
 
     The prediction stands in the real image, so that a step at the border gives it away. Patches count by the share of
     them that is lesion. Neither network's part has a gradient for the other.
 
     Args:
-        channels: Of the `PatchDiscriminator3D`; with two of them a logit sees 28 voxels.
+        channels: Of the `PatchDiscriminator3D`.
     """
 
-    def __init__(self, channels: tuple[int, ...] = (16, 32)) -> None:
+    def __init__(self, channels: tuple[int, int] = (16, 32)) -> None:
         super().__init__()
-        self.network = PatchDiscriminator3D(channels)
+        self.network = PatchDiscriminator3D(channels, conditions=1)
 
     def forward(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Loss of each sample, (B,), from the decoded prediction, the real image and the mask, (B, 1, D, H, W).
@@ -33,6 +33,10 @@ class ForegroundDiscriminator(nn.Module):
             )
         inside = mask > 0
         placed = torch.where(inside, pred, target)
-        rows = zip(target.split(1), placed.split(1), inside.split(1), strict=True)
-        steps = [adversarial_step(self.network, *row) for row in rows]
-        return torch.stack([generator + discriminator for generator, discriminator in steps])
+        losses = []
+        for real, fake, lesion_mask in zip(target.split(1), placed.split(1), inside.split(1), strict=True):
+            generator, discriminator, penalty = relativistic_losses(
+                self.network, real, fake, patch_weights(lesion_mask), lesion_mask
+            )
+            losses.append(generator + discriminator + PENALTY * penalty)
+        return torch.stack(losses)
