@@ -2,21 +2,21 @@
 
 import pytest
 import torch
-from torch import nn
 
 from autoencoder import AutoencoderKL3D, VQAutoencoder3D
+from autoencoder.losses.adversarial import PENALTY, relativistic_losses
 from autoencoder.losses.basic import kl_loss, l1_loss, valid_cells
 from autoencoder.losses.weights import LossWeights
-from autoencoder.networks.discriminator import PatchDiscriminator3D, hinge_loss
+from autoencoder.networks.discriminator import PatchDiscriminator3D, patch_weights
 from autoencoder.stage_one import StageOne
 
-ALL = LossWeights(kl=1e-2, wavelet=0.1, adversarial=0.5, adversarial_start=10)
+ALL = LossWeights(kl=1e-2, wavelet=0.1, adversarial=0.5, adversarial_start=6, adversarial_head_start=4)
 
 
 def stage_one(weights=ALL, kind=AutoencoderKL3D, **settings):
     torch.manual_seed(0)
     autoencoder = kind(channels=(6, 8), blocks_per_level=1, latent_channels=3, **settings)
-    return StageOne(autoencoder, weights, PatchDiscriminator3D((4, 6)))
+    return StageOne(autoencoder, weights, PatchDiscriminator3D((4, 6), conditions=1))
 
 
 def batch(size=2):
@@ -24,7 +24,9 @@ def batch(size=2):
     ct_norm = torch.rand(size, 1, 8, 12, 16, generator=random) * 2 - 1
     valid_mask = torch.ones_like(ct_norm)
     valid_mask[:, :, :, :, 12:] = 0
-    return {"ct_norm": ct_norm, "valid_mask": valid_mask}
+    lesion_mask = torch.zeros_like(ct_norm)
+    lesion_mask[0, :, 2:6, 4:8, 4:10] = 1
+    return {"ct_norm": ct_norm, "valid_mask": valid_mask, "lesion_mask": lesion_mask}
 
 
 def test_total_is_the_weighted_sum_of_the_losses():
@@ -38,7 +40,7 @@ def test_total_is_the_weighted_sum_of_the_losses():
     total, logs = stage(data, None, step=10)
     image = logs["l1"] + 0.1 * logs["wavelet"]
     adversarial = 0.5 * logs["adaptive_weight"] * logs["adversarial"]
-    expected = image + 1e-2 * logs["kl"] + adversarial + logs["discriminator"]
+    expected = image + 1e-2 * logs["kl"] + adversarial + logs["discriminator"] + PENALTY * logs["penalty"]
     assert total.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -49,13 +51,15 @@ def test_each_network_gets_the_gradient_of_its_own_loss_alone():
     gradients = [p.grad.clone() for p in weights]
     with torch.no_grad():
         fake = torch.where(data["valid_mask"] > 0, stage.autoencoder(data["ct_norm"])[0], data["ct_norm"])
-    valid = nn.functional.avg_pool3d(data["valid_mask"], 4)
-    own = hinge_loss(*stage.discriminator(torch.cat([data["ct_norm"], fake])).chunk(2), valid)
+    counts = patch_weights(data["valid_mask"] * (1 + 2 * data["lesion_mask"]))  # a voxel of a lesion counts three times
+    networks = stage.discriminator, data["ct_norm"], fake, counts, data["lesion_mask"]
+    _, own, penalty = relativistic_losses(*networks, alike=True)
+    own = own + PENALTY * penalty
     for gradient, expected in zip(gradients, torch.autograd.grad(own, weights), strict=True):
         torch.testing.assert_close(gradient, expected)
     last = stage.autoencoder.decoder.last_layer
     parts = [torch.zeros_like(last), torch.zeros_like(last)]
-    for i, step in enumerate((0, 10)):  # without and with the discriminator
+    for i, step in enumerate((0, 10)):  # without and with what it teaches
         last.grad = None
         stage(data, None, step=step)[0].backward()
         parts[i] = last.grad.clone()
@@ -63,11 +67,18 @@ def test_each_network_gets_the_gradient_of_its_own_loss_alone():
     assert ratio.item() == pytest.approx(0.5, rel=0.02)  # its weight: the pull is measured in that of the others
 
 
-def test_before_its_start_the_discriminator_is_in_the_graph_and_stays_as_it_is():
-    stage = stage_one()
-    stage(batch(), None, step=9)[0].backward()
-    assert all(p.grad is not None and not p.grad.any() for p in stage.discriminator.parameters())
-    assert all(p.grad is not None for p in stage.autoencoder.parameters())
+def test_the_discriminator_waits_for_its_start_and_then_learns_ahead_of_what_it_teaches():
+    data, gradients = batch(), {}
+    for step in (5, 6, 9, 10):
+        stage = stage_one()
+        total, logs = stage(data, None, step=step)
+        total.backward()
+        of_both = list(stage.discriminator.parameters()), list(stage.autoencoder.parameters())
+        assert all(p.grad is not None for parameters in of_both for p in parameters)  # all in the graph at every step
+        gradients[step] = [torch.cat([p.grad.flatten() for p in parameters]) for parameters in of_both]
+        assert ("adversarial" in logs, "adaptive_weight" in logs) == (step >= 6, step >= 10)
+    assert not gradients[5][0].any() and gradients[6][0].any()
+    assert torch.equal(gradients[5][1], gradients[9][1]) and not torch.equal(gradients[9][1], gradients[10][1])
 
 
 @pytest.mark.parametrize("kind", [AutoencoderKL3D, VQAutoencoder3D])

@@ -6,14 +6,13 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 from tiny_models import pixel_autoencoder, pixel_unet, tiny_unet
-from torch.nn import functional as F
 from torch.testing import assert_close
 
 from autoencoder import AutoencoderKL3D
 from autoencoder.latents import standardise, unstandardise
 from diffusion.adversarial import AdversarialDiffusion
 from diffusion.conditioning import blank, condition_channels
-from diffusion.discriminators import ImageDiscriminator, LatentDiscriminator, gradient_penalty, relativistic_loss
+from diffusion.discriminators import LatentDiscriminator
 from diffusion.option_types import AdversarialConfig
 from diffusion.process import training_scheduler
 from diffusion.sampling.samplers import sampler_of
@@ -64,35 +63,6 @@ def test_a_step_of_the_scheduler_draws_from_the_posterior_and_the_last_one_gives
 def test_more_calls_than_the_schedule_can_tell_apart_are_refused():
     with pytest.raises(ValueError, match="timesteps coincide"):
         syndiff_rows(training_scheduler("v").alphas_cumprod, 900)
-
-
-def test_the_gradient_penalty_of_a_linear_discriminator_is_its_squared_weight():
-    torch.manual_seed(0)
-    weight, inputs = torch.randn(1, 1, 4, 4, 4), torch.randn(3, 1, 4, 4, 4, requires_grad=True)
-    patches = torch.ones(3, 1, 4, 4, 4)
-    found = gradient_penalty([weight * inputs], [patches], inputs)
-    assert_close(found, weight.square().sum() / 64)
-    small = gradient_penalty([weight * inputs], [0.25 * patches], inputs)  # as for a smaller lesion: the patches' own
-    assert_close(small, weight.square().sum() * 0.25**2 / 16)
-
-
-def test_the_relativistic_loss_compares_patches_and_leaves_out_those_of_no_weight():
-    real, fake = torch.tensor([[3.0, -50.0]]).view(1, 1, 1, 1, 2), torch.tensor([[1.0, 50.0]]).view(1, 1, 1, 1, 2)
-    weight = torch.tensor([[1.0, 0.0]]).view(1, 1, 1, 1, 2)
-    assert_close(relativistic_loss([real], [fake], [weight]), F.softplus(torch.tensor(-2.0)))
-    assert_close(relativistic_loss([fake], [real], [weight]), F.softplus(torch.tensor(2.0)))
-
-
-@pytest.mark.parametrize(("head", "sight"), [(0, 14), (1, 32)])
-def test_a_patch_of_the_image_discriminator_sees_as_far_as_it_says(head, sight):
-    torch.manual_seed(0)
-    network = ImageDiscriminator(4, channels=(4, 4))
-    ct_norm = torch.randn(1, 1, 48, 48, 48, requires_grad=True)
-    logits = network(ct_norm, torch.zeros(1, 1, 48, 48, 48), torch.tensor([1]))[head]
-    middle = logits.shape[-1] // 2
-    logits[0, 0, middle, middle, middle].backward()
-    seen = ct_norm.grad.abs().sum((0, 1, 3, 4)).nonzero()
-    assert int(seen.max() - seen.min()) + 1 == sight
 
 
 @pytest.fixture

@@ -70,7 +70,8 @@ def assert_same_weights(a: Path, b: Path) -> None:
 def test_train_vae_killed_and_terminated_ends_with_the_same_weights(phantom_dataset, tmp_path):
     options = "--model.channels 4,8 --model.blocks_per_level 1 --patch-size 8 --evaluate-crops 2"
     options += " --model.kind vq --model.codebook_size 16"  # the codebook and the discriminator are state, too
-    options += " --losses.adversarial 0.5 --losses.adversarial_start 40 --discriminator-channels 4,4"
+    options += " --losses.adversarial 0.5 --losses.adversarial_start 40 --losses.adversarial_head_start 10"
+    options += " --discriminator-channels 4,4"
     train = Command(tmp_path, "train_vae", f"--data {phantom_dataset} {options}")
     undisturbed = train.start("undisturbed")
     train.signal_in_mid_training("killed", 65, signal.SIGKILL, -signal.SIGKILL)  # after the checkpoint at 60

@@ -40,7 +40,7 @@ def test_a_vq_model_trained_with_every_loss_serves_the_whole_chain(phantom_datas
         data=phantom_dataset,
         out=tmp_path / "vae",
         model=SMALL,
-        losses=LossWeights(wavelet=0.1, lpips=0.1, adversarial=0.5, adversarial_start=1),
+        losses=LossWeights(wavelet=0.1, lpips=0.1, adversarial=0.5, adversarial_start=1, adversarial_head_start=1),
         scans=tmp_path / "scans",
         patch_size=8,
         discriminator_channels=(4, 4),
@@ -52,7 +52,13 @@ def test_a_vq_model_trained_with_every_loss_serves_the_whole_chain(phantom_datas
     lines = [json.loads(line) for line in (tmp_path / "vae/metrics.jsonl").read_text().splitlines()]
     last = {name: value for line in lines for name, value in line.items()}
     terms = ("l1", "wavelet", "lpips", "adversarial", "commitment")
-    assert {*terms, *(f"grad_norm/{term}" for term in terms), "perplexity", "discriminator"} <= last.keys()
+    assert {
+        *terms,
+        *(f"grad_norm/{term}" for term in terms),
+        "perplexity",
+        "discriminator",
+        "adaptive_weight",
+    } <= last.keys()
     assert {"held_out/psnr_db", "held_out/hu_mae_lesion"} <= last.keys()
 
     vae = load_autoencoder(tmp_path / "vae/model")

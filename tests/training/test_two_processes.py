@@ -25,7 +25,7 @@ def options(batch_size: int, data: Path, out: Path) -> list[str]:
     return (
         f"--data {data} --out {out} --steps {STEPS} --batch-size {batch_size} --patch-size 16 --warmup-steps 0 "
         "--max-grad-norm 1e9 --log-every 1 --evaluate-crops 1 --model.channels 8,16 --model.blocks_per_level 1 "
-        "--losses.wavelet 0.1 --losses.adversarial 0.5 --losses.adversarial_start 0"
+        "--losses.wavelet 0.1 --losses.adversarial 0.5 --losses.adversarial_start 0 --losses.adversarial_head_start 0"
     ).split()
 
 
