@@ -92,10 +92,12 @@ class StageOne(nn.Module):
             lead = step - self.weights.adversarial_start  # of the discriminator, in steps
             if lead >= 0:
                 lesion_mask = batch["lesion_mask"].float()
-                counts = patch_weights(valid_mask.float() * (1 + (LESION_COUNTS - 1) * lesion_mask))
-                adversarial, discrimination, penalty = relativistic_losses(
-                    self.discriminator, ct_norm, reconstruction, counts, lesion_mask, alike=True
+                counts = valid_mask.float() * (1 + (LESION_COUNTS - 1) * lesion_mask)
+                *of_both, penalty = relativistic_losses(
+                    self.discriminator, ct_norm, reconstruction, patch_weights(counts), lesion_mask
                 )
+                share = counts.sum() / _over_processes(counts.sum()).clamp_min(1)  # voxels count alike in all processes
+                adversarial, discrimination = (share * loss for loss in of_both)
                 total = total + discrimination + PENALTY * penalty
                 losses["adversarial"] = adversarial
                 measured |= {"discriminator": discrimination, "penalty": penalty}
@@ -136,7 +138,12 @@ class StageOne(nn.Module):
         """Gradient of a loss at the decoder's last layer, averaged over the processes as the optimiser's will be."""
         weight = self.autoencoder.decoder.last_layer if weight is None else weight
         (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True)
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            gradient = gradient.contiguous() / dist.get_world_size()
-            dist.all_reduce(gradient)
-        return gradient.detach()
+        return _over_processes(gradient)
+
+
+def _over_processes(value: Tensor) -> Tensor:
+    """Its mean over the processes, without gradient."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        value = value.detach().contiguous() / dist.get_world_size()
+        dist.all_reduce(value)
+    return value.detach()

@@ -14,7 +14,7 @@ PENALISED = 4  # one sample in so many has the gradient penalty, which needs sec
 
 
 def relativistic_losses(
-    network: nn.Module, real: Tensor, fake: Tensor, weights: list[Tensor], *more: Tensor, alike: bool = False
+    network: nn.Module, real: Tensor, fake: Tensor, weights: list[Tensor], *more: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss of the generator, of the discriminator, its gradient penalty on one sample of `PENALISED`), scalars.
 
@@ -23,12 +23,11 @@ def relativistic_losses(
         real, fake: What it compares: samples that share all but what the generator made, (B, C, D, H, W).
         weights: How much each patch counts, of the logits' shapes.
         more: The discriminator's further arguments, (B, ...) each.
-        alike: As in :func:`relativistic_loss`.
     """
     true, false = logits_of_both(network, (real, *more), (fake, *more))
-    of_discriminator = relativistic_loss(true, false, weights, alike)
+    of_discriminator = relativistic_loss(true, false, weights)
     seen = logits_for_generator(network, fake, *more)
-    of_generator = relativistic_loss(seen, [logit.detach() for logit in true], weights, alike)
+    of_generator = relativistic_loss(seen, [logit.detach() for logit in true], weights)
     some = real.detach()[::PENALISED].requires_grad_(True)
     with torch.autocast(some.device.type, enabled=False):  # second derivatives
         alone = network(some, *(one[::PENALISED] for one in more))
@@ -36,7 +35,7 @@ def relativistic_losses(
     return of_generator, of_discriminator, penalty
 
 
-def relativistic_loss(better: list[Tensor], worse: list[Tensor], weights: list[Tensor], alike: bool = False) -> Tensor:
+def relativistic_loss(better: list[Tensor], worse: list[Tensor], weights: list[Tensor]) -> Tensor:
     """E[-log σ(D(x) - D(x̂))], of the discriminator, or with the two exchanged of the generator (Huang et al. 2024).
 
     A real and a generated sample share mask and surroundings, which differ far more from lesion to lesion than the two
@@ -45,13 +44,10 @@ def relativistic_loss(better: list[Tensor], worse: list[Tensor], weights: list[T
     Args:
         better, worse: Logits of each patch size, (B, 1, d, h, w): real and generated for the discriminator.
         weights: How much each patch counts, same shapes.
-        alike: Whether all samples count alike, whatever the sum of their weights; else all patches of the batch do.
     Returns: Scalar.
     """
     losses = []
     for high, low, weight in zip(better, worse, weights, strict=True):
-        if alike:
-            weight = weight / weight.sum(dim=(1, 2, 3, 4), keepdim=True).clamp_min(1e-6)
         losses.append(_weighted_mean(F.softplus(low.float() - high.float()), weight))
     return torch.stack(losses).mean()
 

@@ -53,7 +53,7 @@ def test_each_network_gets_the_gradient_of_its_own_loss_alone():
         fake = torch.where(data["valid_mask"] > 0, stage.autoencoder(data["ct_norm"])[0], data["ct_norm"])
     counts = patch_weights(data["valid_mask"] * (1 + 2 * data["lesion_mask"]))  # a voxel of a lesion counts three times
     networks = stage.discriminator, data["ct_norm"], fake, counts, data["lesion_mask"]
-    _, own, penalty = relativistic_losses(*networks, alike=True)
+    _, own, penalty = relativistic_losses(*networks)
     own = own + PENALTY * penalty
     for gradient, expected in zip(gradients, torch.autograd.grad(own, weights), strict=True):
         torch.testing.assert_close(gradient, expected)

@@ -61,14 +61,6 @@ def test_the_relativistic_loss_compares_patch_with_patch():
     assert_close(relativistic_loss([fake], [real], [torch.ones_like(real)]), expected)
 
 
-def test_samples_count_by_their_weights_or_alike():
-    real, fake = torch.tensor([3.0, -1.0]).view(2, 1, 1, 1, 1), torch.zeros(2, 1, 1, 1, 1)
-    weights = [torch.tensor([3.0, 1.0]).view(2, 1, 1, 1, 1)]
-    each = F.softplus(-real).flatten()
-    assert_close(relativistic_loss([real], [fake], weights), (3 * each[0] + each[1]) / 4)
-    assert_close(relativistic_loss([real], [fake], weights, alike=True), each.mean())
-
-
 def test_the_gradient_penalty_of_a_linear_discriminator_is_its_squared_weight():
     torch.manual_seed(0)
     weight, inputs = torch.randn(1, 1, 4, 4, 4), torch.randn(3, 1, 4, 4, 4, requires_grad=True)
