@@ -183,7 +183,7 @@ class _Pair(NamedTuple):
 
 
 def reconstruction_error(vae: Any, batch: Mapping[str, Tensor], x0: Tensor) -> Tensor:
-    """Mean absolute error of decoded real latents in the painted region, ct_norm; of a quarter of the samples, (B/4,)."""
+    """Mean absolute error of decoded real latents in the painted region, of a quarter of the samples, (B/4,)."""
     few = -(-len(x0) // PENALISED)
     painted = (batch["paint_mask"].float() * batch["valid_mask"].float())[:few]
     decoded = vae.decode(unstandardise(x0[:few], vae.config)).sample.float()
