@@ -107,14 +107,14 @@ class AdversarialDiffusion(nn.Module):
         losses = {STRUCTURE: structure}
         total = self.weights.anchor * structure.mean()
         measured: dict[str, float] = {}
-        if self.autoencoder is None:
-            real = vae.decode(unstandardise(x0, vae.config)).sample
-        else:
-            real, error = batch["ct_norm"], reconstruction_error(vae, batch, x0).mean()
+        if self.autoencoder is not None:
+            error = reconstruction_error(vae, batch, x0).mean()
             total = total + self.weights.reconstruction * error
             losses["reconstruction"] = error * structure.new_ones(len(x0))
         for name, network in self.discriminators.items():
             if name == "image":
+                learns = self.autoencoder is not None
+                real = batch["ct_norm"] if learns else vae.decode(unstandardise(x0, vae.config)).sample
                 pair = _decoded_pair(vae, batch, real, made)
                 more: tuple[Tensor, ...] = (pair.lesion_mask, step)
             else:
@@ -125,7 +125,7 @@ class AdversarialDiffusion(nn.Module):
             )
             total = total + taught * getattr(self.weights, name) * of_generator
             total = total + of_discriminator + self.weights.penalty * penalty
-            if statistics:
+            if statistics and not simulated.all():
                 pulls = [
                     torch.autograd.grad(loss, output, retain_graph=True)[0].norm()
                     for loss in (of_generator, structure.mean())

@@ -20,6 +20,7 @@ LUNG_HU = -500.0  # below: lung, and no wall or vessel
 SHARPEN, SHARPEN_VOXELS = 0.15, 0.7  # share of the finest detail that is added; Gaussian that measures it
 MOVES, MOVE_GAIN, MOVE_VOXELS = 4, 4.0, 0.8  # steps of the border, what one adds, and the Gaussian that spreads it
 MOVE_MARGIN = 0.02  # of the contrast: so far from the midpoint the voxels beside the border end
+SCALED = (0.5, 1.5)  # by no more: the mean of a faint lesion may be that of the lung
 FAR_VOXELS = 3.5  # so far out a vessel or a wall that goes on into the lesion is looked for
 
 
@@ -104,7 +105,7 @@ def border_moved(volume_hu: Tensor, inside: Tensor, painted: Tensor, valid: Tens
         beyond = ((moved - middle) / contrast + MOVE_MARGIN).clamp(0, 1) * touching * free
         moved = moved + MOVE_GAIN * contrast * _gaussian(missing - beyond, MOVE_VOXELS) * near
     scale = (volume_hu[inside].mean() - lung) / (moved[inside].mean() - lung).clamp_min(1)
-    return torch.where(inside | touching, moved + (scale - 1) * (inside + touching * free) * (moved - lung), moved)
+    return moved + (scale.clamp(*SCALED) - 1) * (inside + touching * free) * (moved - lung)
 
 
 def _neighbours(volume: Tensor) -> Tensor:
