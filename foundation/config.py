@@ -131,7 +131,7 @@ def parse_config(config_type: type[ConfigT], argv: Sequence[str] | None = None) 
     Later values win, so an override goes after `--config`, and a second `--config` may say only what differs. Types
     are checked against the dataclass's annotations, inputs annotated with `MustExist` are looked for, and a path
     annotated with `Output` must be one that can be written; `--out-dir` and `--out_dir` are the same option, and
-    `1,2,3` is a list of numbers.
+    `1,2,3` and `malignancy,texture` are lists.
 
     Args:
         config_type: Frozen dataclass; the Attributes section of its docstring becomes the `--help` text.
@@ -142,6 +142,7 @@ def parse_config(config_type: type[ConfigT], argv: Sequence[str] | None = None) 
         that cannot be written, or what the config's `__post_init__` refuses by a ValueError.
     """
     arguments = [_normalise(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    arguments = _bracketed(config_type, arguments)
     parser = jsonargparse.ArgumentParser(
         description=getattr(sys.modules.get("__main__"), "__doc__", None), exit_on_error=False
     )
@@ -242,6 +243,34 @@ def _normalise(argument: str) -> str:
         option, equals, value = argument.partition("=")
         return "--" + option[2:].replace("-", "_") + equals + (_normalise(value) if equals else "")
     return f"[{argument}]" if NUMBER_LIST.match(argument) else argument
+
+
+def _bracketed(config_type: type, arguments: Sequence[str]) -> list[str]:
+    """The arguments with the values of options that hold a list as `[a,b]`, as YAML writes a list."""
+    bracketed, takes = [], False
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if option.startswith("--"):
+            takes = _takes_list(config_type, option[2:])
+            if takes and equals:
+                argument, takes = f"{option}={_as_list(value)}", False
+        elif takes:
+            argument, takes = _as_list(argument), False
+        bracketed.append(argument)
+    return bracketed
+
+
+def _as_list(value: str) -> str:
+    return value if value.startswith("[") or value == "null" else f"[{value}]"
+
+
+def _takes_list(config_type: type, option: str) -> bool:
+    """Whether a field, `group.field` of a group, is a tuple or a list and nothing else than perhaps None."""
+    annotation: Any = config_type
+    for name in option.split("."):
+        annotation = get_type_hints(annotation).get(name) if dataclasses.is_dataclass(annotation) else None
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return all(get_origin(kind) in (tuple, list) for kind in kinds if kind is not type(None)) and annotation is not None
 
 
 def _config_files(arguments: Sequence[str]) -> list[Path]:

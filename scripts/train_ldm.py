@@ -134,7 +134,7 @@ from evaluation.image_quality import mse
 from evaluation.reports.slices import save_slices
 from imaging.dataset.nodules import spacing_mm_of
 from imaging.dataset.rows import RowReader
-from imaging.lesions.measured_attributes import MEASURED
+from imaging.lesions.measured_attributes import MEASURED, measured_attributes
 from imaging.window import to_norm
 from training.data import LatentNodules
 from training.draws import diffusion_draw, uniform
@@ -269,9 +269,10 @@ def pipeline_of(
 def population_of(
     latents: Dataset, attributes: tuple[str, ...], window: tuple[float, float]
 ) -> LesionPopulation | None:
-    """Size and appearance of the training lesions that the window can show, one row each.
+    """Size and appearance of the training lesions, one row each; HU as measured in the clipped window.
 
-    A calcified one reaches above it, and cannot be painted as it is. None if the U-Net is told no appearance.
+    A calcified lesion reaches above the window, and can be painted as far as that. None if the U-Net is told no
+    appearance.
     """
     names = [name for name in attributes if name in (*APPEARANCE, *CHARACTER)]
     if not set(names) & set(APPEARANCE):
@@ -279,14 +280,16 @@ def population_of(
     width, level = window
     known = latents.select(np.unique(latents["nodule_id"][:], return_index=True)[1])  # one of each lesion's variants
     appearance = np.array([known[name][:] for name in names], float).T
-    measured = appearance[:, [name in MEASURED for name in names]]
-    shown = np.flatnonzero((np.abs(measured - level) <= width / 2).all(1))
-    read = RowReader(known.select_columns(["lesion_mask", "spacing_mm"]))
-    diameter_mm = [
-        equivalent_diameter_mm(torch.from_numpy(row["lesion_mask"])[None, None], float(row["spacing_mm"][0]))
-        for row in (read[int(index)] for index in shown)
-    ]
-    return LesionPopulation.of(names, torch.cat(diameter_mm), torch.from_numpy(appearance[shown]))
+    read, diameter_mm = RowReader(known.select_columns(["ct_hu", "lesion_mask", "spacing_mm"])), []
+    for index in range(len(known)):
+        row = read[index]
+        lesion_mask = torch.from_numpy(row["lesion_mask"])[None, None]
+        diameter_mm.append(equivalent_diameter_mm(lesion_mask, float(row["spacing_mm"][0])))
+        shown_hu = np.clip(row["ct_hu"], level - width / 2, level + width / 2)
+        measured = measured_attributes(shown_hu, row["lesion_mask"])
+        for name in set(names) & set(MEASURED):
+            appearance[index, names.index(name)] = measured[name]
+    return LesionPopulation.of(names, torch.cat(diameter_mm), torch.from_numpy(appearance))
 
 
 @torch.no_grad()

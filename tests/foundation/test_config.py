@@ -60,6 +60,23 @@ class Config:
 
 
 @dataclass(frozen=True)
+class Lists:
+    """Lists.
+
+    Attributes:
+        names: Of ratings.
+        shares: Of something.
+        model: The network.
+        either: One or several.
+    """
+
+    names: tuple[str, ...] | None = None
+    shares: tuple[float, ...] = (1.0,)
+    model: Model = field(default_factory=Model)
+    either: tuple[str, ...] | str = ()
+
+
+@dataclass(frozen=True)
 class Part:
     """A part with an input.
 
@@ -184,6 +201,19 @@ def test_a_value_of_another_type_is_refused_with_the_value_and_what_is_expected(
     message = refusal(["--out-dir", "a", *option.split()], capsys)
     assert message.startswith(f"error: {sentence}")
     assert "Union" not in message and "<class" not in message
+
+
+@pytest.mark.parametrize("value", ["malignancy,texture", "[malignancy,texture]", "malignancy, texture"])
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_list_of_texts_needs_no_brackets(value, joined):
+    arguments = [f"--names={value}"] if joined else ["--names", value]
+    assert parse_config(Lists, arguments) == Lists(names=("malignancy", "texture"))
+
+
+def test_a_list_of_one_a_list_in_a_group_and_none():
+    arguments = ["--shares", "0.5", "--model.channels", "8", "--names", "null"]
+    assert parse_config(Lists, arguments) == Lists(shares=(0.5,), model=Model(channels=(8,)))
+    assert parse_config(Lists, ["--either", "a,b"]).either == "a,b"  # may be a text: stays as it is
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,7 @@ def test_train_ldm_out_of_time_and_killed_ends_with_the_same_weights(chain, tmp_
 def test_adversarial_diffusion_goes_on_from_a_trained_stage_two_and_resumes(chain, tmp_path):
     options = "--model.channels 8,16 --model.blocks_per_level 1 --model.map_channels 4 --evaluate-crops 2"
     options += " --objective adversarial --adversarial.image 1 --adversarial.latent 1 --adversarial.calls 2"
+    options += " --adversarial.simulated 0.5 --adversarial.reconstruction 1"
     inputs = f"--data {chain.latents} --vae {chain.vae / 'model'} --initial {chain.ldm / 'pipeline'}"
     train = Command(tmp_path, "train_ldm", f"{inputs} {options}")
     few = ("--checkpoint-every", "2", "--steps", "6")
