@@ -18,11 +18,23 @@ from imaging.lesions.composition import SOLID_HU
 
 
 class Scale(NamedTuple):
-    """Values that an attribute may have, in its unit, and names for some of them."""
+    """Values of an attribute, in its unit.
+
+    Attributes:
+        low, high: Ends of the scale that the denoiser tells apart; what lies outside counts as the end.
+        names: Names of some values.
+        dense: Largest value that can be requested, where it is above `high`: the HU of calcified lesions are few.
+    """
 
     low: float
     high: float
     names: Mapping[str, float] = {}
+    dense: float | None = None
+
+    @property
+    def requestable(self) -> tuple[float, float]:
+        """Smallest and largest value that can be requested."""
+        return self.low, self.high if self.dense is None else self.dense
 
 
 SCALES: dict[str, Scale] = {
@@ -32,9 +44,9 @@ SCALES: dict[str, Scale] = {
     "sphericity": Scale(1, 5, {"linear": 1, "round": 5}),  # chooses the shape of a lesion without a mask
     "texture": Scale(1, 5, {"ground-glass": 1, "part-solid": 3, "solid": 5}),
     "diameter_mm": Scale(2, 60),
-    "mean_hu": Scale(-1000, 400),  # of the mask's voxels
-    "p10_hu": Scale(-1024, 400),
-    "p50_hu": Scale(-1024, 400),
+    "mean_hu": Scale(-1000, 400, dense=1000),  # of the mask's voxels
+    "p10_hu": Scale(-1024, 400, dense=1000),
+    "p50_hu": Scale(-1024, 400, dense=1000),
     "p90_hu": Scale(-1000, 1000),
     "zoom": Scale(-0.6, 0.6),  # the last four are AUGMENTATION: how a training image was changed, nobody's request
     "density_shift": Scale(-1, 1),
@@ -65,9 +77,10 @@ def check_attribute(name: str, value: Any, known: Sequence[str]) -> float:
         number = float(value) if not isinstance(value, bool) else math.nan
     except (TypeError, ValueError):
         number = math.nan
-    if not (isinstance(value, numbers.Real | str) and scale.low <= number <= scale.high):
+    low, high = scale.requestable
+    if not (isinstance(value, numbers.Real | str) and low <= number <= high):
         named = f", or {', '.join(scale.names)}" if scale.names else ""
-        raise ValueError(f"{name}: {value!r}, expected a number from {scale.low:g} to {scale.high:g}{named}")
+        raise ValueError(f"{name}: {value!r}, expected a number from {low:g} to {high:g}{named}")
     return number
 
 

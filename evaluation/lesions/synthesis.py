@@ -260,7 +260,7 @@ def _placed(
 def _drawn_character(synthesis: Synthesis, lesion: int, asks: Sequence[str]) -> Character:
     """What a lesion is to be, within the scales of its attributes."""
     drawn = synthesis.characters.draw(lesion, generator(synthesis.seed, "character", lesion))
-    requested = {name: float(np.clip(value, *SCALES[name][:2])) for name, value in drawn.requested.items()}
+    requested = {name: float(np.clip(value, *SCALES[name].requestable)) for name, value in drawn.requested.items()}
     fixed = synthesis.options["attributes"] or {}
     requested |= {name: check_attribute(name, value, asks) for name, value in fixed.items()}
     return replace(drawn, requested=requested)

@@ -82,8 +82,8 @@ class Painter:
         return [
             {
                 "name": name,
-                "low": SCALES[name].low,
-                "high": SCALES[name].high,
+                "low": SCALES[name].requestable[0],
+                "high": SCALES[name].requestable[1],
                 "names": dict(SCALES[name].names),
                 "used_by": [who for who, known in used_by.items() if name in known],
                 **NOTES.get(name, {}),

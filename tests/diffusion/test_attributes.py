@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from tiny_models import pixel_pipeline, seeds, tiny_unet
+from torch import nn
 from torch.testing import assert_close
 
 from diffusion.attributes import (
@@ -68,6 +69,14 @@ def crops(batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
     return ct_hu, mask
 
 
+def test_a_calcified_lesion_can_be_requested_and_counts_as_the_end_of_the_scale():
+    assert check_attribute("mean_hu", 900, KNOWN) == 900
+    embedding = AttributeEmbedding(KNOWN, 8)
+    nn.init.normal_(embedding.mlp[-1].weight)
+    dense, end, less = (embedding(torch.tensor([[NAN, hu, NAN]])) for hu in (900.0, 400.0, 350.0))
+    assert dense.equal(end) and not dense.equal(less)
+
+
 def test_wishes_become_numbers_in_the_order_of_the_network():
     requested = requested_attributes({"texture": "ground-glass", "malignancy": ["benign", None]}, KNOWN, 2)
     assert_close(requested, torch.tensor([[1.0, NAN, 1.0], [NAN, NAN, 1.0]]), equal_nan=True)
@@ -82,7 +91,7 @@ def test_wishes_become_numbers_in_the_order_of_the_network():
         ("age", 40, 'attribute "age" is unknown to this pipeline; known: malignancy, mean_hu, texture'),
         ("malignancy", "evil", "malignancy: 'evil', expected a number from 1 to 5, or benign, malignant"),
         ("texture", 6, "texture: 6, expected a number from 1 to 5, or ground-glass, part-solid, solid"),
-        ("mean_hu", NAN, "mean_hu: nan, expected a number from -1000 to 400"),
+        ("mean_hu", NAN, "mean_hu: nan, expected a number from -1000 to 1000"),
         ("mean_hu", True, "mean_hu: True, expected a number"),
         ("mean_hu", [1], r"mean_hu: \[1\], expected a number"),
     ],
