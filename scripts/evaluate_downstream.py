@@ -2,10 +2,11 @@
 
 uv run scripts/evaluate_downstream.py --data data/nodules --synthetic '[data/synthetic]' --out outputs/downstream
 The synthetic lesions are sets of scripts/inpaint_nodules.py in training masks. Three tasks: segmentation, malignancy,
-detection. Every training is on disk as soon as it is done: the same command continues. The report is made anew each
-time.
+detection. Every training is on disk as soon as it is done: the same command continues. It may run in several processes
+at once, which share the trainings. The report is made anew each time.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,6 +78,7 @@ class DownstreamConfig:
 ARGUMENTS = read_arguments(DownstreamConfig, __name__)
 
 import numpy as np
+from filelock import Timeout
 from tqdm import tqdm
 
 from evaluation.downstream.comparison import arm_figures
@@ -85,7 +87,7 @@ from evaluation.downstream.experiment import Budget, cells_of, keep, kept, run_c
 from evaluation.downstream.tasks import EDGE, TASKS, networks
 from evaluation.lesions.openings import open_test_split
 from evaluation.reports.downstream_report import save_downstream_report
-from foundation.claimed_folder import claim_folder
+from foundation.claimed_folder import claim_folder, folder_lock
 from foundation.threads import use_threads
 
 FREE = (  # what a training does not depend on, or is named by
@@ -105,7 +107,8 @@ def main(config: DownstreamConfig) -> None:
     """Train what is missing, and report."""
     networks()
     use_threads(config.threads)
-    claim_folder(config.out / "cells", {key: value for key, value in config_dict(config).items() if key not in FREE})
+    folder = config.out / "cells"
+    claim_folder(folder, {key: value for key, value in config_dict(config).items() if key not in FREE})
     openings = open_test_split(config.data, config.split, "evaluate_downstream", config_dict(config))
     real = load_crops(config.data, "train", config.label_policy)
     tested = load_crops(config.data, config.split, config.label_policy)
@@ -114,12 +117,14 @@ def main(config: DownstreamConfig) -> None:
     check_alike([*tested, *real, *synthetic])
 
     cells = cells_of(config.tasks, config.arms, config.fractions, config.seeds)
-    left = [cell for cell in cells if not (config.out / "cells" / cell.file).is_file()][: config.stop_after]
+    left = [cell for cell in cells if not (folder / cell.file).is_file()][: config.stop_after]
     budget = Budget(config.steps, config.batch_size, config.learning_rate, config.mixed_precision)
     for cell in tqdm(left, desc=config.out.name):
-        keep(config.out / "cells", cell, *run_cell(cell, real, synthetic, tested, budget))
+        with suppress(Timeout), folder_lock(folder, cell.file, timeout_s=0):  # another process may be at it
+            if not (folder / cell.file).is_file():
+                keep(folder, cell, *run_cell(cell, real, synthetic, tested, budget))
 
-    outcomes = kept(config.out / "cells", cells)
+    outcomes = kept(folder, cells)
     patients = {task: [crop.patient_id for crop in tested if TASKS[task].usable(crop)] for task in config.tasks}
     figures = arm_figures(outcomes, patients, config.resamples, np.random.default_rng(config.seed))
     missing = [f"{cell.file}: not trained yet" for cell in cells if cell not in outcomes]

@@ -14,6 +14,7 @@ from evaluation.downstream.comparison import arm_figures
 from evaluation.downstream.crops import Crop, pasted, share_of_patients, window_of
 from evaluation.downstream.experiment import Cell, cells_of
 from evaluation.downstream.tasks import TASKS, detection_outcome, froc, heat_map, segmentation_outcome
+from foundation.claimed_folder import folder_lock
 from imaging.dataset.nodules import save_nodule_dataset
 from imaging.phantom.chest import phantom_nodules
 from scripts.evaluate_downstream import DownstreamConfig, main
@@ -136,6 +137,9 @@ def test_a_run_that_is_cut_off_is_continued_and_reported(data, tmp_path, capsys)
     main(config)
     assert "1 of 4 trainings" in capsys.readouterr().out
     first = {path.name: path.stat().st_mtime_ns for path in (out / "cells").glob("*_0.json")}
+    with folder_lock(out / "cells", "detection_real_1_0.json"):  # another process is at it
+        main(replace(config, stop_after=None))
+    assert "3 of 4 trainings" in capsys.readouterr().out
     main(replace(config, stop_after=None))
     assert {path: (out / "cells" / path).stat().st_mtime_ns for path in first} == first
     report = json.loads((out / "report.json").read_text())
