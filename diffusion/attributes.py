@@ -23,18 +23,18 @@ class Scale(NamedTuple):
     Attributes:
         low, high: Ends of the scale that the denoiser tells apart; what lies outside counts as the end.
         names: Names of some values.
-        dense: Largest value that can be requested, where it is above `high`: the HU of calcified lesions are few.
+        most: Largest value that can be requested, where that is above `high`: HU of calcified lesions.
     """
 
     low: float
     high: float
     names: Mapping[str, float] = {}
-    dense: float | None = None
+    most: float | None = None
 
     @property
     def requestable(self) -> tuple[float, float]:
         """Smallest and largest value that can be requested."""
-        return self.low, self.high if self.dense is None else self.dense
+        return self.low, self.high if self.most is None else self.most
 
 
 SCALES: dict[str, Scale] = {
@@ -44,9 +44,9 @@ SCALES: dict[str, Scale] = {
     "sphericity": Scale(1, 5, {"linear": 1, "round": 5}),  # chooses the shape of a lesion without a mask
     "texture": Scale(1, 5, {"ground-glass": 1, "part-solid": 3, "solid": 5}),
     "diameter_mm": Scale(2, 60),
-    "mean_hu": Scale(-1000, 400, dense=1000),  # of the mask's voxels
-    "p10_hu": Scale(-1024, 400, dense=1000),
-    "p50_hu": Scale(-1024, 400, dense=1000),
+    "mean_hu": Scale(-1000, 400, most=1000),  # of the mask's voxels
+    "p10_hu": Scale(-1024, 400, most=1000),
+    "p50_hu": Scale(-1024, 400, most=1000),
     "p90_hu": Scale(-1000, 1000),
     "zoom": Scale(-0.6, 0.6),  # the last four are AUGMENTATION: how a training image was changed, nobody's request
     "density_shift": Scale(-1, 1),

@@ -1,6 +1,6 @@
 """Measure what synthetic lesions are worth: train small networks with and without them, test on real patients.
 
-uv run scripts/evaluate_downstream.py --data data/nodules --synthetic '[data/synthetic]' --out outputs/downstream
+uv run scripts/evaluate_downstream.py --data data/nodules --synthetic data/synthetic --out outputs/downstream
 The synthetic lesions are sets of scripts/inpaint_nodules.py in training masks. Three tasks: segmentation, malignancy,
 detection. Every training is on disk as soon as it is done: the same command continues. It may run in several processes
 at once, which share the trainings. The report is made anew each time.

@@ -98,11 +98,13 @@ def test_a_decoder_that_was_trained_on_is_taken_and_one_of_another_latent_is_ref
     assert not (tmp_path / "other").exists()
 
 
-def test_the_packages_pipeline_fits_its_limit_and_its_card_has_the_commands():
+def test_the_packages_pipeline_fits_its_limit_and_its_card_has_its_name_and_the_commands():
     weights = list(SHIPPED.rglob("*.safetensors"))
     assert {path.parent.name for path in weights} == {"guide", "population", "shapes", "unet", "vae"}
     assert sum(path.stat().st_size for path in weights) < 30e6
-    assert COMMANDS.read_text() in (SHIPPED / "README.md").read_text()
+    card = (SHIPPED / "README.md").read_text()
+    assert COMMANDS.read_text() in card
+    assert f"# {SHIPPED.name}\n" in card and f'from_pretrained("{SHIPPED.name}")' in card
     assert COMMANDS.read_text() in (ROOT / "docs/guides/training.md").read_text()
 
 
