@@ -15,6 +15,7 @@ Balance = Literal["none", "norm", "project", "norm_project"]  # see `diffusion.l
 SamplerName = Literal["default", "ddpm", "ddim", "dpm-solver++", "dpm-solver++-lu", "syndiff", "unipc", "flow-euler"]
 ShapeKind = Literal["real", "procedural", "learned"]  # of a lesion without a mask, see `diffusion.shapes`
 MaskKind = Literal["distance", "coverage"]  # a mask on the latent grid, see `diffusion.mask_latents`
+PairedParts = Literal["both", "mask", "image"]  # which networks are trained, see `diffusion.paired`
 TranslationProcess = Literal["syndiff", "ddpm", "cyclegan"]  # see `diffusion.translator`
 Difference = Literal["kernel", "dose", "unknown"]  # of two kinds of CT, see `diffusion.spectral_filters`
 PlaneReduction = Literal["mean", "max", "softmax"]  # how a loss joins its three planes, see `diffusion.losses.gabor`

@@ -19,6 +19,7 @@ from autoencoder.latents import standardise
 from diffusion.conditioning import blank, blank_whole, mask_coverage
 from diffusion.losses.structure import structure_loss
 from diffusion.mask_latents import mask_channels, mask_of_latent
+from diffusion.option_types import PairedParts
 from diffusion.process import add_noise, network_times, predicted_x0, sampling_rows, target_of
 from diffusion.stage_two import unet_output
 from imaging.boxes import mask_box
@@ -50,7 +51,8 @@ class PairedDiffusion(nn.Module):
         unet: model_y, a `SPADEUNet3D` of stage 2.
         names: Attributes of the batch.
         background_weight: Weight of both losses outside the region that is painted.
-        train_image: Whether model_y is trained, too.
+        parts: Which networks are trained. "image" is model_y without any mask: the unconditional diffusion that PIG is
+            compared with.
     """
 
     def __init__(
@@ -59,12 +61,12 @@ class PairedDiffusion(nn.Module):
         unet: Any,
         names: Sequence[str],
         background_weight: float = 0.2,
-        train_image: bool = True,
+        parts: PairedParts = "both",
     ) -> None:
         super().__init__()
-        self.mask_unet, self.unet = mask_unet, unet.requires_grad_(train_image)
+        self.mask_unet, self.unet = mask_unet.requires_grad_(parts != "image"), unet.requires_grad_(parts != "mask")
         self.columns = [[list(names).index(name) for name in net.config["attributes"]] for net in (mask_unet, unet)]
-        self.background_weight, self.train_image = background_weight, train_image
+        self.background_weight, self.parts = background_weight, parts
 
     def forward(
         self,
@@ -85,7 +87,7 @@ class PairedDiffusion(nn.Module):
             clean, noise: x0 and y0, and their noise.
             timesteps: Rows of the schedule, (B,), the same for mask and image.
             given: Where model_y sees the true mask in place of the estimate, bool (B,).
-        Returns: (scalar to call backward on; the loss of `mask` and of `image`, (B,) each).
+        Returns: (scalar to call backward on; the loss of `mask` and of `image`, (B,) each, of what is trained).
         """
         noisy = Pair(*(add_noise(scheduler, x0, one, timesteps) for x0, one in zip(clean, noise, strict=True)))
         times = network_times(scheduler, timesteps)
@@ -93,13 +95,13 @@ class PairedDiffusion(nn.Module):
         cells = (self.background_weight + (1 - self.background_weight) * painted) * valid
         of_mask, of_image = (batch["attributes"][:, columns] for columns in self.columns)
 
-        output = mask_output(self.mask_unet, batch, noisy, times, of_mask, vae.factor)
-        mask_loss = structure_loss(output, target_of(scheduler, clean.mask, noise.mask, timesteps), cells)
-        losses = {"mask": mask_loss}
-        if self.train_image:
-            estimate = predicted_x0(scheduler, output.detach(), noisy.mask, timesteps)
-            shown = mask_of_latent(estimate, vae.factor)
+        losses, shown = {}, torch.zeros_like(batch["lesion_mask"])
+        if self.parts != "image":
+            output = mask_output(self.mask_unet, batch, noisy, times, of_mask, vae.factor)
+            losses["mask"] = structure_loss(output, target_of(scheduler, clean.mask, noise.mask, timesteps), cells)
+            shown = mask_of_latent(predicted_x0(scheduler, output.detach(), noisy.mask, timesteps), vae.factor)
             shown = torch.where(given.view(-1, 1, 1, 1, 1), batch["lesion_mask"], shown)
+        if self.parts != "mask":
             seen = {**batch, **guided_by(batch, shown), "attributes": of_image}
             if not of_image.shape[1]:
                 del seen["attributes"]

@@ -6,9 +6,8 @@ The same command continues an interrupted run. The pipeline is saved in <out>/pi
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from diffusion.option_types import MaskKind, Target
+from diffusion.option_types import MaskKind, PairedParts, Target
 from foundation.config import SHIPPED_PIPELINE, ExistingFolder, ModelSource, launch, read_arguments
 from training.config import TrainingConfig
 
@@ -43,7 +42,8 @@ class PigConfig(TrainingConfig):
         mask_model: The mask's network, model_x.
         mask: "distance", the signed distance to the border, or "coverage", the share of voxels inside.
         reach_mm: Where the distance is clipped.
-        parts: "both" networks are trained, or the "mask" network alone.
+        parts: "both" networks are trained, the "mask" network alone, or the "image" network alone and without any mask:
+            the unconditional diffusion that PIG is compared with.
         fresh: Train model_y from random weights, as another noise schedule or target than that of `initial` needs.
         target: "epsilon", "v" or "x0", of both networks.
         noise_schedule: Diffusers' beta_schedule, of both diffusions.
@@ -62,7 +62,7 @@ class PigConfig(TrainingConfig):
     mask_model: MaskUNetConfig = field(default_factory=MaskUNetConfig)
     mask: MaskKind = "distance"
     reach_mm: float = 2.0
-    parts: Literal["both", "mask"] = "both"
+    parts: PairedParts = "both"
     fresh: bool = False
     target: Target = "v"
     noise_schedule: str = "squaredcos_cap_v2"
@@ -128,12 +128,14 @@ def main(config: PigConfig) -> None:
             network.input_scale.copy_(alphas_of(scheduler).sqrt())
 
     run = TrainingRun(config)
-    model = PairedDiffusion(mask_unet, unet, names, config.background_weight, config.parts == "both")
+    model = PairedDiffusion(mask_unet, unet, names, config.background_weight, config.parts)
     run.prepare(model, {"mask_unet": config.mask_rate})
     vae.to(run.device).requires_grad_(False)
     empty = blank_latent(vae, row["ct_hu"].shape) if config.whole_share else None
     for batch in run.batches(latents):
-        loss, losses = run.model(vae, scheduler, *drawn(config, batch, vae, names, empty, run.device))
+        with run.accelerator.autocast():  # half of a step is the encoding of what is left of the CT
+            inputs = drawn(config, batch, vae, names, empty, run.device)
+        loss, losses = run.model(vae, scheduler, *inputs)
         run.update(loss, {f"{name}_loss": value.mean() for name, value in losses.items()} if run.log_due() else None)
         if run.evaluation_due():
             with run.averaged() as averaged:
@@ -229,6 +231,7 @@ def pipeline_of(config: PigConfig, initial: LesionInpaintPipeline, model, schedu
         population=initial.population,
         mask=config.mask,
         reach_mm=config.reach_mm,
+        has_mask=config.parts != "image",
         **kept,
     )
 
@@ -271,6 +274,8 @@ def evaluate(pipeline: PairedLesionPipeline, config: PigConfig, picture: Path) -
     shown_rows += [(one, mask, one, mask) for one, mask in zip(free, shown(alone.lesion_mask), strict=True)]
     pictures = [tuple(volume[0] for volume in volumes) for volumes in shown_rows]
     save_slices(picture, pictures, ["real", "its mask", "made", "its mask"])
+    if config.parts == "image":
+        return {}
     voxels = made.lesion_mask.flatten(1).sum(1).float()
     return {"diameter_ratio": float((voxels / real_mask.flatten(1).sum(1)).pow(1 / 3).mean())}
 

@@ -4,28 +4,33 @@
 
 In the crop of each validation nodule a ball around it is painted. A pair of its diameter and ratings is requested
 there. The shipped pipeline then paints a lesion into the same mask, and the nodule itself stands beside both. Other
-pairs are made from nothing. The pairs are kept in pairs.npz, so that benchmarks/quality/shapes.py --pairs can judge the
-masks without another sampling.
+pairs are made from nothing. The pairs are kept as a prepared dataset in OUT/pairs, and the lesions of stage 2 in their
+masks in OUT/stage_two. benchmarks/quality/shapes.py --pairs judges the masks without another sampling, and
+scripts/evaluate_downstream.py --synthetic trains networks with the pairs of --split train.
 
 Judged here: the diameter against the requested one, the Dice of each lesion's own outline at half maximum with its
-mask, the detector of `evaluation.lesions.detector`, the Fréchet distance in nodule space, and what asking for 1 and for
-5 of lobulation and spiculation changes. A picture shows mask and lesion at six noise levels.
+mask, the Dice of a segmenter that was trained on real nodules (--segmenter, a network that evaluate_downstream.py left)
+with the masks, the detector of `evaluation.lesions.detector`, the Fréchet distance in nodule space, and what asking for
+1 and for 5 of lobulation and spiculation changes. A picture shows mask and lesion at six noise levels.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from diffusion import LesionInpaintPipeline, PairedLesionPipeline
 from diffusion.mask_latents import ROUNDS, interpolated, largest_part, mask_latent, mask_of_latent
 from diffusion.option_types import MaskKind
+from evaluation.downstream.crops import Crop
+from evaluation.downstream.tasks import TASKS
 from evaluation.lesions.detector import are_enough, detect, real_against_real
 from evaluation.lesions.label_agreement import label_agreement
 from evaluation.lesions.lesion_sets import Lesion
@@ -35,8 +40,8 @@ from evaluation.reports.slices import save_slices
 from evaluation.statistics.agreement import spearman
 from evaluation.statistics.distances import frechet_distance
 from foundation.atomic import write_atomically
-from foundation.config import SHIPPED_PIPELINE, ExistingFolder, ModelSource, launch, parse_config
-from imaging.dataset.nodules import load_nodules, read_nodule
+from foundation.config import SHIPPED_PIPELINE, ExistingFile, ExistingFolder, ModelSource, launch, parse_config
+from imaging.dataset.nodules import load_nodules, read_nodule, save_nodule_dataset
 from imaging.window import to_norm
 
 RATINGS = ("lobulation", "spiculation", "sphericity", "texture", "malignancy")
@@ -58,9 +63,11 @@ class PairedConfig:
     Attributes:
         nodules: Prepared dataset at 1 mm, in crops of the pipelines' size.
         paired: The paired pipeline.
-        out: Folder for pairs.npz, figures.json, figures.md, pairs.png and steps.png.
+        out: Folder for pairs, stage_two, figures.json, figures.md, pairs.png and steps.png.
+        split: "validation", or "train" to make pairs that networks can be trained with.
+        segmenter: Weights of a segmentation network of scripts/evaluate_downstream.py; null judges without.
         pipeline: Stage 2 that paints into the same masks.
-        lesions: Validation nodules, at most; drawn at random.
+        lesions: Nodules, at most; drawn at random.
         alone: Pairs from nothing.
         extremes: Nodules in whose place 1 and 5 of lobulation and spiculation are requested.
         steps: Denoising steps.
@@ -73,6 +80,8 @@ class PairedConfig:
     nodules: ExistingFolder
     paired: ModelSource
     out: Path
+    split: Literal["train", "validation"] = "validation"
+    segmenter: ExistingFile | None = None
     pipeline: ModelSource = SHIPPED_PIPELINE
     lesions: int = 133
     alone: int = 32
@@ -90,7 +99,7 @@ def main(config: PairedConfig) -> None:
     shipped = LesionInpaintPipeline.from_pretrained(config.pipeline)
     for pipeline in (paired, shipped):
         pipeline.set_progress_bar_config(disable=True)
-    rows = validation_rows(config, paired)
+    rows = nodule_rows(config, paired)
     requests = [{name: float(row[name]) for name in RATINGS if np.isfinite(row[name])} for row in rows]
     config.out.mkdir(parents=True, exist_ok=True)
     ct, masks = in_background(config, paired, rows, requests, "pairs")
@@ -104,7 +113,9 @@ def main(config: PairedConfig) -> None:
     alone = paired.generate(
         config.alone, num_inference_steps=config.steps, generator=torch.Generator().manual_seed(config.seed)
     )
-    save_pairs(config, rows, ct, masks, painted)
+    if kept:
+        for name, images in (("pairs", ct), ("stage_two", painted)):
+            save_made(config.out / name, [rows[n] for n in kept], images[kept], masks[kept])
 
     real = [lesion_of(rows[number], rows[number]["ct_hu"], rows[number]["lesion_mask"]) for number in kept]
     made = [lesion_of(rows[number], ct[number], masks[number]) for number in kept]
@@ -123,6 +134,9 @@ def main(config: PairedConfig) -> None:
     }
     sets = {"real nodules": real, "paired": made, "stage 2 in the same masks": again, "paired, from nothing": free}
     report["agreement"] = {name: agreement(lesions) for name, lesions in sets.items()}
+    if config.segmenter is not None:
+        network = segmenter_of(config.segmenter)
+        report["segmenter"] = {name: segmented(network, lesions) for name, lesions in sets.items()}
     features = {name: nodule_features(load_nodule_net(), lesions) for name, lesions in sets.items()}
     report["frechet"] = {name: float(frechet_distance(features["real nodules"], one)) for name, one in features.items()}
     if are_enough(real):
@@ -138,9 +152,9 @@ def main(config: PairedConfig) -> None:
     print(text)
 
 
-def validation_rows(config: PairedConfig, paired: PairedLesionPipeline) -> list[dict[str, Any]]:
+def nodule_rows(config: PairedConfig, paired: PairedLesionPipeline) -> list[dict[str, Any]]:
     """Validation nodules of a diameter that can be requested, with missing ratings as NaN."""
-    dataset = load_nodules(config.nodules, "validation")
+    dataset = load_nodules(config.nodules, config.split)
     low, high = paired.diameters_mm
     chosen = np.random.default_rng(config.seed).permutation(len(dataset))[: config.lesions]
     rows = [read_nodule(dataset, int(index)) for index in np.sort(chosen)]
@@ -246,6 +260,23 @@ def agreement(lesions: Sequence[Lesion]) -> dict[str, float]:
     return {"dice": float(np.nanmean(dice)), "empty": float(np.nanmean(empty)), "judged": int(np.isfinite(dice).sum())}
 
 
+def segmenter_of(path: Path) -> nn.Module:
+    """A segmentation network with its weights, in eval mode."""
+    network = TASKS["segmentation"].network()
+    network.load_state_dict(load_file(path))
+    return network.eval()
+
+
+@torch.no_grad()
+def segmented(network: nn.Module, lesions: Sequence[Lesion]) -> float:
+    """Mean Dice of the network's masks with the lesions' own."""
+    crops = [
+        Crop(one.name, one.patient_id, np.rint(one.ct_hu).astype(np.int16), one.lesion_mask, one.valid_mask, GRID, None)
+        for one in lesions
+    ]
+    return float(np.mean([TASKS["segmentation"].outcome(network, crop)["dice"] for crop in crops]))
+
+
 def detection(name: str, real: Sequence[Lesion], made: Sequence[Lesion], seed: int) -> list[float | None]:
     found = detect(name, real, made, seed)
     return [found.auroc, found.low, found.high]
@@ -267,15 +298,13 @@ def extremes(config: PairedConfig, paired: PairedLesionPipeline, rows: Sequence[
     return found
 
 
-def save_pairs(
-    config: PairedConfig, rows: Sequence[dict[str, Any]], ct: np.ndarray, masks: np.ndarray, painted: np.ndarray
-) -> None:
-    """The pairs, and what was requested of them."""
-    arrays: dict[str, Any] = {name: np.array([float(row[name]) for row in rows]) for name in RATINGS}
-    arrays |= {name: np.array([str(row[name]) for row in rows]) for name in ("nodule_id", "patient_id")}
-    arrays |= {"ct_hu": np.rint(ct).astype(np.int16), "lesion_mask": masks.astype(np.uint8)}
-    arrays |= {"stage_two_hu": np.rint(painted).astype(np.int16)}
-    write_atomically(config.out / "pairs.npz", lambda path: np.savez_compressed(path.open("wb"), **arrays))
+def save_made(out: Path, rows: Sequence[dict[str, Any]], ct: np.ndarray, masks: np.ndarray) -> None:
+    """Made lesions with their masks as a prepared dataset; ratings are those that were requested."""
+    made = (
+        {**row, "ct_hu": image, "lesion_mask": mask, "diameter_mm": diameter_of(mask), "volume_mm3": mask.sum()}
+        for row, image, mask in zip(rows, ct, masks, strict=True)
+    )
+    save_nodule_dataset(made, out, ct.shape[1], overwrite=True)
 
 
 def save_pictures(
@@ -340,14 +369,19 @@ def markdown(report: dict[str, Any]) -> str:
     lines += ["", f"| mask on the latent grid and back | {heads} |", "|---|" + "---:|" * (1 + len(NOISES))]
     for name, values in report["round_trip"].items():
         lines.append(f"| {name} | {' | '.join(f'{value:.2f}' for value in values)} |")
-    lines += ["", "| lesions | Dice of own outline with mask | empty share | Fréchet | detector AUROC |"]
-    lines.append("|---|---|---|---|---|")
-    detector = report.get("detector", {})
+    lines += [
+        "",
+        "| lesions | Dice of own outline with mask | Dice of a segmenter | empty share | Fréchet | detector |",
+    ]
+    lines.append("|---|---|---:|---|---|---|")
+    detector, segmenter = report.get("detector", {}), report.get("segmenter", {})
     for name, one in report["agreement"].items():
         auroc = detector.get("real against real" if name == "real nodules" else name)
         text = f"{auroc[0]:.2f} ({auroc[1] or np.nan:.2f} … {auroc[2] or np.nan:.2f})" if auroc else "–"
         frechet = report["frechet"][name]
-        lines.append(f"| {name} | {one['dice']:.2f} ({one['judged']}) | {one['empty']:.2f} | {frechet:.2f} | {text} |")
+        dice = f"{segmenter[name]:.2f}" if name in segmenter else "–"
+        own = f"{one['dice']:.2f} ({one['judged']})"
+        lines.append(f"| {name} | {own} | {dice} | {one['empty']:.2f} | {frechet:.2f} | {text} |")
     if report["extremes"]:
         names = list(report["extremes"]["1"])
         lines += ["", f"| lobulation and spiculation | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]

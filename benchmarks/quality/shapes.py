@@ -11,8 +11,8 @@ correlation with the readers on the real shapes of the validation patients is it
 higher, so both are also given with the diameter held. Requests of one rating, even from 1 to 5, go further than the
 validation patients do; their ceiling is the regressor's correlation with the readers on the drawn shapes themselves.
 
-With --pairs, the masks that a paired pipeline made (benchmarks/quality/paired.py) are judged in the same way, beside
-the nodules in whose place they were made.
+With --pairs, the masks that a paired pipeline made in the places of validation nodules (benchmarks/quality/paired.py)
+are judged in the same way, beside these nodules.
 """
 
 import json
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from sklearn.ensemble import HistGradientBoostingRegressor
 from tqdm import tqdm
 
@@ -31,7 +32,7 @@ from evaluation.lesions.shape_figures import NAMED, SHAPE_FIGURES, shape_figures
 from evaluation.statistics.agreement import auroc, partial_spearman, patient_interval, spearman
 from evaluation.statistics.distances import wasserstein_per_feature
 from foundation.atomic import write_atomically
-from foundation.config import ExistingFile, ExistingFolder, launch, parse_config
+from foundation.config import ExistingFolder, launch, parse_config
 from imaging.dataset.nodules import load_nodules
 from imaging.dataset.rows import SPLITS
 from imaging.dataset.shape_files import NoduleShape, read_nodule_shapes, shapes_by_split
@@ -51,7 +52,7 @@ class ShapesConfig:
         data: Folder of outlines, as for scripts/prepare_shapes.py.
         nodules: Prepared dataset, which says whose shapes are held out, and has masks at half maximum.
         out: Folder for figures.json, figures.md and shapes.png.
-        pairs: File of masks that a paired pipeline made; null judges none.
+        pairs: Prepared dataset of what a paired pipeline made; null judges none.
         lesions: Held-out shapes that are looked at, at most; drawn at random.
         regressor_lesions: Shapes that the regressor is trained on, at most.
         seed: Of everything random.
@@ -60,7 +61,7 @@ class ShapesConfig:
     data: ExistingFolder
     nodules: ExistingFolder
     out: Path
-    pairs: ExistingFile | None = None
+    pairs: ExistingFolder | None = None
     lesions: int = 300
     regressor_lesions: int = 900
     seed: int = 0
@@ -107,7 +108,7 @@ def main(config: ShapesConfig) -> None:
     if min(len(at_half.figures), len(asked.figures)) >= LEAST:
         report["two_sample"]["real, drawn, against outlines at half maximum"] = told_apart(at_half, asked, config.seed)
     if config.pairs is not None:
-        learned = pairs_of(config.pairs)
+        learned = masks_of(load_nodules(config.pairs, "validation"))
         report["two_sample"]["learned, against outlines at half maximum"] = told_apart(at_half, learned, config.seed)
         sets |= {"outlines at half maximum": rated(at_half), "learned": rated(learned)}
     even_mm = np.exp(rng.uniform(*np.log(EVEN_MM), len(held_out))).tolist()
@@ -190,21 +191,15 @@ def untouched(
 def half_maximum(nodules: Path, count: int, rng: np.random.Generator) -> Masks:
     """The masks of the prepared dataset's validation split, at 1 mm."""
     rows = load_nodules(nodules, "validation")
-    rows = rows.select(np.sort(rng.permutation(len(rows))[:count]))
+    return masks_of(rows.select(np.sort(rng.permutation(len(rows))[:count])))
+
+
+def masks_of(rows: Dataset) -> Masks:
+    """The masks of a prepared dataset at 1 mm; requested is what readers said of the nodule."""
     ratings = np.array([[np.nan if row[name] is None else row[name] for name in RATED] for row in rows], float)
     return Masks(
         figures_of([np.asarray(row["lesion_mask"]) for row in rows]), list(rows["patient_id"]), ratings, ratings
     )
-
-
-def pairs_of(path: Path) -> Masks:
-    """The masks of a file of pairs that are not empty; what was requested is what readers said of the nodule there."""
-    with np.load(path) as pairs:
-        masks, patients = pairs["lesion_mask"], pairs["patient_id"]
-        ratings = np.stack([pairs[name] for name in RATED], 1)
-    kept = masks.reshape(len(masks), -1).any(1)
-    figures = figures_of(list(masks[kept]))
-    return Masks(figures, [str(name) for name in patients[kept]], ratings[kept], ratings[kept])
 
 
 def rated(masks: Masks) -> Masks:

@@ -15,7 +15,6 @@ error and a cosine schedule in place of the adversary, and is sampled in 16 step
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from diffusion.sampling.scan_translation import change_of
 from diffusion.translator import Direction, Translator
 from evaluation.reports.slices import save_slices
 from evaluation.translation.figures import figures, markdown
+from evaluation.translation.methods import FOLDER, LINEAR, Method, load_translators, methods_of
 from evaluation.translation.tasks import KINDS, Case, Task, held_out, save_unpaired
 from foundation.atomic import write_atomically
 from foundation.command import run_script
@@ -44,7 +43,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cyclegan": {"process": "cyclegan", "calls": 1, "losses.cycle": 10.0, "learning_rate": 1e-4},
 }
 RESIDUAL_HU = {"dose": 40, "kernel": 8}  # what the linear filter leaves
-TITLES = {"cyclegan": "CycleGAN", "ddpm": "DDPM", "syndiff": "SynDiff"}
 SHOWN = 4  # crops in a picture
 
 
@@ -83,7 +81,11 @@ class TranslationBenchmark:
 def main(config: TranslationBenchmark) -> None:
     """Simulate, train, judge, write."""
     save_unpaired(config.data, config.out, config.task, config.seed)
-    models = {name: trained(config, name) for name in config.methods}
+    save_linear(config)
+    for name in config.methods:
+        train(config, name)
+    known = load_translators(config.out)
+    models = {name: known[name] for name in (LINEAR, *config.methods)}
     cases = held_out(config.data, config.task, config.seed)
     spacing = float(load_nodules(config.data, "validation")[0]["spacing_mm"][0])
     report: dict[str, dict] = {}
@@ -92,7 +94,10 @@ def main(config: TranslationBenchmark) -> None:
     for direction in directions:  # there is no true noise of a low dose
         kinds = KINDS[config.task] if direction == "a_to_b" else KINDS[config.task][::-1]
         title = " to ".join(kind.replace("_", " ") for kind in kinds)
-        made = {name: volumes(cases, direction, method) for name, method in methods(config, models, direction).items()}
+        made = {
+            name: volumes(cases, direction, method)
+            for name, method in methods_of(models, direction, config.samples).items()
+        }
         results = {
             name: [judged(case, volume, direction, spacing) for case, volume in zip(cases, translated, strict=True)]
             for name, translated in made.items()
@@ -105,49 +110,37 @@ def main(config: TranslationBenchmark) -> None:
     print(text)
 
 
-def trained(config: TranslationBenchmark, name: str) -> Translator:
-    """The model of a method, trained if it is not there."""
-    folder = config.out / name
-    if not (folder / "translator").exists():
-        kind_a, kind_b = KINDS[config.task]
-        steps = config.cyclegan_steps if name == "cyclegan" else config.steps
-        options = {
-            "config": CONFIG,
-            "data": config.out / "a",
-            "other": config.out / "b",
-            "out": folder,
-            "difference": config.task,
-            "kind_a": kind_a,
-            "kind_b": kind_b,
-            "residual_hu": RESIDUAL_HU[config.task],
-            "steps": steps,
-            "evaluate_every": steps,
-            "threads": config.threads,
-            "seed": config.seed,
-        }
-        run_script("train_translation", options | OPTIONS[name])
-    return Translator.from_pretrained(folder / "translator")
-
-
-Method = Callable[[torch.Tensor, int], torch.Tensor]  # (1, 1, D, H, W), HU, and number of the case -> the same
-
-
-def methods(config: TranslationBenchmark, models: dict[str, Translator], direction: Direction) -> dict[str, Method]:
-    """Each method of the table."""
-    filters = fitted_filters([open_scans(config.out / kind) for kind in "ab"], config.task)[direction]
+def save_linear(config: TranslationBenchmark) -> None:
+    """The linear filter of the unpaired sets, as a translator whose networks add nothing."""
+    scans = [open_scans(config.out / kind) for kind in "ab"]
     linear = Translator("cyclegan")
-    getattr(linear, f"filter_{direction}").copy_(filters.expected)
+    for direction, filters in fitted_filters(scans, config.task).items():
+        getattr(linear, f"filter_{direction}").copy_(filters.expected)
+    linear.save_pretrained(config.out / LINEAR / FOLDER)
 
-    def of(translator: Translator, samples: int = 1) -> Method:
-        return lambda ct_hu, number: ct_hu + change_of(translator, ct_hu, direction, number, samples, progress=False)
 
-    found: dict[str, Method] = {"no translation": lambda ct_hu, number: ct_hu, "linear filter": of(linear)}
-    for name in ("cyclegan", "ddpm", "syndiff"):  # the last row is what the others are tested against
-        if name in models:
-            found[TITLES[name]] = of(models[name])
-        if name in models and name != "cyclegan":
-            found[f"{TITLES[name]}, mean of {config.samples}"] = of(models[name], config.samples)
-    return found
+def train(config: TranslationBenchmark, name: str) -> None:
+    """Train a method if it is not there."""
+    folder = config.out / name
+    if (folder / FOLDER).exists():
+        return
+    kind_a, kind_b = KINDS[config.task]
+    steps = config.cyclegan_steps if name == "cyclegan" else config.steps
+    options = {
+        "config": CONFIG,
+        "data": config.out / "a",
+        "other": config.out / "b",
+        "out": folder,
+        "difference": config.task,
+        "kind_a": kind_a,
+        "kind_b": kind_b,
+        "residual_hu": RESIDUAL_HU[config.task],
+        "steps": steps,
+        "evaluate_every": steps,
+        "threads": config.threads,
+        "seed": config.seed,
+    }
+    run_script("train_translation", options | OPTIONS[name])
 
 
 def volumes(cases: list[Case], direction: Direction, method: Method) -> list[np.ndarray]:

@@ -65,6 +65,7 @@ class PairedLesionPipeline(LesionPipeline):
         mask: What the mask's diffusion makes, as `diffusion.mask_latents.mask_latent`.
         reach_mm: Where its distance is clipped.
         detailed_map: Whether semantic maps show vessels.
+        has_mask: False makes images without any mask, as PIG's unconditional baseline does.
     """
 
     model_cpu_offload_seq = "vae->mask_unet->unet->vae"
@@ -82,11 +83,17 @@ class PairedLesionPipeline(LesionPipeline):
         mask: MaskKind = "distance",
         reach_mm: float = 2.0,
         detailed_map: bool = False,
+        has_mask: bool = True,
     ) -> None:
         super().__init__()
         self.register_modules(vae=vae, mask_unet=mask_unet, unet=unet, scheduler=scheduler, population=population)
         self.register_to_config(
-            crop_size=crop_size, spacing_mm=spacing_mm, mask=mask, reach_mm=reach_mm, detailed_map=detailed_map
+            crop_size=crop_size,
+            spacing_mm=spacing_mm,
+            mask=mask,
+            reach_mm=reach_mm,
+            detailed_map=detailed_map,
+            has_mask=has_mask,
         )
         self._trained_scheduler = scheduler  # another that takes its place must fit it
 
@@ -306,11 +313,14 @@ class PairedLesionPipeline(LesionPipeline):
         shares = [mask_coverage(mask, factor) for mask in (paint, valid)]
 
         def predict_mask(state: Pair, t: Tensor) -> Tensor:
+            if not self.config["has_mask"]:
+                return torch.zeros_like(state.mask)
             condition = torch.cat([state.image, batch["blanked_latent"], *shares], dim=1)
             return steering[0].output(self.mask_unet, self.scheduler, state.mask, condition, t, [])
 
         def predict_image(estimate: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
-            seen = guided_by(batch, mask_of_latent(estimate, factor))
+            shown = mask_of_latent(estimate, factor)
+            seen = guided_by(batch, shown if self.config["has_mask"] else torch.zeros_like(shown))
             labels = seen["lesion_mask"] if self.unet.config["num_labels"] == 2 else seen["semantic_map"]
             condition = condition_of(batch["blanked_latent"], seen["lesion_mask"], paint, valid, factor)
             return steering[1].output(self.unet, self.scheduler, noisy, condition, t, self.unet.modulate(labels))
@@ -326,7 +336,8 @@ class PairedLesionPipeline(LesionPipeline):
                 tensors |= callback(self, number, t, dict(tensors)) or {}
                 state = Pair(tensors["mask"], tensors["image"])
         decoded = self.vae.decode(unstandardise(state.image, config)).sample.float().clamp(-1, 1)
-        return interpolated(state.mask, factor), to_hu(decoded, config["window_width"], config["window_level"])
+        level = interpolated(state.mask, factor) if self.config["has_mask"] else torch.full_like(decoded, -1.0)
+        return level, to_hu(decoded, config["window_width"], config["window_level"])
 
     def _steerings(
         self,

@@ -112,13 +112,23 @@ def test_both_networks_learn_and_model_y_sees_the_estimate_of_the_mask():
 
 
 def test_model_x_learns_nothing_from_the_loss_of_the_image():
-    alone, both = (PairedDiffusion(*networks(), ("diameter_mm", "spiculation"), train_image=i) for i in (False, True))
+    names = ("diameter_mm", "spiculation")
+    alone, both = PairedDiffusion(*networks(), names, parts="mask"), PairedDiffusion(*networks(), names)
     assert set(loss_of(alone, given=False)) == {"mask"}
     loss_of(both, given=False)
     assert all(parameter.grad is None for parameter in alone.unet.parameters())
     for a, b in zip(alone.mask_unet.parameters(), both.mask_unet.parameters(), strict=True):
         if a.grad is not None:
             assert_close(a.grad, b.grad)
+
+
+def test_an_unconditional_image_network_sees_no_mask():
+    model = PairedDiffusion(*networks(), ("diameter_mm", "spiculation"), parts="image")
+    shown, hidden = loss_of(model, given=True), loss_of(model, given=False)
+    assert set(shown) == {"image"}
+    assert_close(shown["image"], hidden["image"])
+    assert all(parameter.grad is None for parameter in model.mask_unet.parameters())
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in model.unet.parameters())
 
 
 @pytest.mark.parametrize("draw", [0.0, 0.4, 0.99])

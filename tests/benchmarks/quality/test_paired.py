@@ -4,15 +4,17 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 from tiny_models import pixel_autoencoder, pixel_pipeline, randomised, tiny_unet
 
 from benchmarks.quality import paired as benchmark
-from benchmarks.quality.shapes import pairs_of
+from benchmarks.quality.shapes import masks_of
 from diffusion import PairedLesionPipeline, SPADEUNet3D
 from diffusion.paired import mask_conditions
 from diffusion.process import training_scheduler
 from diffusion.sampling.samplers import sampler_of
-from imaging.dataset.nodules import save_nodule_dataset
+from evaluation.downstream.tasks import TASKS
+from imaging.dataset.nodules import load_nodules, save_nodule_dataset
 from imaging.phantom.chest import phantom_nodules
 
 SIZE = 32
@@ -30,11 +32,16 @@ def test_pairs_are_made_judged_and_kept(tmp_path):
     paired = PairedLesionPipeline(pixel_autoencoder(), randomised(mask_unet), unet, scheduler, crop_size=SIZE)
     paired.save_pretrained(tmp_path / "paired")
     pixel_pipeline().save_pretrained(tmp_path / "pipeline")
+    network = TASKS["segmentation"].network()
+    save_file(
+        {name: value.contiguous() for name, value in network.state_dict().items()}, tmp_path / "segmenter.safetensors"
+    )
     config = benchmark.PairedConfig(
         tmp_path / "nodules",
         str(tmp_path / "paired"),
         tmp_path / "out",
-        str(tmp_path / "pipeline"),
+        segmenter=tmp_path / "segmenter.safetensors",
+        pipeline=str(tmp_path / "pipeline"),
         alone=2,
         extremes=1,
         steps=2,
@@ -50,7 +57,11 @@ def test_pairs_are_made_judged_and_kept(tmp_path):
         "stage 2 in the same masks",
         "paired, from nothing",
     }
-    masks = pairs_of(config.out / "pairs.npz")
+    pairs, painted = (load_nodules(config.out / name, "validation") for name in ("pairs", "stage_two"))
+    masks = masks_of(pairs)
     assert len(masks.patients) == report["asked"] - report["empty"] > 0 and np.isfinite(masks.requested).all()
+    assert painted["lesion_mask"] == pairs["lesion_mask"] and painted["ct_hu"] != pairs["ct_hu"]
+    assert set(report["segmenter"]) == set(report["agreement"])
+    assert all(0 <= dice <= 1 for dice in report["segmenter"].values())
     for name in ("pairs.png", "alone.png", "steps.png", "figures.md"):
         assert (config.out / name).stat().st_size > 0

@@ -35,7 +35,7 @@ def test_methods_are_trained_once_and_compared(tmp_path, monkeypatch):
     assert names[0] and names[1] and not names[0] & names[1]
     weights = config.out / "syndiff/translator/diffusion_pytorch_model.safetensors"
     before = weights.stat().st_mtime_ns
-    benchmark.trained(config, "syndiff")
+    benchmark.train(config, "syndiff")
     assert weights.stat().st_mtime_ns == before
     for name in ("figures.md", "a_to_b.png", "b_to_a.png"):
         assert (config.out / name).stat().st_size > 0

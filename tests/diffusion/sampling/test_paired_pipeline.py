@@ -87,6 +87,19 @@ def test_pairs_come_from_nothing_and_are_reproduced_by_their_seed(pipe):
     assert not torch.equal(first.ct, other.ct)
 
 
+def test_without_a_mask_the_mask_network_changes_nothing(tmp_path):
+    pipe = pipeline()
+    pipe.register_to_config(has_mask=False)
+    made = pipe.generate(1, diameter_mm=7.0, generator=torch.Generator().manual_seed(5), **QUICK)
+    assert not made.lesion_mask.any()
+    pipe.save_pretrained(tmp_path)
+    loaded = PairedLesionPipeline.from_pretrained(tmp_path)
+    randomised(loaded.mask_unet, seed=9)
+    loaded.set_progress_bar_config(disable=True)
+    again = loaded.generate(1, diameter_mm=7.0, generator=torch.Generator().manual_seed(5), **QUICK)
+    assert torch.equal(made.ct, again.ct)
+
+
 def test_a_request_reaches_the_networks(pipe):
     ct = crops(1)
     plain, spiky, solid = (
