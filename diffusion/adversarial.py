@@ -24,8 +24,9 @@ from autoencoder.networks.discriminator import PatchDiscriminator3D, patch_weigh
 from diffusion.conditioning import mask_coverage
 from diffusion.discriminators import LatentDiscriminator
 from diffusion.losses.structure import structure_loss
+from diffusion.losses.texture import texture_losses
 from diffusion.losses.time_weights import STRUCTURE, ConstantWeights
-from diffusion.option_types import AdversarialConfig
+from diffusion.option_types import AdversarialConfig, TextureConfig
 from diffusion.process import add_noise, alphas_of, network_times, predicted_x0, target_of
 from diffusion.stage_two import counted_cells, unet_output
 from diffusion.syndiff_scheduler import posterior, syndiff_rows
@@ -44,6 +45,8 @@ class AdversarialDiffusion(nn.Module):
         background_weight: Of the diffusion loss away from the lesion.
         directions: As in `StageTwo`.
         autoencoder: The one that `forward` gets, if its decoder learns along; its encoder stays.
+        texture: Names and weighs texture losses of the decoded lesion. They have no gate, because every large step
+            predicts a lesion that the next one keeps most of.
     """
 
     def __init__(
@@ -54,8 +57,12 @@ class AdversarialDiffusion(nn.Module):
         background_weight: float = 0.2,
         directions: Tensor | None = None,
         autoencoder: Any = None,
+        texture: TextureConfig | None = None,
     ) -> None:
         super().__init__()
+        self.texture, learned = texture_losses(texture or TextureConfig())
+        self.texture_weights = dict(texture.losses) if texture else {}
+        self.learned = nn.ModuleList(learned)
         self.autoencoder = autoencoder
         if autoencoder is not None:
             autoencoder.decoder.requires_grad_(True)
@@ -111,11 +118,16 @@ class AdversarialDiffusion(nn.Module):
             error = reconstruction_error(vae, batch, x0).mean()
             total = total + self.weights.reconstruction * error
             losses["reconstruction"] = error * structure.new_ones(len(x0))
+        if self.texture or "image" in self.discriminators:
+            learns = self.autoencoder is not None
+            real = batch["ct_norm"] if learns else vae.decode(unstandardise(x0, vae.config)).sample
+            real, fake = _decoded(vae, batch, real, made)
+        for name, loss in self.texture.items():
+            losses[name] = loss(fake, real, batch["lesion_mask"], batch["spacing_mm"])
+            total = total + self.texture_weights[name] * losses[name].mean()
         for name, network in self.discriminators.items():
             if name == "image":
-                learns = self.autoencoder is not None
-                real = batch["ct_norm"] if learns else vae.decode(unstandardise(x0, vae.config)).sample
-                pair = _decoded_pair(vae, batch, real, made)
+                pair = _in_view(batch, real, fake)
                 more: tuple[Tensor, ...] = (pair.lesion_mask, step)
             else:
                 pair = _noisier_pair(alphas[rows].tolist(), vae, batch, x0, made, noisy, step)
@@ -187,12 +199,17 @@ def reconstruction_error(vae: Any, batch: Mapping[str, Tensor], x0: Tensor) -> T
     return error.flatten(1).sum(1) / painted.flatten(1).sum(1).clamp_min(1)
 
 
-def _decoded_pair(vae: Any, batch: Mapping[str, Tensor], real: Tensor, made: Tensor) -> _Pair:
-    """The real and the decoded lesions, the latter in the real surroundings, in one random view; (B, 1, V, V, V)."""
+def _decoded(vae: Any, batch: Mapping[str, Tensor], real: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+    """The real and the decoded lesions, the latter in the real surroundings; (B, 1, D, H, W)."""
     painted = batch["paint_mask"].float() * batch["valid_mask"].float()
     real = real.float().clamp(-1, 1)
-    fake = torch.where(painted > 0, vae.decode(unstandardise(made, vae.config)).sample.float(), real)
-    view = _random_view(painted)  # the same for both: a small set of lesions is otherwise learnt by heart
+    return real, torch.where(painted > 0, vae.decode(unstandardise(made, vae.config)).sample.float(), real)
+
+
+def _in_view(batch: Mapping[str, Tensor], real: Tensor, fake: Tensor) -> _Pair:
+    """Both in one random view, (B, 1, V, V, V): a small set of lesions is otherwise learnt by heart."""
+    painted = batch["paint_mask"].float() * batch["valid_mask"].float()
+    view = _random_view(painted)
     real, fake, mask, painted = (view(volume) for volume in (real, fake, batch["lesion_mask"].float(), painted))
     return _Pair(real, fake, mask, patch_weights(painted))
 

@@ -96,11 +96,10 @@ class LdmConfig(TrainingConfig):
             raise ValueError(f"forget_all {self.forget_all}: expected a share from 0 to 1")
         if self.density < 0 or self.decoded < 0:
             raise ValueError(f"density {self.density}, decoded {self.decoded}: expected weights of at least 0")
-        adversarial = self.objective == "adversarial"
-        if adversarial and (self.initial is None or self.target == "flow" or self.texture.losses):
+        if self.objective == "adversarial" and (self.initial is None or self.target == "flow"):
             raise ValueError(
-                'objective "adversarial": expected initial, the pipeline of a trained stage 2, a target other than '
-                '"flow", and no texture losses'
+                'objective "adversarial": expected initial, the pipeline of a trained stage 2, and a target other than '
+                '"flow"'
             )
         others = self.texture.losses or self.density or self.decoded
         if self.objective == "gan" and (self.target != "x0" or others):
@@ -177,7 +176,7 @@ def main(config: LdmConfig) -> None:
         directions = directions_of(vae, latents, config)
         learning = vae if decoder_learns else None
         model = AdversarialDiffusion(
-            unet, config.adversarial, vae.factor, config.background_weight, directions, learning
+            *(unet, config.adversarial, vae.factor, config.background_weight, directions, learning, config.texture)
         )
         rates = {"discriminators": config.adversarial.discriminator_rate}
         rates |= {"autoencoder": config.learning_rate} if decoder_learns else {}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from autoencoder.losses.wavelet import wavelet_texture_loss
 from diffusion.losses.border import border_loss
 from diffusion.losses.cooccurrence import cooccurrence_loss
+from diffusion.losses.core_energy import core_energy_loss
 from diffusion.losses.dog import dog_loss
 from diffusion.losses.foreground_discriminator import ForegroundDiscriminator
 from diffusion.losses.gabor import GaborBank, gabor_loss
@@ -34,6 +35,7 @@ def texture_losses(config: TextureConfig) -> tuple[dict[str, TextureLoss], list[
         "dog": (lambda x, y, m, mm: dog_loss(x, y, m, spacing_mm=mm, **each), None),
         "gabor_distribution": (lambda x, y, m, mm: gabor_distribution_loss(x, y, m, bank, spacing_mm=mm, **each), None),
         "adversarial": (lambda x, y, m, mm: discriminator(x, y, m), discriminator),
+        "core_energy": (lambda x, y, m, mm: core_energy_loss(x, y, m, **each), None),
         "border": (lambda x, y, m, mm: border_loss(x, y, m, **each), None),
     }
     unknown = [name for name in config.losses if name not in table]

@@ -13,8 +13,9 @@ from autoencoder.latents import standardise, unstandardise
 from diffusion.adversarial import AdversarialDiffusion
 from diffusion.conditioning import blank, condition_channels
 from diffusion.discriminators import LatentDiscriminator
-from diffusion.option_types import AdversarialConfig
-from diffusion.process import training_scheduler
+from diffusion.losses.border import border_loss
+from diffusion.option_types import AdversarialConfig, TextureConfig
+from diffusion.process import add_noise, network_times, training_scheduler
 from diffusion.sampling.samplers import sampler_of
 from diffusion.stage_two import unet_output
 from diffusion.syndiff_scheduler import posterior, syndiff_rows, syndiff_signal
@@ -151,6 +152,26 @@ def test_the_decoder_learns_along_where_reconstruction_counts_and_the_encoder_st
     painted = batch["paint_mask"][:1] > 0
     decoded = vae.decode(unstandardise(x0, vae.config)).sample[:1]
     assert_close(losses["reconstruction"][0], (decoded - batch["ct_norm"][:1])[painted].abs().mean())
+
+
+def test_texture_losses_see_the_decoded_lesion_in_its_real_surroundings(batch):
+    texture = TextureConfig({"border": 0.5})
+    torch.manual_seed(0)
+    given = batch | {"spacing_mm": torch.ones(2, 3)}
+    config = AdversarialConfig(image=0.0, anchor=0.0)
+    model, vae = AdversarialDiffusion(pixel_unet(), config, factor=1, texture=texture), pixel_autoencoder()
+    x0, noise = standardise(batch["ct_norm"], vae.config), torch.randn(SHAPE)
+    scheduler, t = training_scheduler("x0"), torch.tensor([10, 990])
+    total, losses, _ = model(vae, scheduler, given, x0, noise, t)
+    rows = torch.tensor(syndiff_rows(scheduler.alphas_cumprod, 4))[[3, 0]]
+    noisy = add_noise(scheduler, x0, noise, rows)
+    made = unet_output(model.unet, vae, batch, noisy, network_times(scheduler, rows))
+    pasted = torch.where(batch["paint_mask"] > 0, unstandardise(made, vae.config), batch["ct_norm"].clamp(-1, 1))
+    expected = border_loss(pasted, batch["ct_norm"].clamp(-1, 1), batch["lesion_mask"], reduction="none")
+    assert_close(losses["border"], expected.detach(), atol=1e-5, rtol=1e-4)
+    assert_close(total, 0.5 * losses["border"].mean(), atol=1e-6, rtol=1e-5)
+    total.backward()
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in model.unet.parameters())
 
 
 def test_without_discriminators_it_is_the_diffusion_loss_at_the_large_steps(batch):
