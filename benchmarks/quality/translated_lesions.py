@@ -44,7 +44,7 @@ class TranslatedLesions:
         pipeline: Paints the lesions.
         lesions: Validation crops, at most; by index.
         steps: Of the pipeline.
-        samples: Samples of which means are judged beside single ones.
+        samples: Samples of which means are judged beside single ones; 1 judges single ones alone.
         batch_size: Crops at a time.
         threads: CPU threads.
         seed: Of everything random.
@@ -57,7 +57,7 @@ class TranslatedLesions:
     pipeline: ModelSource = SHIPPED_PIPELINE
     lesions: int = 133
     steps: int = 16
-    samples: int = 4
+    samples: int = 1
     batch_size: int = 4
     threads: int | None = None
     seed: int = 0

@@ -21,7 +21,7 @@ def load_translators(folder: Path) -> dict[str, Translator]:
 
 
 def methods_of(translators: Mapping[str, Translator], direction: Direction, samples: int) -> dict[str, Method]:
-    """Methods by row: no translation, one sample of each translator, and the mean of `samples` where they differ."""
+    """Methods by row: no translation, one sample of each translator, and means of several where they differ."""
 
     def of(translator: Translator, count: int = 1) -> Method:
         return lambda ct_hu, number: ct_hu + change_of(translator, ct_hu, direction, number, count, progress=False)
@@ -30,6 +30,6 @@ def methods_of(translators: Mapping[str, Translator], direction: Direction, samp
     for name, title in TITLES.items():
         if name in translators:
             found[title] = of(translators[name])
-            if name in ("ddpm", "syndiff"):
+            if samples > 1 and name in ("ddpm", "syndiff"):
                 found[f"{title}, mean of {samples}"] = of(translators[name], samples)
     return found
