@@ -77,6 +77,7 @@ class PairedDiffusion(nn.Module):
         noise: Pair,
         timesteps: Tensor,
         given: Tensor,
+        hidden: Tensor,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch.
 
@@ -87,6 +88,7 @@ class PairedDiffusion(nn.Module):
             clean, noise: x0 and y0, and their noise.
             timesteps: Rows of the schedule, (B,), the same for mask and image.
             given: Where model_y sees the true mask in place of the estimate, bool (B,).
+            hidden: Where model_x does not see the image, bool (B,).
         Returns: (scalar to call backward on; the loss of `mask` and of `image`, (B,) each, of what is trained).
         """
         noisy = Pair(*(add_noise(scheduler, x0, one, timesteps) for x0, one in zip(clean, noise, strict=True)))
@@ -97,7 +99,8 @@ class PairedDiffusion(nn.Module):
 
         losses, shown = {}, torch.zeros_like(batch["lesion_mask"])
         if self.parts != "image":
-            output = mask_output(self.mask_unet, batch, noisy, times, of_mask, vae.factor)
+            seen_image = torch.where(hidden.view(-1, 1, 1, 1, 1), 0.0, noisy.image)
+            output = mask_output(self.mask_unet, batch, Pair(noisy.mask, seen_image), times, of_mask, vae.factor)
             losses["mask"] = structure_loss(output, target_of(scheduler, clean.mask, noise.mask, timesteps), cells)
             shown = mask_of_latent(predicted_x0(scheduler, output.detach(), noisy.mask, timesteps), vae.factor)
             shown = torch.where(given.view(-1, 1, 1, 1, 1), batch["lesion_mask"], shown)
@@ -124,7 +127,7 @@ def mask_output(
     Args:
         mask_unet: model_x.
         batch: `blanked_latent`, `paint_mask`, `valid_mask`.
-        noisy: x_t and y_t.
+        noisy: x_t and y_t; 0 in place of an image that is hidden.
         times: That the network receives, (B,) or scalar.
         attributes: (B, those of the network), NaN where unknown.
         factor: Voxels per latent cell.

@@ -256,6 +256,7 @@ class LearnedShapes:
             generator=torch.Generator(self.pipeline.device).manual_seed(seed),
             match_noise=False,
             exact_diameter=True,
+            mask_alone=self.pipeline.config["masks_alone"],
         )
         mask = made.lesion_mask[0].cpu().numpy() if is_crop else made.lesion_mask
         voxels = mask if is_crop else _voxels_of(mask)

@@ -50,6 +50,7 @@ class PigConfig(TrainingConfig):
         timesteps: Of the schedule.
         mask_rate: Peak learning rate of the mask's network.
         true_mask_share: Share of the samples in which model_y sees the true mask in place of the estimate.
+        image_hidden: Share of the samples in which model_x does not see the image; it can then make masks alone.
         whole_share: Share of the samples whose whole crop is painted, so that pairs can be made from nothing.
         forget_all: Share of the samples for which the networks receive no attribute.
         background_weight: Weight of both losses outside the painted region.
@@ -69,6 +70,7 @@ class PigConfig(TrainingConfig):
     timesteps: int = 1000
     mask_rate: float = 8e-4
     true_mask_share: float = 0.2
+    image_hidden: float = 0.3
     whole_share: float = 0.15
     forget_all: float = 0.1
     background_weight: float = 0.2
@@ -76,7 +78,7 @@ class PigConfig(TrainingConfig):
     evaluate_steps: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("true_mask_share", "whole_share", "forget_all"):
+        for name in ("true_mask_share", "image_hidden", "whole_share", "forget_all"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected a share from 0 to 1")
         if not self.reach_mm > 0 or not self.mask_rate > 0:
@@ -153,19 +155,20 @@ def drawn(
     names: tuple[str, ...],
     empty: Tensor | None,
     device: torch.device,
-) -> tuple[dict[str, Tensor], Pair, Pair, Tensor, Tensor]:
-    """What a step draws: batch with its regions, clean pair, noise, timesteps, and where the true mask is shown."""
+) -> tuple[dict[str, Tensor], Pair, Pair, Tensor, Tensor, Tensor]:
+    """What a step draws: batch with regions, clean pair, noise, times, where the true mask is shown, image hidden."""
     number = batch["draw"]
     image, image_noise, t = diffusion_draw(batch, config.timesteps, config.seed, device)
     mask = mask_latent(batch["lesion_mask"], vae.factor, config.mask, config.reach_mm, float(batch["spacing_mm"][0, 0]))
     mask_noise = normal(mask.shape[1:], config.seed, "mask noise", number, device)
-    draws = uniform(6, config.seed, "region", number)
+    draws = uniform(7, config.seed, "region", number)
     with torch.no_grad():
         batch = region_batch(batch, vae, draws, config.whole_share if empty is not None else 0.0, empty)
     of_attributes = uniform(2 + len(names), config.seed, "attributes", number)
     batch["attributes"] = forgotten(batch["attributes"], of_attributes, config.forget_all, names)
     given = (draws[:, 5] < config.true_mask_share).to(device)
-    return batch, Pair(mask, image), Pair(mask_noise, image_noise), t, given
+    hidden = (draws[:, 6] < config.image_hidden).to(device)
+    return batch, Pair(mask, image), Pair(mask_noise, image_noise), t, given, hidden
 
 
 def check_grid(row: dict, initial: LesionInpaintPipeline, path: Path) -> None:
@@ -232,6 +235,7 @@ def pipeline_of(config: PigConfig, initial: LesionInpaintPipeline, model, schedu
         mask=config.mask,
         reach_mm=config.reach_mm,
         has_mask=config.parts != "image",
+        masks_alone=config.image_hidden > 0,
         **kept,
     )
 

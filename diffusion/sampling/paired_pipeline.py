@@ -66,6 +66,7 @@ class PairedLesionPipeline(LesionPipeline):
         reach_mm: Where its distance is clipped.
         detailed_map: Whether semantic maps show vessels.
         has_mask: False makes images without any mask, as PIG's unconditional baseline does.
+        masks_alone: Whether the mask's network has learned to make masks without an image beside them.
     """
 
     model_cpu_offload_seq = "vae->mask_unet->unet->vae"
@@ -84,6 +85,7 @@ class PairedLesionPipeline(LesionPipeline):
         reach_mm: float = 2.0,
         detailed_map: bool = False,
         has_mask: bool = True,
+        masks_alone: bool = False,
     ) -> None:
         super().__init__()
         self.register_modules(vae=vae, mask_unet=mask_unet, unet=unet, scheduler=scheduler, population=population)
@@ -94,6 +96,7 @@ class PairedLesionPipeline(LesionPipeline):
             reach_mm=reach_mm,
             detailed_map=detailed_map,
             has_mask=has_mask,
+            masks_alone=masks_alone,
         )
         self._trained_scheduler = scheduler  # another that takes its place must fit it
 
@@ -129,6 +132,7 @@ class PairedLesionPipeline(LesionPipeline):
         blend_mm: float = 2.0,
         match_noise: bool = True,
         exact_diameter: bool = False,
+        mask_alone: bool = False,
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
     ) -> PairedLesionOutput | tuple[Any, ...]:
@@ -146,6 +150,7 @@ class PairedLesionPipeline(LesionPipeline):
             blend_mm: Depth over which the change is blended in, from the border of the painted region inwards.
             exact_diameter: Whether the mask is cut at the level that gives it the requested volume. Otherwise the
                 networks decide: they meet the diameter about, and may make no lesion.
+            mask_alone: Make the mask without the image; the CT stays as it is. For a pipeline with `masks_alone`.
             return_dict: Whether to return a `PairedLesionOutput` and not its values as a tuple.
             callback_on_step_end: Called as (pipeline, step, timestep, tensors) after each step. The tensors are the
                 states `mask` and `image` and the clean estimates `mask_estimate` and `image_estimate`, on the latent
@@ -159,16 +164,21 @@ class PairedLesionPipeline(LesionPipeline):
         centers = one_for_each(center, count, "center", 1)
         diameters = self._diameters(diameter_mm, count)
         options = self._options(attributes, count, cfg_scale, mask_cfg_scale, time_shift, num_inference_steps)
+        if mask_alone and not self.config["masks_alone"]:
+            raise ValueError(
+                "mask_alone: this pipeline was trained with image_hidden 0; it makes mask and image together"
+            )
         crops = self._region(ct, centers, diameters, valid_mask)
+        options["mask_alone"] = mask_alone
         level, made = self._sample(crops, diameters, options, draw_appearance, generator, callback_on_step_end)
         if exact_diameter:
             level = _at_volume(level, crops.paint_mask, diameters, self.config["spacing_mm"])
-        if match_noise:
+        if match_noise and not mask_alone:
             ct_norm = self._norm(crops)
             white = randn_tensor(crops.ct_hu.shape, generator=generator, device=self._execution_device)
             known = (crops.valid_mask * (crops.paint_mask == 0)).to(white.device)
             made = made + self._noise(ct_norm, known, white)
-        result = crops.paste(made, blend_mm, "input")
+        result = ct if mask_alone else crops.paste(made, blend_mm, "input")
         painted = crops.painted("input")
         mask: Any = largest_part((level > 0).to(torch.uint8)) * crops.valid_mask.to(level.device)
         if not is_crops:
@@ -297,6 +307,7 @@ class PairedLesionPipeline(LesionPipeline):
     ) -> tuple[Tensor, Tensor]:
         """Joint sampling: the image of the masks at the voxels, whose border is at 0, and the HU; (B, 1, D, H, W)."""
         device, config, factor = self._execution_device, self.vae.config, self.vae.factor
+        mask_alone = options.get("mask_alone", False)
         grid = [edge // factor for edge in crops.ct_hu.shape[2:]]
         shapes = [(len(crops), channels, *grid) for channels in (mask_channels(factor), config["latent_channels"])]
         check_batch(generator, None, shapes[0])
@@ -315,10 +326,13 @@ class PairedLesionPipeline(LesionPipeline):
         def predict_mask(state: Pair, t: Tensor) -> Tensor:
             if not self.config["has_mask"]:
                 return torch.zeros_like(state.mask)
-            condition = torch.cat([state.image, batch["blanked_latent"], *shares], dim=1)
+            image = torch.zeros_like(state.image) if mask_alone else state.image
+            condition = torch.cat([image, batch["blanked_latent"], *shares], dim=1)
             return steering[0].output(self.mask_unet, self.scheduler, state.mask, condition, t, [])
 
         def predict_image(estimate: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+            if mask_alone:
+                return torch.zeros_like(noisy)
             shown = mask_of_latent(estimate, factor)
             seen = guided_by(batch, shown if self.config["has_mask"] else torch.zeros_like(shown))
             labels = seen["lesion_mask"] if self.unet.config["num_labels"] == 2 else seen["semantic_map"]
@@ -335,6 +349,8 @@ class PairedLesionPipeline(LesionPipeline):
                 tensors |= {"mask_estimate": step.estimate.mask, "image_estimate": step.estimate.image}
                 tensors |= callback(self, number, t, dict(tensors)) or {}
                 state = Pair(tensors["mask"], tensors["image"])
+        if mask_alone:
+            return interpolated(state.mask, factor), crops.ct_hu.to(device)
         decoded = self.vae.decode(unstandardise(state.image, config)).sample.float().clamp(-1, 1)
         level = interpolated(state.mask, factor) if self.config["has_mask"] else torch.full_like(decoded, -1.0)
         return level, to_hu(decoded, config["window_width"], config["window_level"])

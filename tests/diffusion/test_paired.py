@@ -90,14 +90,23 @@ def networks() -> tuple[SPADEUNet3D, SPADEUNet3D]:
     return randomised(mask_unet), unet
 
 
-def loss_of(model: PairedDiffusion, given: bool) -> dict[str, torch.Tensor]:
+def loss_of(model: PairedDiffusion, given: bool, hidden: bool = False) -> dict[str, torch.Tensor]:
     """Losses after a backward pass."""
     vae, draws = pixel_autoencoder(), torch.full((2, 5), 0.5)
     made = region_batch(batch(), vae, draws, 0.0, None)
     clean = Pair(2.0 * made["lesion_mask"] - 1, standardise(made["ct_norm"], vae.config))
     noise = Pair(*torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1)))
     rows = torch.tensor([900, 400])
-    total, losses = model(vae, training_scheduler("v"), made, clean, noise, rows, torch.tensor([given, given]))
+    total, losses = model(
+        vae,
+        training_scheduler("v"),
+        made,
+        clean,
+        noise,
+        rows,
+        torch.tensor([given, given]),
+        torch.tensor([hidden, hidden]),
+    )
     total.backward()
     return losses
 
@@ -109,6 +118,17 @@ def test_both_networks_learn_and_model_y_sees_the_estimate_of_the_mask():
     assert not torch.allclose(estimated["image"], true["image"])
     for network in (model.mask_unet, model.unet):
         assert any(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
+
+
+def test_model_x_may_not_see_the_image():
+    model = PairedDiffusion(*networks(), ("diameter_mm", "spiculation"), parts="mask")
+    inputs = []
+    model.mask_unet.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    seen, unseen = (loss_of(model, given=False, hidden=hidden) for hidden in (False, True))
+    assert not torch.equal(seen["mask"], unseen["mask"])
+    assert inputs[0][:, 1].any() and not inputs[1][:, 1].any()  # after the mask comes the image
+    for channel in (0, 2, 3, 4):
+        assert torch.equal(inputs[0][:, channel], inputs[1][:, channel])
 
 
 def test_model_x_learns_nothing_from_the_loss_of_the_image():

@@ -100,6 +100,18 @@ def test_without_a_mask_the_mask_network_changes_nothing(tmp_path):
     assert torch.equal(made.ct, again.ct)
 
 
+def test_a_mask_alone_leaves_the_ct_and_needs_no_image(monkeypatch):
+    pipe = pipeline()
+    request = {"center": (8, 8, 8), "diameter_mm": 8.0, "exact_diameter": True, **QUICK}
+    with pytest.raises(ValueError, match="mask_alone: this pipeline was trained with image_hidden 0"):
+        pipe(crops(1), generator=seeds(0), mask_alone=True, **request)
+    pipe.register_to_config(masks_alone=True)
+    monkeypatch.setattr(pipe.unet, "forward", lambda *_, **__: pytest.fail("the image's network was called"))
+    made = pipe(crops(1), generator=seeds(0), mask_alone=True, **request)
+    assert torch.equal(made.ct, crops(1)) and made.lesion_mask.any()
+    assert LearnedShapes(pipe).mask_in(crops(1)[0], (8, 8, 8), 8.0, {}, 0)[0].any()
+
+
 def test_a_request_reaches_the_networks(pipe):
     ct = crops(1)
     plain, spiky, solid = (
