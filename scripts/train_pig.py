@@ -235,7 +235,7 @@ def pipeline_of(config: PigConfig, initial: LesionInpaintPipeline, model, schedu
         mask=config.mask,
         reach_mm=config.reach_mm,
         has_mask=config.parts != "image",
-        masks_alone=config.image_hidden > 0,
+        masks_alone=config.parts != "image" and config.image_hidden > 0,
         **kept,
     )
 

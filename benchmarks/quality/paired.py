@@ -153,7 +153,7 @@ def main(config: PairedConfig) -> None:
 
 
 def nodule_rows(config: PairedConfig, paired: PairedLesionPipeline) -> list[dict[str, Any]]:
-    """Validation nodules of a diameter that can be requested, with missing ratings as NaN."""
+    """Nodules of the split whose diameter can be requested, with missing ratings as NaN."""
     dataset = load_nodules(config.nodules, config.split)
     low, high = paired.diameters_mm
     chosen = np.random.default_rng(config.seed).permutation(len(dataset))[: config.lesions]

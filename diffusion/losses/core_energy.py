@@ -30,8 +30,9 @@ def core_energy_loss(pred: Tensor, target: Tensor, mask: Tensor, *, reduction: R
     """
     with torch.autocast(pred.device.type, enabled=False):
         losses = []
-        for crop in lesion_crops(pred, target, mask, margin=1, channels=1):
-            core = _eroded(crop.inside.to(crop.pred.dtype)[None, None], RIM)
+        for crop in lesion_crops(pred, target, mask, margin=RIM, channels=1):
+            inside = crop.inside.to(crop.pred.dtype)[None, None]
+            core = -F.max_pool3d(-inside, 2 * RIM + 1, stride=1, padding=RIM)  # eroded
             if int(core.sum()) < LEAST_VOXELS:
                 losses.append(0.0 * crop.pred.sum())
                 continue
@@ -40,13 +41,6 @@ def core_energy_loss(pred: Tensor, target: Tensor, mask: Tensor, *, reduction: R
             made, real = (energy + FLOOR**2).unbind(1)
             losses.append((made / real).log().abs().mean() / 2)
         return reduce_samples(losses, reduction)
-
-
-def _eroded(mask: Tensor, voxels: int) -> Tensor:
-    """A mask (1, 1, d, h, w) without its rim; what lies outside the box is outside the mask."""
-    for _ in range(voxels):
-        mask = 1 - F.max_pool3d(F.pad(1 - mask, 6 * (1,), value=1.0), 3, stride=1)
-    return mask
 
 
 def _bands(images: Tensor, core: Tensor) -> list[Tensor]:

@@ -169,7 +169,7 @@ class PairedLesionPipeline(LesionPipeline):
                 "mask_alone: this pipeline was trained with image_hidden 0; it makes mask and image together"
             )
         crops = self._region(ct, centers, diameters, valid_mask)
-        options["mask_alone"] = mask_alone
+        options |= {"mask_alone": mask_alone}
         level, made = self._sample(crops, diameters, options, draw_appearance, generator, callback_on_step_end)
         if exact_diameter:
             level = _at_volume(level, crops.paint_mask, diameters, self.config["spacing_mm"])
