@@ -41,12 +41,12 @@ def dog_loss(
         losses = []
         for crop, spacing in zip(lesion_crops(pred, target, mask, channels=1), spacings, strict=True):
             diff = torch.where(crop.inside, (crop.pred - crop.target)[0], 0)
-            narrow, wide = (_blur(diff, sigma, spacing) for sigma in sigmas_mm)
+            narrow, wide = (blur(diff, sigma, spacing) for sigma in sigmas_mm)
             losses.append(torch.where(crop.inside, (narrow - wide).square(), 0).sum() / crop.inside.sum().clamp(min=1))
         return reduce_samples(losses, reduction)
 
 
-def _blur(volume: Tensor, sigma_mm: float, spacing_mm: tuple[float, ...]) -> Tensor:
+def blur(volume: Tensor, sigma_mm: float, spacing_mm: tuple[float, ...]) -> Tensor:
     """Gaussian blur of (D, H, W), zeros around, one matrix product per axis."""
     for axis, voxel_mm in enumerate(spacing_mm):
         sigma = sigma_mm / voxel_mm

@@ -41,7 +41,7 @@ def test_bands_are_those_of_scipy():
     for image in (pred[0, 0].numpy(), target[0, 0].numpy()):
         means = [image]
         for sigma in SIGMAS[1:]:
-            blur = {"sigma": sigma, "mode": "constant", "radius": int(3 * sigma + 1)}
+            blur = {"sigma": sigma, "mode": "constant", "truncate": 4.0}
             weight = ndimage.gaussian_filter(core, **blur).clip(1e-6)
             means.append(ndimage.gaussian_filter(image * core, **blur) / weight)
         energies.append([(((a - b) * core) ** 2).sum() / core.sum() + FLOOR**2 for a, b in pairwise(means)])
